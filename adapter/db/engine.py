@@ -1,0 +1,177 @@
+"""The database: one writer with group commit on SQLite, ordinary pooled transactions on PostgreSQL.
+
+Both look the same to the rest: ``with db.transaction() as tx`` writes, ``with db.snapshot() as tx`` reads, and `tx` is a
+SQLAlchemy Connection. Leaving ``transaction()`` without an error means the change is on disk.
+
+SQLite specifics (https://sqlite.org/wal.html, https://docs.sqlalchemy.org/en/21/dialects/sqlite.html):
+WAL with synchronous=FULL; exactly one writing connection per process, which alone checkpoints (versions before 3.51.3
+can corrupt a WAL that two connections reset at once); BEGIN IMMEDIATE, since a read transaction cannot always be
+upgraded. Group commit: callers that arrive while another is writing join its transaction through a savepoint each, and
+one fsync makes them all durable.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, RootTransaction, create_engine, event, func, make_url, select
+from sqlalchemy.pool import NullPool
+
+GROUP_LIMIT = 256  # transactions that may share one commit; bounds the wait of the first
+SQLITE_BUSY_MS = 10_000
+
+
+class Database:
+    """A SQLAlchemy engine with the two kinds of transaction DermBridge uses.
+
+    `owner` is False in short-lived commands beside a running service on SQLite: they never checkpoint.
+    """
+
+    def __init__(self, url: str, *, owner: bool = True) -> None:
+        self.url = make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.committed = threading.Condition()
+        self._writer: _GroupCommit | None = None
+        if self.is_sqlite:
+            if self.url.database:
+                Path(self.url.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.engine = _sqlite_engine(url, "BEGIN", "PRAGMA query_only=1", "PRAGMA wal_autocheckpoint=0")
+            checkpoint = "PRAGMA wal_autocheckpoint=4000" if owner else "PRAGMA wal_autocheckpoint=0"
+            self._writing_engine = _sqlite_engine(url, "BEGIN IMMEDIATE", checkpoint, poolclass=NullPool)
+            self._writer = _GroupCommit(self._writing_engine)
+        else:
+            self.engine = create_engine(url, pool_size=16, max_overflow=16, pool_pre_ping=True)
+            self._writing_engine = self.engine
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A writing transaction; durable once the block is left without an error."""
+        if self._writer is None:
+            with self.engine.begin() as connection:
+                yield connection
+        else:
+            with self._writer.transaction() as connection:
+                yield connection
+        with self.committed:
+            self.committed.notify_all()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A reading transaction over one consistent state."""
+        with self.engine.connect() as connection:
+            yield connection
+
+    def wait_for_commit(self, seconds: float) -> None:
+        """Return when this process committed something, or after `seconds` (another process may have)."""
+        with self.committed:
+            self.committed.wait(seconds)
+
+    def lock(self, tx: Connection, *keys: str) -> None:
+        """Hold others off `keys` until this transaction ends (SQLite has one writer, so there it is implied)."""
+        if not self.is_sqlite:
+            for key in sorted(set(keys)):
+                tx.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(key, 0))))
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._writing_engine.dispose()
+        self.engine.dispose()
+
+
+class _Group:
+    """Transactions that will become durable with one commit."""
+
+    def __init__(self, transaction: RootTransaction) -> None:
+        self.transaction = transaction
+        self.size = 0
+        self.error: BaseException | None = None
+        self.done = threading.Event()
+
+
+class _GroupCommit:
+    """Serialises writers on one connection; the last one out commits for all who wrote meanwhile."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._connection: Connection | None = None
+        self._turn = threading.Lock()
+        self._count = threading.Lock()
+        self._waiting = 0
+        self._writing_thread = 0
+        self._group: _Group | None = None
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        if self._writing_thread == threading.get_ident():
+            raise RuntimeError("a transaction is already open in this thread: pass its connection on")
+        with self._count:
+            self._waiting += 1
+        with self._turn:
+            with self._count:
+                self._waiting -= 1
+            self._writing_thread = threading.get_ident()
+            connection, group = self._join()
+            try:
+                with connection.begin_nested():
+                    yield connection
+            finally:
+                self._writing_thread = 0
+                group.size += 1
+                if self._waiting == 0 or group.size >= GROUP_LIMIT:
+                    self._commit(group)
+        group.done.wait()
+        if group.error is not None:
+            raise group.error
+
+    def _join(self) -> tuple[Connection, _Group]:
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        if self._group is None:
+            self._group = _Group(self._connection.begin())
+        return self._connection, self._group
+
+    def _commit(self, group: _Group) -> None:
+        self._group = None
+        try:
+            group.transaction.commit()
+        except BaseException as error:
+            group.error = error
+            if self._connection is not None:
+                self._connection.invalidate()
+                self._connection.close()
+                self._connection = None
+            raise
+        finally:
+            group.done.set()
+
+    def close(self) -> None:
+        with self._turn:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+
+def _sqlite_engine(url: str, begin: str, *pragmas: str, **options: Any) -> Engine:
+    engine = create_engine(url, connect_args={"check_same_thread": False, "timeout": SQLITE_BUSY_MS / 1000}, **options)
+
+    @event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # SQLAlchemy, not sqlite3, begins transactions
+        for pragma in (
+            "PRAGMA journal_mode=WAL",
+            "PRAGMA synchronous=FULL",
+            "PRAGMA foreign_keys=1",
+            *pragmas,
+        ):
+            connection.execute(pragma)
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine

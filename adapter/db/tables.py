@@ -1,0 +1,394 @@
+"""All tables, as SQLAlchemy Core. Migrations under ``db/migrations`` are generated from these.
+
+FHIR resources: one table per type holds the current version (JSON text plus the typed columns we search by),
+``resource_history`` holds superseded versions, ``identifier`` and ``reference`` index the multi-valued elements. The JSON
+is the truth; every other column is derived from it by ``records.search_parameters`` in the same statement.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+)
+
+metadata = MetaData()
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware UTC datetime, also on SQLite, which stores no zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a naive datetime has no place in the database")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _id(name: str = "id", **options: Any) -> Column[Any]:
+    return Column(name, String(64), **options)
+
+
+def _code(name: str, **options: Any) -> Column[Any]:
+    return Column(name, String(128), **options)
+
+
+def _resource(resource_type: str, *columns: Column[Any] | Index) -> Table:
+    return Table(
+        resource_type.lower(),
+        metadata,
+        _id(primary_key=True),
+        Column("version_id", Integer, nullable=False),
+        Column("last_updated", Instant, nullable=False, index=True),
+        Column("deleted", Boolean, nullable=False, default=False),
+        Column("body", Text, nullable=False),
+        *columns,
+    )
+
+
+patient = _resource(
+    "Patient",
+    Column("family", String(200)),
+    Column("given", String(200)),
+    Column("birthdate", String(10)),
+    _code("gender"),
+    Column("active", Boolean),
+    _id("replaced_by"),
+    Index("ix_patient_family_birthdate", "family", "birthdate"),
+    Index("ix_patient_birthdate", "birthdate"),
+    Index("ix_patient_replaced_by", "replaced_by"),
+)
+encounter = _resource(
+    "Encounter",
+    _id("patient"),
+    Column("date", Instant),
+    Column("date_end", Instant),
+    _code("status"),
+    _code("class"),
+    Index("ix_encounter_patient_date", "patient", "date"),
+)
+media = _resource(
+    "Media",
+    _id("patient"),
+    _id("encounter"),
+    Column("created", Instant),
+    _code("status"),
+    _code("type"),
+    _code("modality"),
+    _code("view"),
+    _code("site"),
+    _code("identity_state"),
+    _id("lesion"),
+    _id("operator"),
+    _id("device"),
+    _id("based_on"),
+    Index("ix_media_patient_created", "patient", "created", "id"),
+    Index("ix_media_encounter_created", "encounter", "created", "id"),
+    Index("ix_media_lesion_created", "lesion", "created", "id"),
+    Index("ix_media_created", "created", "id"),
+    Index("ix_media_site_created", "site", "created", "id"),
+    Index("ix_media_view_created", "view", "created", "id"),
+    Index("ix_media_modality_created", "modality", "created", "id"),
+    Index("ix_media_status_created", "status", "created", "id"),
+    Index("ix_media_identity_state_created", "identity_state", "created", "id"),
+    Index("ix_media_operator_created", "operator", "created", "id"),
+)
+consent = _resource(
+    "Consent",
+    _id("patient"),
+    Column("date", Instant),
+    _code("status"),
+    _code("scope"),
+    _code("category"),
+    _code("purpose"),
+    Index("ix_consent_patient_date", "patient", "date"),
+)
+body_structure = _resource(
+    "BodyStructure",
+    _id("patient"),
+    _code("location"),
+    _code("morphology"),
+    Index("ix_bodystructure_patient", "patient"),
+)
+document_reference = _resource(
+    "DocumentReference",
+    _id("patient"),
+    _id("encounter"),
+    Column("date", Instant),
+    _code("status"),
+    _code("type"),
+    Index("ix_documentreference_patient_date", "patient", "date", "id"),
+)
+provenance = _resource("Provenance", Column("recorded", Instant), _code("activity"))
+audit_event = _resource(
+    "AuditEvent",
+    Column("date", Instant),
+    _id("patient"),
+    _code("type"),
+    _code("subtype"),
+    _code("action"),
+    _code("outcome"),
+    Column("agent", String(200)),
+    Index("ix_auditevent_patient_date", "patient", "date"),
+    Index("ix_auditevent_agent_date", "agent", "date"),
+    Index("ix_auditevent_date", "date"),
+)
+practitioner = _resource("Practitioner", Column("family", String(200)))
+organization = _resource("Organization", Column("name", String(200)))
+device = _resource("Device", _id("patient"))
+
+resource_history = Table(
+    "resource_history",
+    metadata,
+    Column("resource_type", String(64), primary_key=True),
+    _id(primary_key=True),
+    Column("version_id", Integer, primary_key=True),
+    Column("last_updated", Instant, nullable=False),
+    Column("deleted", Boolean, nullable=False, default=False),
+    Column("body", Text, nullable=False),
+)
+identifier = Table(
+    "identifier",
+    metadata,
+    Column("resource_type", String(64), primary_key=True),
+    _id("resource_id", primary_key=True),
+    Column("system", String(200), primary_key=True),
+    Column("value", String(200), primary_key=True),
+    Index("ix_identifier_value", "value", "system", "resource_type"),
+)
+reference = Table(
+    "reference",
+    metadata,
+    Column("resource_type", String(64), primary_key=True),
+    _id("resource_id", primary_key=True),
+    Column("param", String(64), primary_key=True),
+    Column("target", String(200), primary_key=True),
+    Index("ix_reference_target", "target", "resource_type", "param", "resource_id"),
+)
+
+# --- bytes and keys -------------------------------------------------------------------------------------------------
+
+patient_key = Table(
+    "patient_key",
+    metadata,
+    _id(primary_key=True),
+    _id("patient", index=True),
+    Column("wrapped_key", LargeBinary, nullable=False),
+    Column("created_at", Instant, nullable=False),
+)
+blob = Table(
+    "blob",
+    metadata,
+    _id(primary_key=True),
+    _id("patient_key_id", nullable=False, index=True),
+    Column("wrapped_key", LargeBinary, nullable=False),
+    Column("content_type", String(100), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False, index=True),
+    Column("cipher_size", BigInteger, nullable=False),
+    Column("cipher_sha256", String(64), nullable=False),
+    Column("crc32", BigInteger, nullable=False),
+    Column("created_at", Instant, nullable=False),
+)
+binary = Table(  # a FHIR Binary: some bytes of a blob, with the right to them decided by security_context
+    "binary",
+    metadata,
+    _id(primary_key=True),
+    _id("blob_id", nullable=False, index=True),
+    Column("content_type", String(100), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("crc32", BigInteger, nullable=False),
+    Column("clean_view", Text),  # None: the whole blob
+    Column("security_context", String(128), nullable=False),
+    Column("rendition", String(32)),  # display, thumbnail, …; None: the clean copy itself
+    Column("created_at", Instant, nullable=False),
+    Index("ix_binary_context_rendition", "security_context", "rendition"),
+)
+
+# --- what happened and what must follow -----------------------------------------------------------------------------
+
+capture = Table(
+    "capture",
+    metadata,
+    _id(primary_key=True),
+    Column("idempotency_key", String(200), nullable=False, unique=True),
+    Column("fingerprint", String(64), nullable=False),
+    _id("media_id", nullable=False, index=True),
+    _id("blob_id", nullable=False),
+    Column("source", String(32), nullable=False),
+    Column("consent", Text, nullable=False),  # {"decision", "because"} as decided at capture
+    Column("reason", Text),  # why it is held
+    Column("received_at", Instant, nullable=False),
+)
+work = Table(
+    "work",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("kind", String(32), nullable=False),
+    Column("destination", String(64), nullable=False, default=""),
+    Column("idempotency_key", String(200), nullable=False, unique=True),
+    Column("state", String(16), nullable=False),
+    Column("due_at", Instant, nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("lease_token", String(36)),
+    Column("lease_until", Instant),
+    Column("reason", Text),
+    Column("remedy", Text),
+    Column("payload", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("finished_at", Instant),
+    Index("ix_work_ready", "state", "kind", "due_at", "id"),
+    Index("ix_work_lease", "state", "lease_until"),
+    Index("ix_work_destination", "destination", "state", "id"),
+)
+work_key = Table(  # what a work row must be done in order with; rows vanish when the work is finished
+    "work_key",
+    metadata,
+    Column("order_key", String(200), primary_key=True),
+    Column("work_id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, index=True),
+)
+delivery = Table(
+    "delivery",
+    metadata,
+    _id(primary_key=True),
+    _id("media_id", nullable=False),
+    Column("media_version", Integer, nullable=False),
+    _id("patient"),
+    Column("destination", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text),
+    Column("remedy", Text),
+    Column("receipt", Text),
+    Column("evidence", Text),
+    Column("created_at", Instant, nullable=False),
+    Column("updated_at", Instant, nullable=False),
+    Column("accepted_at", Instant),
+    Column("confirmed_at", Instant),
+    Index("ix_delivery_media", "media_id", "destination", "media_version", unique=True),
+    Index("ix_delivery_state", "destination", "state", "created_at"),
+    Index("ix_delivery_created", "created_at", "id"),
+    Index("ix_delivery_patient", "patient", "created_at"),
+)
+delivery_attempt = Table(
+    "delivery_attempt",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    _id("delivery_id", nullable=False, index=True),
+    Column("action", String(16), nullable=False),
+    Column("started_at", Instant, nullable=False),
+    Column("ended_at", Instant, nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("detail", Text),
+)
+adt_message = Table(
+    "adt_message",
+    metadata,
+    _id(primary_key=True),
+    Column("sender", String(200), nullable=False),
+    Column("control_id", String(200), nullable=False),
+    Column("trigger_event", String(16), nullable=False),
+    Column("fingerprint", String(64), nullable=False),
+    Column("raw", LargeBinary, nullable=False),
+    Column("ack", LargeBinary, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text),
+    Column("remedy", Text),
+    Column("patient", Text),  # identifiers as sent, for the queue page
+    Column("received_at", Instant, nullable=False),
+    Column("applied_at", Instant),
+    Index("ix_adt_message_control", "sender", "control_id", unique=True),
+    Index("ix_adt_message_state", "state", "received_at"),
+)
+merge = Table(  # the ledger an unmerge needs: every resource moved, with the reference it had before
+    "merge",
+    metadata,
+    _id(primary_key=True),
+    _id("source", nullable=False, index=True),
+    _id("target", nullable=False, index=True),
+    _id("adt_message_id"),
+    Column("moved", Text, nullable=False),
+    Column("merged_at", Instant, nullable=False),
+    Column("unmerged_at", Instant),
+)
+
+# --- people and machines --------------------------------------------------------------------------------------------
+
+session = Table(
+    "session",
+    metadata,
+    Column("id", String(64), primary_key=True),  # SHA-256 of the cookie
+    Column("actor", Text, nullable=False),
+    Column("csrf", String(64), nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("seen_at", Instant, nullable=False),
+    Column("expires_at", Instant, nullable=False),
+)
+launch = Table(
+    "launch",
+    metadata,
+    Column("state", String(64), primary_key=True),  # SHA-256 of the OAuth state
+    Column("browser", String(64), nullable=False),  # SHA-256 of the cookie that must come back with it
+    Column("request", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+)
+token = Table(
+    "token",
+    metadata,
+    _id(primary_key=True),
+    Column("secret_sha256", String(64), nullable=False, unique=True),
+    Column("name", String(100), nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("expires_at", Instant),
+    Column("revoked_at", Instant),
+)
+
+# --- batch ----------------------------------------------------------------------------------------------------------
+
+job = Table(
+    "job",
+    metadata,
+    _id(primary_key=True),
+    Column("operation", String(32), nullable=False),
+    Column("actor", Text, nullable=False),
+    _id("patient"),
+    Column("parameters", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("finished_at", Instant),
+)
+job_item = Table(
+    "job_item",
+    metadata,
+    _id("job_id", primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("target", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("result", Text),
+    Column("before", Text),  # what undo puts back
+    Index("ix_job_item_state", "job_id", "state", "position"),
+)

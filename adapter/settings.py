@@ -1,0 +1,168 @@
+"""One frozen, validated Settings object, built once at the edge of each command.
+
+Sources, later ones winning: defaults, the TOML file (``config/dermbridge.toml`` or ``$DERMBRIDGE_CONFIG``), then the
+environment: ``DERMBRIDGE_<FIELD>`` for every scalar field, ``DERMBRIDGE_<FIELD>_FILE`` to read it from a file (secrets
+mounted by an orchestrator). A wrong value stops start-up with a sentence that names source, key and remedy.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from adapter.errors import Misconfigured
+
+ENVIRONMENT_PREFIX = "DERMBRIDGE_"
+DEFAULT_CONFIG = Path("config/dermbridge.toml")
+
+ConsentMode = Literal["disabled", "advisory", "required"]
+Role = Literal["clinician", "photographer", "engineer", "privacy-officer", "administrator"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Ehr(_Frozen):
+    """An EHR that may launch DermBridge (SMART App Launch 2.2 registration)."""
+
+    name: str
+    iss: str = Field(description="FHIR base URL exactly as the EHR sends it in `iss`")
+    client_id: str
+    client_secret: SecretStr | None = None
+    scope: str = (
+        "launch openid fhirUser online_access patient/Patient.r patient/Encounter.rs patient/DocumentReference.rs"
+    )
+    frame_ancestors: tuple[str, ...] = Field(default=(), description="origins allowed to show us in an iframe")
+    identifier_systems: tuple[str, ...] = Field(default=(), description="which patient identifiers to trust, in order")
+    default_role: Role = "clinician"
+    roles: dict[str, Role] = Field(default_factory=dict, description="fhirUser reference -> role")
+
+    @field_validator("iss")
+    @classmethod
+    def _no_trailing_slash(cls, value: str) -> str:
+        return value.rstrip("/")
+
+
+class Settings(_Frozen):
+    """Everything an operator may decide. Defaults run the embedded product on a laptop."""
+
+    data_dir: Path = Field(default=Path("var"), description="keys, embedded database, encrypted photos")
+    database_url: str | None = Field(default=None, description="postgresql://…; embedded SQLite when unset")
+    public_url: str | None = Field(default=None, description="how browsers and EHRs reach us; default http://host:port")
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(default=8000, ge=0, le=65535)
+    mllp_host: str = "127.0.0.1"
+    mllp_port: int = Field(default=2575, ge=0, le=65535)
+    mllp_max_message_bytes: int = Field(default=100 * 2**20, ge=1024)
+    site_name: str = Field(default="DermBridge", description="name of the organisation that keeps the photos")
+    time_zone: str = Field(default="UTC", description="zone of clocks that do not tell theirs (cameras, HL7 v2)")
+
+    max_capture_bytes: int = Field(default=64 * 2**20, ge=1024)
+    max_pixels: int = Field(default=120_000_000, ge=1_000_000)
+    accept_unlisted_body_sites: bool = False
+
+    consent_mode: ConsentMode = Field(default="advisory", description="gate for treatment documentation")
+
+    identifier_systems: dict[str, str] = Field(
+        default_factory=dict, description="HL7 v2 assigning authority (CX.4.1) -> FHIR identifier system"
+    )
+    default_authority: str | None = Field(
+        default=None,
+        description="assigning authority meant when CX.4 is empty; unset: such messages are queued",
+    )
+    hl7_charset: str = Field(default="utf-8", description="charset of messages that do not state MSH-18")
+
+    ehrs: tuple[Ehr, ...] = ()
+    destinations: tuple[dict[str, Any], ...] = Field(default=(), description="see docs/connectors.md")
+    session_idle_minutes: int = Field(default=15, ge=1)
+    session_hours: int = Field(default=12, ge=1)
+    worker_threads: int = Field(default=4, ge=1, le=64)
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise ValueError("is not an IANA time zone such as Europe/Zurich") from None
+        return value
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.time_zone)
+
+    @property
+    def base_url(self) -> str:
+        """Public address without a trailing slash."""
+        return (self.public_url or f"http://{self.http_host}:{self.http_port}").rstrip("/")
+
+    @property
+    def database(self) -> str:
+        """SQLAlchemy URL of the database in use."""
+        if self.database_url is None:
+            return f"sqlite+pysqlite:///{self.data_dir / 'dermbridge.sqlite3'}"
+        return self.database_url.replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+def load_settings(
+    path: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    **overrides: Any,
+) -> Settings:
+    """Settings from file and environment; `overrides` (command-line options, tests) win.
+
+    Raises Misconfigured naming file or variable, key and remedy.
+    """
+    environment = os.environ if environment is None else environment
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    file = path or Path(environment.get(f"{ENVIRONMENT_PREFIX}CONFIG", DEFAULT_CONFIG))
+    if file.exists():
+        _merge(values, origin, _read_toml(file), str(file))
+    elif path is not None or f"{ENVIRONMENT_PREFIX}CONFIG" in environment:
+        raise Misconfigured(f"the settings file {file} does not exist; create it or unset DERMBRIDGE_CONFIG")
+    for name in Settings.model_fields:
+        variable = f"{ENVIRONMENT_PREFIX}{name.upper()}"
+        if value := environment.get(variable):
+            _merge(values, origin, {name: value}, variable)
+        elif secret_file := environment.get(f"{variable}_FILE"):
+            _merge(values, origin, {name: _read_secret(variable, Path(secret_file))}, f"{variable}_FILE")
+    _merge(values, origin, {k: v for k, v in overrides.items() if v is not None}, "the command line")
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise Misconfigured("; ".join(_explain(problem, origin) for problem in error.errors())) from None
+
+
+def _merge(values: dict[str, Any], origin: dict[str, str], new: Mapping[str, Any], source: str) -> None:
+    values.update(new)
+    origin.update(dict.fromkeys(new, source))
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"{file} is not valid TOML: {error}") from None
+
+
+def _read_secret(variable: str, file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise Misconfigured(f"{variable}_FILE names {file}, which cannot be read: {error.strerror}") from None
+
+
+def _explain(problem: Any, origin: Mapping[str, str]) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    source = origin.get(str(problem["loc"][0]), "settings") if problem["loc"] else "settings"
+    if problem["type"] == "extra_forbidden":
+        return f"{source}: unknown key '{key}'; remove it or see docs/settings.md for the known keys"
+    return f"{source}: {key}: {problem['msg'].removeprefix('Value error, ')} (see docs/settings.md)"
