@@ -1,7 +1,7 @@
 """The database: one writer with group commit on SQLite, ordinary pooled transactions on PostgreSQL.
 
-Both look the same to the rest: ``with db.transaction() as tx`` writes, ``with db.snapshot() as tx`` reads, and `tx` is a
-SQLAlchemy Connection. Leaving ``transaction()`` without an error means the change is on disk.
+Both look the same to the rest: ``with db.transaction() as tx`` writes, ``with db.snapshot() as tx`` reads, and `tx` is
+a SQLAlchemy Connection. Leaving ``transaction()`` without an error means the change is on disk.
 
 SQLite specifics (https://sqlite.org/wal.html, https://docs.sqlalchemy.org/en/21/dialects/sqlite.html):
 WAL with synchronous=FULL; exactly one writing connection per process, which alone checkpoints (versions before 3.51.3

@@ -1,8 +1,8 @@
 """All tables, as SQLAlchemy Core. Migrations under ``db/migrations`` are generated from these.
 
 FHIR resources: one table per type holds the current version (JSON text plus the typed columns we search by),
-``resource_history`` holds superseded versions, ``identifier`` and ``reference`` index the multi-valued elements. The JSON
-is the truth; every other column is derived from it by ``records.search_parameters`` in the same statement.
+``resource_history`` holds superseded versions, ``search_index`` the multi-valued elements. The JSON is the truth;
+every other column is derived from it by ``records.search_parameters`` in the same statement.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class Instant(TypeDecorator[datetime]):
     impl = DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
         if value is None:
             return None
         if value.tzinfo is None:
             raise ValueError("a naive datetime has no place in the database")
         return value.astimezone(UTC)
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
@@ -122,8 +122,6 @@ consent = _resource(
     Column("date", Instant),
     _code("status"),
     _code("scope"),
-    _code("category"),
-    _code("purpose"),
     Index("ix_consent_patient_date", "patient", "date"),
 )
 body_structure = _resource(
@@ -170,23 +168,14 @@ resource_history = Table(
     Column("deleted", Boolean, nullable=False, default=False),
     Column("body", Text, nullable=False),
 )
-identifier = Table(
-    "identifier",
-    metadata,
-    Column("resource_type", String(64), primary_key=True),
-    _id("resource_id", primary_key=True),
-    Column("system", String(200), primary_key=True),
-    Column("value", String(200), primary_key=True),
-    Index("ix_identifier_value", "value", "system", "resource_type"),
-)
-reference = Table(
-    "reference",
+search_index = Table(  # multi-valued elements: tokens as "code|system", references as "Type/id"
+    "search_index",
     metadata,
     Column("resource_type", String(64), primary_key=True),
     _id("resource_id", primary_key=True),
     Column("param", String(64), primary_key=True),
-    Column("target", String(200), primary_key=True),
-    Index("ix_reference_target", "target", "resource_type", "param", "resource_id"),
+    Column("value", String(400), primary_key=True),
+    Index("ix_search_index_value", "value", "resource_type", "param", "resource_id"),
 )
 
 # --- bytes and keys -------------------------------------------------------------------------------------------------
@@ -355,8 +344,8 @@ launch = Table(
     Column("request", Text, nullable=False),
     Column("created_at", Instant, nullable=False),
 )
-token = Table(
-    "token",
+access_token = Table(
+    "access_token",
     metadata,
     _id(primary_key=True),
     Column("secret_sha256", String(64), nullable=False, unique=True),

@@ -1,0 +1,18 @@
+"""Everything that happens later: one durable table of work with leases, order keys and dead letters."""
+
+from adapter.work.loop import Lane, WorkLoop
+from adapter.work.queue import LeaseLost, Work, bury, cancel, claim, enqueue, finish, postpone, revive
+
+__all__ = [
+    "Lane",
+    "LeaseLost",
+    "Work",
+    "WorkLoop",
+    "bury",
+    "cancel",
+    "claim",
+    "enqueue",
+    "finish",
+    "postpone",
+    "revive",
+]

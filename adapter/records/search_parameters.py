@@ -1,0 +1,339 @@
+"""What can be searched by, as data: FHIR search parameter -> column (single-valued) or ``search_index`` (multi-valued).
+
+One table drives writing (which columns a resource fills), searching, sorting and the CapabilityStatement. Standard
+parameters are those of FHIR R4 (http://hl7.org/fhir/R4/searchparameter-registry.html); ``lesion`` and
+``identity-state`` are ours. Token columns hold ``code|system``, so that a search by code alone is an index prefix scan
+and a search by both an equality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from sqlalchemy import Table
+
+from adapter.db import tables
+
+Resource = dict[str, Any]
+Kind = Literal["token", "reference", "date", "string"]
+
+
+@dataclass(frozen=True)
+class SearchParameter:
+    """One search parameter of one resource type.
+
+    `column` is the column of the type's table; None means the values live in ``search_index``. `target` is the type a
+    reference column's bare id belongs to; None means the column holds ``Type/id``.
+    """
+
+    name: str
+    kind: Kind
+    extract: Callable[[Resource], Any]
+    expression: str
+    column: str | None = None
+    target: str | None = None
+    end_column: str | None = None
+
+
+def token_value(code: str, system: str | None) -> str:
+    return f"{code}|{system or ''}"
+
+
+# --- extraction: small readers over the JSON, tolerant of absent elements -------------------------------------------
+
+
+def _walk(value: Any, path: Iterable[str]) -> Iterator[Any]:
+    """Every value at `path`, descending into lists."""
+    values = [value]
+    for step in path:
+        values = [
+            inner
+            for outer in values
+            if isinstance(outer, dict) and (found := outer.get(step)) is not None
+            for inner in (found if isinstance(found, list) else [found])
+        ]
+    return iter(values)
+
+
+def _first(value: Any, path: str) -> Any:
+    return next(_walk(value, path.split(".")), None)
+
+
+def _tokens(path: str) -> Callable[[Resource], list[str]]:
+    def extract(resource: Resource) -> list[str]:
+        return [token for value in _walk(resource, path.split(".")) for token in _as_tokens(value)]
+
+    return extract
+
+
+def _as_tokens(value: Any) -> list[str]:
+    if isinstance(value, bool):
+        return [token_value(str(value).lower(), None)]
+    if isinstance(value, str):
+        return [token_value(value, None)]
+    if "coding" in value:
+        return [token_value(c["code"], c.get("system")) for c in value["coding"] if "code" in c]
+    if "code" in value:  # Coding
+        return [token_value(value["code"], value.get("system"))]
+    return [token_value(value["value"], value.get("system"))] if "value" in value else []  # Identifier
+
+
+def _token(path: str) -> Callable[[Resource], str | None]:
+    every = _tokens(path)
+    return lambda resource: next(iter(every(resource)), None)
+
+
+def _references(path: str) -> Callable[[Resource], list[str]]:
+    def extract(resource: Resource) -> list[str]:
+        found = (value.get("reference") for value in _walk(resource, path.split(".")))
+        return [_versionless(reference) for reference in found if reference]
+
+    return extract
+
+
+def _versionless(reference: str) -> str:
+    return reference.partition("/_history/")[0]
+
+
+def _reference(path: str, target: str | None = None) -> Callable[[Resource], str | None]:
+    every = _references(path)
+
+    def extract(resource: Resource) -> str | None:
+        for found in every(resource):
+            if target is None:
+                return found
+            if found.startswith(f"{target}/"):
+                return found.removeprefix(f"{target}/")
+        return None
+
+    return extract
+
+
+def _string(path: str) -> Callable[[Resource], str | None]:
+    def extract(resource: Resource) -> str | None:
+        value = _first(resource, path)
+        return value.casefold() if isinstance(value, str) else None
+
+    return extract
+
+
+def _instant(path: str, *, end: bool = False) -> Callable[[Resource], datetime | None]:
+    def extract(resource: Resource) -> datetime | None:
+        value = _first(resource, path)
+        return None if value is None else date_interval(value)[1 if end else 0]
+
+    return extract
+
+
+def date_interval(text: str) -> tuple[datetime, datetime]:
+    """The half-open interval [low, high) that a FHIR date, dateTime or instant stands for; UTC where it has no zone.
+
+    Raises ValueError for anything else.
+    """
+    if len(text) == 4:
+        return datetime(int(text), 1, 1, tzinfo=UTC), datetime(int(text) + 1, 1, 1, tzinfo=UTC)
+    if len(text) == 7:
+        low = datetime(int(text[:4]), int(text[5:]), 1, tzinfo=UTC)
+        return low, (low + timedelta(days=32)).replace(day=1)
+    low = datetime.fromisoformat(text)
+    if low.tzinfo is None:
+        low = low.replace(tzinfo=UTC)
+    if len(text) == 10:
+        return low, low + timedelta(days=1)
+    has_fraction = "." in text
+    return low, low + (timedelta(milliseconds=1) if has_fraction else timedelta(seconds=1))
+
+
+def _lesion(resource: Resource) -> str | None:
+    for extension in _walk(resource, ("bodySite", "extension")):
+        if extension.get("url") == "http://hl7.org/fhir/StructureDefinition/bodySite":
+            reference: str = extension.get("valueReference", {}).get("reference", "")
+            return reference.removeprefix("BodyStructure/") or None
+    return None
+
+
+def _identity_state(resource: Resource) -> str | None:
+    for tag in _walk(resource, ("meta", "tag")):
+        if tag.get("system", "").endswith("/CodeSystem/identity-state"):
+            return token_value(tag["code"], tag["system"])
+    return None
+
+
+def _replaced_by(resource: Resource) -> str | None:
+    for link in _walk(resource, ("link",)):
+        if link.get("type") == "replaced-by":
+            reference: str = link["other"].get("reference", "")
+            return reference.removeprefix("Patient/") or None
+    return None
+
+
+# --- the table ------------------------------------------------------------------------------------------------------
+
+
+def _token_parameter(name: str, path: str, column: str | None = None) -> SearchParameter:
+    return SearchParameter(name, "token", _token(path) if column else _tokens(path), path, column)
+
+
+def _reference_parameter(name: str, path: str, column: str | None = None, target: str | None = None) -> SearchParameter:
+    extract = _reference(path, target) if column else _references(path)
+    return SearchParameter(name, "reference", extract, path, column, target)
+
+
+def _date_parameter(name: str, path: str, column: str) -> SearchParameter:
+    return SearchParameter(name, "date", _instant(path), path, column)
+
+
+def _string_parameter(name: str, path: str, column: str) -> SearchParameter:
+    return SearchParameter(name, "string", _string(path), path, column)
+
+
+_IDENTIFIER = _token_parameter("identifier", "identifier")
+
+
+def _patient(path: str) -> SearchParameter:
+    return _reference_parameter("patient", path, "patient", "Patient")
+
+
+def _period(path: str) -> tuple[SearchParameter, SearchParameter]:
+    start = SearchParameter("date", "date", _instant(f"{path}.start"), path, "date", end_column="date_end")
+    end = SearchParameter("", "date", _instant(f"{path}.end", end=True), path, "date_end")
+    return start, end
+
+
+_PARAMETERS: dict[str, tuple[Table, tuple[SearchParameter, ...]]] = {
+    "Patient": (
+        tables.patient,
+        (
+            _IDENTIFIER,
+            _string_parameter("family", "name.family", "family"),
+            _string_parameter("given", "name.given", "given"),
+            SearchParameter("birthdate", "string", lambda r: r.get("birthDate"), "birthDate", "birthdate"),
+            _token_parameter("gender", "gender", "gender"),
+            SearchParameter("active", "token", lambda r: r.get("active", True), "active", "active"),
+            SearchParameter("link", "reference", _replaced_by, "link.other", "replaced_by", "Patient"),
+        ),
+    ),
+    "Encounter": (
+        tables.encounter,
+        (
+            _IDENTIFIER,
+            _patient("subject"),
+            *_period("period"),
+            _token_parameter("status", "status", "status"),
+            _token_parameter("class", "class", "class"),
+        ),
+    ),
+    "Media": (
+        tables.media,
+        (
+            _IDENTIFIER,
+            _patient("subject"),
+            _reference_parameter("subject", "subject", "patient", "Patient"),
+            _reference_parameter("encounter", "encounter", "encounter", "Encounter"),
+            _date_parameter("created", "createdDateTime", "created"),
+            _token_parameter("status", "status", "status"),
+            _token_parameter("type", "type", "type"),
+            _token_parameter("modality", "modality", "modality"),
+            _token_parameter("view", "view", "view"),
+            _token_parameter("site", "bodySite", "site"),
+            SearchParameter("identity-state", "token", _identity_state, "meta.tag", "identity_state"),
+            SearchParameter(
+                "lesion",
+                "reference",
+                _lesion,
+                "bodySite.extension('http://hl7.org/fhir/StructureDefinition/bodySite').value",
+                "lesion",
+                "BodyStructure",
+            ),
+            _reference_parameter("operator", "operator", "operator"),
+            _reference_parameter("device", "device", "device"),
+            _reference_parameter("based-on", "basedOn", "based_on"),
+        ),
+    ),
+    "Consent": (
+        tables.consent,
+        (
+            _IDENTIFIER,
+            _patient("patient"),
+            _date_parameter("date", "dateTime", "date"),
+            _token_parameter("status", "status", "status"),
+            _token_parameter("scope", "scope", "scope"),
+            _token_parameter("category", "category"),
+            _token_parameter("purpose", "provision.purpose"),
+            _reference_parameter("source-reference", "sourceReference"),
+        ),
+    ),
+    "BodyStructure": (
+        tables.body_structure,
+        (
+            _IDENTIFIER,
+            _patient("patient"),
+            _token_parameter("location", "location", "location"),
+            _token_parameter("morphology", "morphology", "morphology"),
+        ),
+    ),
+    "DocumentReference": (
+        tables.document_reference,
+        (
+            _IDENTIFIER,
+            _patient("subject"),
+            _reference_parameter("encounter", "context.encounter", "encounter", "Encounter"),
+            _date_parameter("date", "date", "date"),
+            _token_parameter("status", "status", "status"),
+            _token_parameter("type", "type", "type"),
+            _token_parameter("category", "category"),
+        ),
+    ),
+    "Provenance": (
+        tables.provenance,
+        (
+            _reference_parameter("target", "target"),
+            _reference_parameter("agent", "agent.who"),
+            _reference_parameter("entity", "entity.what"),
+            _date_parameter("recorded", "recorded", "recorded"),
+            _token_parameter("activity", "activity", "activity"),
+        ),
+    ),
+    "AuditEvent": (
+        tables.audit_event,
+        (
+            _date_parameter("date", "recorded", "date"),
+            _reference_parameter("patient", "entity.what", "patient", "Patient"),
+            _reference_parameter("entity", "entity.what"),
+            _reference_parameter("agent", "agent.who", "agent"),
+            _token_parameter("type", "type", "type"),
+            _token_parameter("subtype", "subtype", "subtype"),
+            _token_parameter("action", "action", "action"),
+            _token_parameter("outcome", "outcome", "outcome"),
+        ),
+    ),
+    "Practitioner": (tables.practitioner, (_IDENTIFIER, _string_parameter("family", "name.family", "family"))),
+    "Organization": (tables.organization, (_IDENTIFIER, _string_parameter("name", "name", "name"))),
+    "Device": (tables.device, (_IDENTIFIER, _patient("patient"))),
+}
+
+TABLES: dict[str, Table] = {resource_type: table for resource_type, (table, _) in _PARAMETERS.items()}
+
+
+def search_parameters(resource_type: str) -> tuple[SearchParameter, ...]:
+    """The parameters of a type that callers may name; empty when the type is not kept."""
+    return tuple(p for p in _PARAMETERS.get(resource_type, (None, ()))[1] if p.name)
+
+
+def columns_of(resource: Resource) -> dict[str, Any]:
+    """Column -> value for the resource's table row, all columns present."""
+    return {p.column: p.extract(resource) for p in _PARAMETERS[resource["resourceType"]][1] if p.column}
+
+
+def index_rows(resource: Resource) -> list[dict[str, str]]:
+    """Rows of ``search_index`` for the multi-valued parameters."""
+    resource_type, resource_id = resource["resourceType"], resource["id"]
+    return [
+        {"resource_type": resource_type, "resource_id": resource_id, "param": p.name, "value": value[:400]}
+        for p in _PARAMETERS[resource_type][1]
+        if p.column is None
+        for value in dict.fromkeys(p.extract(resource))
+    ]

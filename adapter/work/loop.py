@@ -1,0 +1,146 @@
+"""The loop that does the work: one dispatcher, a few threads per lane, one heartbeat.
+
+A handler gets a leased Work and must end it: `finish`, `postpone` or `bury` in the transaction that records its effect.
+What it raises unexpectedly is postponed with a growing delay and buried after `ATTEMPTS`, so that a defect stops one
+item and is seen, and a crash of the whole process only lets the leases run out.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from adapter.db.engine import Database
+from adapter.errors import DermBridgeError
+from adapter.work.queue import LEASE, LeaseLost, Work, bury, claim, extend, postpone
+
+log = structlog.get_logger()
+
+Handler = Callable[[Work], None]
+ATTEMPTS = 12
+POLL_SECONDS = 0.5
+
+
+def back_off(attempts: int) -> timedelta:
+    """5 s, 10 s, 20 s … at most 6 h, with 20 % jitter so that a revived destination is not stormed."""
+    seconds = min(5 * 2 ** max(attempts - 1, 0), 6 * 3600)
+    return timedelta(seconds=seconds * random.uniform(0.8, 1.2))  # noqa: S311 (not a secret)
+
+
+@dataclass(frozen=True)
+class Lane:
+    """How one kind of work is done: its handler, how many at once, and whether a dead item blocks its order keys."""
+
+    handler: Handler
+    threads: int = 1
+    dead_blocks: bool = False
+
+
+class WorkLoop:
+    """Runs lanes until stopped. `run_until_idle` does everything due now, in the calling thread (commands, tests)."""
+
+    def __init__(
+        self,
+        db: Database,
+        lanes: Mapping[str, Lane],
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        lease: timedelta = LEASE,
+    ) -> None:
+        self._db = db
+        self._lanes = lanes
+        self._now = now
+        self._lease = lease
+        self._stop = threading.Event()
+        self._in_hand: dict[int, Work] = {}
+        self._guard = threading.Lock()
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        self._threads = [
+            threading.Thread(target=self._dispatch, name="work", daemon=True),
+            threading.Thread(target=self._heartbeat, name="work-heartbeat", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Finish what is in hand, then end."""
+        self._stop.set()
+        with self._db.committed:
+            self._db.committed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def run_until_idle(self) -> int:
+        """Do all due work here and now; returns how many items were handled."""
+        handled = 0
+        while True:
+            taken = claim(self._db, list(self._lanes), limit=16, now=self._now(), lease=self._lease)
+            if not taken:
+                return handled
+            for item in taken:
+                self._do(item)
+            handled += len(taken)
+
+    def _dispatch(self) -> None:
+        pools = {kind: ThreadPoolExecutor(lane.threads, f"work-{kind}") for kind, lane in self._lanes.items()}
+        try:
+            while not self._stop.is_set():
+                if not any([self._fill(kind, pools[kind]) for kind in self._lanes]):
+                    self._db.wait_for_commit(POLL_SECONDS)
+        finally:
+            for pool in pools.values():
+                pool.shutdown(wait=True)
+
+    def _fill(self, kind: str, pool: ThreadPoolExecutor) -> bool:
+        """Claim as much as the lane has room for; True when something was claimed."""
+        with self._guard:
+            room = self._lanes[kind].threads - sum(item.kind == kind for item in self._in_hand.values())
+        if room <= 0:
+            return False
+        taken = claim(self._db, [kind], limit=room, now=self._now(), lease=self._lease)
+        with self._guard:
+            self._in_hand.update({item.id: item for item in taken})
+        for item in taken:
+            pool.submit(self._do, item)
+        return bool(taken)
+
+    def _heartbeat(self) -> None:
+        while not self._stop.wait(self._lease.total_seconds() / 3):
+            with self._guard:
+                held = list(self._in_hand.values())
+            if held:
+                extend(self._db, held, now=self._now(), lease=self._lease)
+
+    def _do(self, item: Work) -> None:
+        try:
+            self._lanes[item.kind].handler(item)
+        except LeaseLost:
+            log.warning("work.lease_lost", work=item.id, kind=item.kind)
+        except Exception as error:  # noqa: BLE001 (outermost edge: one item must not stop the others)
+            log.error("work.failed", work=item.id, kind=item.kind, error=type(error).__name__, exc_info=error)
+            self._set_aside(item, error)
+        finally:
+            with self._guard:
+                self._in_hand.pop(item.id, None)
+            with self._db.committed:
+                self._db.committed.notify_all()
+
+    def _set_aside(self, item: Work, error: Exception) -> None:
+        reason = str(error) if isinstance(error, DermBridgeError) else f"internal error ({type(error).__name__})"
+        try:
+            with self._db.transaction() as tx:
+                if item.attempts >= ATTEMPTS:
+                    remedy = "look into the log for this work id, mend the cause, then replay it"
+                    bury(tx, item, reason=reason, remedy=remedy, blocks=self._lanes[item.kind].dead_blocks)
+                else:
+                    postpone(tx, item, due_at=self._now() + back_off(item.attempts), reason=reason)
+        except LeaseLost:
+            log.warning("work.lease_lost", work=item.id, kind=item.kind)
