@@ -1,0 +1,67 @@
+# Everything a newcomer or a CI machine needs. Works with GNU make 3.81 (macOS) and later.
+PYTHON  ?=
+VENV    := .venv
+PY      := $(VENV)/bin/python
+READY   := $(VENV)/.ready
+LINTERS := $(VENV)/.linters
+PAGES   := adapter/web/static/manifest.json
+LOCK    := uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --upgrade
+PIP     := $(PY) -m pip install --quiet --disable-pip-version-check --no-input --require-hashes
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-real ci lint lock assets docker-test clean
+
+help: ## list these targets
+	@echo "DermBridge: clinical photographs into the EHR, and back"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+demo: $(READY) $(PAGES) ## the whole story on your machine, then keep serving (ONCE=1: stop after the proof)
+	@$(VENV)/bin/dermbridge demo $(if $(ONCE),--once)
+
+test: $(READY) $(PAGES) ## every test that needs nothing but Python (ARGS="-k name" to choose)
+	@$(PY) -m pytest $(ARGS)
+
+test-real: $(READY) $(PAGES) ## tests against PostgreSQL, Chromium and other real servers; a missing one is a failure
+	@DERMBRIDGE_REQUIRE_REAL=1 $(PY) -m pytest -m real $(ARGS)
+
+ci: ## what the build server runs (as root on Debian it installs what it needs)
+	@bash .ci/run
+
+lint: $(LINTERS) node_modules/typescript ## style, types, directions of imports, TypeScript
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
+	@$(PY) -m tools.node node node_modules/typescript/bin/tsc --noEmit
+
+lock: ## pick the newest allowed packages and lock them by hash (needs uv)
+	$(LOCK) pyproject.toml -o requirements/run.txt
+	$(LOCK) pyproject.toml --extra test -o requirements/test.txt
+	$(LOCK) pyproject.toml --extra test --extra ci -o requirements/ci.txt
+	$(LOCK) --group node -o requirements/node.txt
+
+assets: $(READY) ## bundle the pages' TypeScript and CSS again
+	@$(PY) hatch_build.py
+
+docker-test: ## build the images and bring docker-compose.yml up for real (root on Debian, or a Docker engine)
+	@bash tests/docker/run.sh
+
+clean: ## remove what was built or installed here; var/ (keys and photos) stays
+	rm -rf $(VENV) node_modules build dist adapter/web/static/* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): requirements/test.txt requirements/node.txt pyproject.toml hatch_build.py tools/setup.sh
+	@PYTHON="$(PYTHON)" sh tools/setup.sh
+	@touch $@
+
+$(LINTERS): $(READY) requirements/ci.txt
+	@$(PIP) -r requirements/ci.txt
+	@touch $@
+
+$(PAGES): $(READY) package.json package-lock.json $(shell find adapter/web/assets -type f 2>/dev/null)
+	@$(PY) hatch_build.py
+	@touch $@
+
+node_modules/typescript: $(READY) package-lock.json
+	@$(PY) -m tools.node npm ci
+	@touch $@
