@@ -1,0 +1,104 @@
+"""The resources under our own canonical base, built from `tables/code_systems.toml` and served at `/fhir`:
+a CodeSystem and a ValueSet per local system, a StructureDefinition per extension, our SearchParameters."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.resources import files
+from typing import Any, Final
+
+from mappings.terms import CANON, Json
+
+_TABLE: Final[dict[str, dict[str, Any]]] = tomllib.loads(
+    (files("mappings") / "tables" / "code_systems.toml").read_text("utf-8")
+)
+VERSION: Final = "1.0.0"
+DATE: Final = "2026-11-01"
+
+
+def codes_of(system: str) -> dict[str, str]:
+    """Code -> our wording, of one local system named as in its URL (`photo-view`); KeyError if there is none."""
+    return dict(_TABLE["systems"][system]["codes"])
+
+
+def canonical_resources() -> list[Json]:
+    """All local definitions as R4 resources, each with `id`, `url`, `version`, ready to be served."""
+    return [
+        *(_code_system(key, row) for key, row in _TABLE["systems"].items()),
+        *(_value_set(key, row) for key, row in _TABLE["systems"].items()),
+        *(_extension_definition(key, row) for key, row in _TABLE["extensions"].items()),
+        *(_search_parameter(key, row) for key, row in _TABLE["search"].items()),
+    ]
+
+
+def _canonical(resource_type: str, key: str, name: str) -> Json:
+    return {
+        "resourceType": resource_type,
+        "id": key,
+        "url": f"{CANON}/{resource_type}/{key}",
+        "version": VERSION,
+        "name": name,
+        "status": "active",
+        "experimental": False,
+        "date": DATE,
+        "publisher": "DermBridge",
+    }
+
+
+def _name(key: str) -> str:
+    return "".join(part.capitalize() for part in key.split("-"))
+
+
+def _code_system(key: str, row: dict[str, Any]) -> Json:
+    concepts = [{"code": code, "display": wording} for code, wording in row["codes"].items()]
+    return _canonical("CodeSystem", key, _name(key)) | {
+        "title": row["title"],
+        "description": row["description"],
+        "caseSensitive": True,
+        "valueSet": f"{CANON}/ValueSet/{key}",
+        "content": "complete",
+        "count": len(concepts),
+        "concept": concepts,
+    }
+
+
+def _value_set(key: str, row: dict[str, Any]) -> Json:
+    return _canonical("ValueSet", key, f"{_name(key)}Codes") | {
+        "title": row["title"],
+        "description": row["description"],
+        "compose": {"include": [{"system": f"{CANON}/CodeSystem/{key}"}]},
+    }
+
+
+def _extension_definition(key: str, row: dict[str, Any]) -> Json:
+    url = f"{CANON}/StructureDefinition/{key}"
+    return _canonical("StructureDefinition", key, _name(key)) | {
+        "title": row["title"],
+        "description": row["description"],
+        "fhirVersion": "4.0.1",
+        "kind": "complex-type",
+        "abstract": False,
+        "context": [{"type": "element", "expression": path} for path in row["context"]],
+        "type": "Extension",
+        "baseDefinition": "http://hl7.org/fhir/StructureDefinition/Extension",
+        "derivation": "constraint",
+        "differential": {
+            "element": [
+                {"id": "Extension", "path": "Extension", "short": row["title"], "definition": row["description"]},
+                {"id": "Extension.extension", "path": "Extension.extension", "max": "0"},
+                {"id": "Extension.url", "path": "Extension.url", "fixedUri": url},
+                {"id": "Extension.value[x]", "path": "Extension.value[x]", "min": 1, "type": [{"code": row["value"]}]},
+            ]
+        },
+    }
+
+
+def _search_parameter(key: str, row: dict[str, Any]) -> Json:
+    return _canonical("SearchParameter", key, key) | {
+        "description": row["description"],
+        "code": key,
+        "base": row["base"],
+        "type": row["type"],
+        "expression": row["expression"],
+        "target": row["target"],
+    }

@@ -1,0 +1,49 @@
+"""FHIR dates and times (http://hl7.org/fhir/R4/datatypes.html#dateTime) from and to aware datetimes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Literal, TypeAlias
+
+Precision: TypeAlias = Literal["year", "month", "day", "second"]
+
+
+def fhir_instant(at: datetime) -> str:
+    """`2026-11-23T09:30:00.123Z`; ValueError for a time without a zone."""
+    if at.tzinfo is None:
+        raise ValueError("A FHIR instant needs a time with a zone.")
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def fhir_date_time(at: datetime, precision: Precision = "second") -> str:
+    """A FHIR dateTime in the offset the clock had, no more precise than it was known."""
+    if precision == "second":
+        if at.tzinfo is None:
+            raise ValueError("A FHIR dateTime with a time of day needs a zone.")
+        return at.isoformat(timespec="seconds").replace("+00:00", "Z")
+    return at.date().isoformat()[: {"year": 4, "month": 7, "day": 10}[precision]]
+
+
+def period_bounds(period: dict[str, str], zone: tzinfo) -> tuple[datetime | None, datetime | None]:
+    """First instant of `period.start` and first instant after `period.end`, None where open.
+
+    FHIR counts a partial end as all of it: `2031-03` lasts to the end of March. Dates without a zone are read in
+    `zone`. ValueError for text that is no FHIR dateTime.
+    """
+    start, end = period.get("start"), period.get("end")
+    return (span(start, zone)[0] if start else None, span(end, zone)[1] if end else None)
+
+
+def span(text: str, zone: tzinfo) -> tuple[datetime, datetime]:
+    """The half-open span of time that a FHIR dateTime stands for: a year, a month, a day, or one second."""
+    if len(text) > 10:
+        at = datetime.fromisoformat(text)
+        if at.tzinfo is None:
+            raise ValueError(f"{text!r} has a time of day but no zone.")
+        return at, at + timedelta(seconds=0 if at.microsecond else 1)
+    year, month, day = (*(int(part) for part in text.split("-")), 0, 0)[:3]
+    start = datetime(year, month or 1, day or 1, tzinfo=zone)
+    if day:
+        return start, start + timedelta(days=1)
+    following = (year + month // 12, month % 12 + 1) if month else (year + 1, 1)
+    return start, datetime(*following, 1, tzinfo=zone)

@@ -1,0 +1,54 @@
+"""Security labels of a photograph (`meta.security`) from its body site and flags, by `tables/security_labels.toml`.
+
+Labels only ever rise here: lowering one needs a privacy officer, a Provenance with activity LABEL and an AuditEvent.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Collection, Iterable
+from importlib.resources import files
+from typing import Any, Final
+
+from mappings.body_sites import Sensitivity
+from mappings.terms import ACT_CODE, CONFIDENTIALITY, PHOTO_LABEL, Json, coding
+
+_TABLE: Final[dict[str, dict[str, Any]]] = tomllib.loads(
+    (files("mappings") / "tables" / "security_labels.toml").read_text("utf-8")
+)
+_ORDER: Final = "ULMNRV"  # v3-Confidentiality, unrestricted to very restricted
+_SITES: Final = {member.value for member in Sensitivity}
+FLAGS: Final = frozenset(_TABLE) - _SITES - {"default", "minor+intimate"}
+
+
+def labels_for(site: Sensitivity, flags: Collection[str] = ()) -> list[Json]:
+    """Codings for a photograph of a site of this class with these flags (`FLAGS`); ValueError for another flag."""
+    if unknown := set(flags) - FLAGS:
+        raise ValueError(f"No such label flag: {', '.join(sorted(unknown))}. Known flags: {', '.join(sorted(FLAGS))}.")
+    triggers = ["default", *sorted(flags)]
+    if site.value:
+        triggers.append(site.value)
+    labels = raise_labels(label for trigger in triggers for label in _labels_of(trigger))
+    return raise_labels([*labels, *_labels_of("minor+intimate")]) if _is_intimate_minor(labels) else labels
+
+
+def raise_labels(labels: Iterable[Json]) -> list[Json]:
+    """The high-water mark: one confidentiality code, the highest, then every other label once, in order."""
+    seen = {(label["system"], label["code"]): label for label in labels}
+    levels = [code for system, code in seen if system == CONFIDENTIALITY]
+    top = max(levels, key=_ORDER.index, default="N")
+    return [coding(CONFIDENTIALITY, top)] + [label for (system, _), label in seen.items() if system != CONFIDENTIALITY]
+
+
+def _labels_of(trigger: str) -> list[Json]:
+    row = _TABLE[trigger]
+    return [
+        coding(CONFIDENTIALITY, row["confidentiality"]),
+        *(coding(ACT_CODE, code) for code in row.get("act", ())),
+        *(coding(PHOTO_LABEL, code) for code in row.get("local", ())),
+    ]
+
+
+def _is_intimate_minor(labels: list[Json]) -> bool:
+    local = {label["code"] for label in labels if label["system"] == PHOTO_LABEL}
+    return {"intimate", "minor"} <= local
