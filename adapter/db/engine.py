@@ -34,7 +34,8 @@ class Database:
     def __init__(self, url: str, *, owner: bool = True) -> None:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self.committed = threading.Condition()
+        self.commits = 0
+        self._committed = threading.Condition()
         self._writer: _GroupCommit | None = None
         if self.is_sqlite:
             if self.url.database:
@@ -56,8 +57,7 @@ class Database:
         else:
             with self._writer.transaction() as connection:
                 yield connection
-        with self.committed:
-            self.committed.notify_all()
+        self.wake()
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
@@ -65,10 +65,16 @@ class Database:
         with self.engine.connect() as connection:
             yield connection
 
-    def wait_for_commit(self, seconds: float) -> None:
-        """Return when this process committed something, or after `seconds` (another process may have)."""
-        with self.committed:
-            self.committed.wait(seconds)
+    def wake(self) -> None:
+        """Let those who wait for a commit look again."""
+        with self._committed:
+            self.commits += 1
+            self._committed.notify_all()
+
+    def wait_for_commit(self, seen: int, seconds: float) -> None:
+        """Return when `commits` is no longer `seen`, or after `seconds` (another process may have committed)."""
+        with self._committed:
+            self._committed.wait_for(lambda: self.commits != seen, seconds)
 
     def lock(self, tx: Connection, *keys: str) -> None:
         """Hold others off `keys` until this transaction ends (SQLite has one writer, so there it is implied)."""

@@ -253,6 +253,7 @@ work = Table(
     Index("ix_work_ready", "state", "kind", "due_at", "id"),
     Index("ix_work_lease", "state", "lease_until"),
     Index("ix_work_destination", "destination", "state", "id"),
+    sqlite_autoincrement=True,
 )
 work_key = Table(  # what a work row must be done in order with; rows vanish when the work is finished
     "work_key",

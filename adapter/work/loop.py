@@ -73,8 +73,7 @@ class WorkLoop:
     def stop(self) -> None:
         """Finish what is in hand, then end."""
         self._stop.set()
-        with self._db.committed:
-            self._db.committed.notify_all()
+        self._db.wake()
         for thread in self._threads:
             thread.join()
 
@@ -93,8 +92,10 @@ class WorkLoop:
         pools = {kind: ThreadPoolExecutor(lane.threads, f"work-{kind}") for kind, lane in self._lanes.items()}
         try:
             while not self._stop.is_set():
-                if not any([self._fill(kind, pools[kind]) for kind in self._lanes]):
-                    self._db.wait_for_commit(POLL_SECONDS)
+                seen = self._db.commits
+                claimed = [self._fill(kind, pools[kind]) for kind in self._lanes]
+                if not any(claimed):
+                    self._db.wait_for_commit(seen, POLL_SECONDS)
         finally:
             for pool in pools.values():
                 pool.shutdown(wait=True)
@@ -124,14 +125,13 @@ class WorkLoop:
             self._lanes[item.kind].handler(item)
         except LeaseLost:
             log.warning("work.lease_lost", work=item.id, kind=item.kind)
-        except Exception as error:  # noqa: BLE001 (outermost edge: one item must not stop the others)
+        except Exception as error:  # outermost edge: one item must not stop the others
             log.error("work.failed", work=item.id, kind=item.kind, error=type(error).__name__, exc_info=error)
             self._set_aside(item, error)
         finally:
             with self._guard:
                 self._in_hand.pop(item.id, None)
-            with self._db.committed:
-                self._db.committed.notify_all()
+            self._db.wake()
 
     def _set_aside(self, item: Work, error: Exception) -> None:
         reason = str(error) if isinstance(error, DermBridgeError) else f"internal error ({type(error).__name__})"

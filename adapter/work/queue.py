@@ -1,8 +1,8 @@
 """The work table: enqueue inside the transaction that causes it, claim under a lease, finish with the effect.
 
-A row waits, is leased, and vanishes when finished in the same transaction as its effect; a row nobody may repeat is dead
-until a person revives or cancels it. The lease token fences: whoever lost the lease can finish nothing. Rows sharing an
-order key are done strictly in the order they were enqueued. Measured against ready-made engines in benchmarks/work.py.
+A row waits, is leased, and vanishes when finished in the same transaction as its effect; a row nobody may repeat is
+dead until a person revives or cancels it. The lease token fences: whoever lost the lease can finish nothing. Rows
+sharing an order key are done strictly in the order they were enqueued.
 """
 
 from __future__ import annotations

@@ -1,0 +1,47 @@
+"""Who acts: a person in a session, a machine with a token, or DermBridge itself."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
+
+import orjson
+
+ActorKind = Literal["person", "machine", "system"]
+
+
+@dataclass(frozen=True)
+class Actor:
+    """The one value every use case is handed to decide and to record who did what.
+
+    `id` is a reference (``Practitioner/…``) for people and the client id for machines. `scopes` are SMART v2 scopes,
+    `rights` our own words for what FHIR scopes cannot say (see access.policy). A session launched from a chart is
+    confined to `patient_id`.
+    """
+
+    kind: ActorKind
+    id: str
+    display: str
+    role: str
+    scopes: frozenset[str] = frozenset()
+    rights: frozenset[str] = frozenset()
+    patient_id: str | None = None
+    encounter_id: str | None = None
+    ehr: str | None = None
+    token_id: str | None = None
+    address: str | None = None
+    show_banner: bool = True
+
+    def to_json(self) -> str:
+        values = asdict(self) | {"scopes": sorted(self.scopes), "rights": sorted(self.rights)}
+        return orjson.dumps(values).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        values: dict[str, Any] = orjson.loads(text)
+        values["scopes"] = frozenset(values["scopes"])
+        values["rights"] = frozenset(values["rights"])
+        return cls(**values)
+
+
+SYSTEM = Actor("system", "Device/dermbridge", "DermBridge", "system", frozenset({"system/*.cruds"}))

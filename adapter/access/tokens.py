@@ -1,0 +1,65 @@
+"""Bearer tokens for machines: a random secret shown once, kept only as its SHA-256, with scopes and an end."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, insert, select, update
+
+from adapter.access.actor import Actor
+from adapter.access.policy import parse_scopes
+from adapter.db.tables import access_token
+from adapter.errors import NotFound
+from adapter.records import new_id
+
+PREFIX = "dbt_"
+
+
+def digest(secret: str) -> str:
+    """How any secret of ours is looked up: never stored, never compared in the clear."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def issue_token(
+    tx: Connection, *, name: str, scope: str, at: datetime, lifetime: timedelta | None = None
+) -> tuple[str, str]:
+    """(token id, secret). The secret cannot be read again. Raises BadInput for a malformed scope."""
+    token_id, secret = new_id(), PREFIX + secrets.token_urlsafe(32)
+    row = {
+        "id": token_id,
+        "secret_sha256": digest(secret),
+        "name": name,
+        "scope": " ".join(sorted(parse_scopes(scope))),
+        "created_at": at,
+        "expires_at": at + lifetime if lifetime else None,
+    }
+    tx.execute(insert(access_token), row)
+    return token_id, secret
+
+
+def revoke_token(tx: Connection, token_id: str, *, at: datetime) -> None:
+    """Raises NotFound when there is no such token in force."""
+    changed = tx.execute(
+        update(access_token)
+        .where(access_token.c.id == token_id, access_token.c.revoked_at.is_(None))
+        .values(revoked_at=at)
+    )
+    if changed.rowcount != 1:
+        raise NotFound(f"there is no token {token_id} in force; `dermbridge token list` shows them")
+
+
+def find_token_actor(tx: Connection, secret: str, *, now: datetime) -> Actor | None:
+    """The machine behind a bearer secret, or None when it is unknown, expired or revoked."""
+    row = tx.execute(select(access_token).where(access_token.c.secret_sha256 == digest(secret))).one_or_none()
+    if row is None or row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= now):
+        return None
+    return Actor(
+        kind="machine",
+        id=f"Device/{row.id}",
+        display=row.name,
+        role="machine",
+        scopes=frozenset(row.scope.split()),
+        token_id=row.id,
+    )

@@ -1,0 +1,42 @@
+"""The running DermBridge: what every use case is handed, opened once by the edge that starts it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from adapter.db.engine import Database
+from adapter.records.blob_store import LocalBlobStore
+from adapter.records.keys import KeyRing
+from adapter.records.vault import Vault
+from adapter.settings import Settings
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Bridge:
+    """Settings, database, photos and the clock. Immutable; `close` ends it."""
+
+    settings: Settings
+    db: Database
+    vault: Vault
+    now: Callable[[], datetime] = utc_now
+
+    def close(self) -> None:
+        self.vault.close()
+        self.db.close()
+
+
+def open_bridge(settings: Settings, *, owner: bool = True, now: Callable[[], datetime] = utc_now) -> Bridge:
+    """Open database, keys and blob store under the settings' data directory.
+
+    `owner` is False in commands that run beside a service (see Database). Raises Misconfigured.
+    """
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    db = Database(settings.database, owner=owner)
+    keys = KeyRing.open(settings.data_dir / "keys", has_blobs=(settings.data_dir / "blobs").exists())
+    return Bridge(settings, db, Vault(LocalBlobStore(settings.data_dir / "blobs"), keys), now)

@@ -1,0 +1,134 @@
+"""Photos at rest: sealed bytes in the blob store, their wrapped keys and measures in the database.
+
+Bytes are made durable first (`seal`), then the rows that own them commit with everything else (`keep`); a crash between
+the two leaves an orphan that `dermbridge scrub` removes. Key hierarchy: docs/blob-format.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, insert, select, update
+
+from adapter.db.tables import blob, patient_key
+from adapter.errors import NotFound
+from adapter.records.blob_store import BlobStore, StoredBlob
+from adapter.records.ids import new_id
+from adapter.records.keys import KeyRing, new_patient_key, unwrap_data_key, wrap_data_key
+from adapter.records.sealing import OpenBlob, open_sealed, seal
+
+
+@dataclass(frozen=True)
+class SealedBlob:
+    """Bytes that are durable in the store but not yet owned by a row."""
+
+    id: str
+    data_key: bytes
+    size: int
+    sha256: str
+    crc32: int
+    cipher_size: int
+    cipher_sha256: str
+
+    def __repr__(self) -> str:
+        return f"SealedBlob({self.id}, {self.size} bytes)"
+
+
+class Vault:
+    """Blob store, key ring and their two tables as one thing."""
+
+    def __init__(self, store: BlobStore, keys: KeyRing) -> None:
+        self.store = store
+        self._keys = keys
+        self._hashing = ThreadPoolExecutor(2, "sha256")
+
+    def seal(self, data: bytes) -> SealedBlob:
+        """Encrypt and write `data` durably; hashing overlaps with encryption and disk."""
+        blob_id = new_id()
+        sha256 = self._hashing.submit(lambda: hashlib.sha256(data).hexdigest())
+        sealed = seal(data, blob_id)
+        written = self.store.write(blob_id, sealed)
+        return SealedBlob(
+            id=blob_id,
+            data_key=sealed.data_key,
+            size=len(data),
+            sha256=sha256.result(),
+            crc32=zlib.crc32(data),
+            cipher_size=written.cipher_size,
+            cipher_sha256=written.cipher_sha256,
+        )
+
+    def keep(
+        self, tx: Connection, sealed: SealedBlob, *, content_type: str, patient_id: str | None, at: datetime
+    ) -> str:
+        """Own sealed bytes in this transaction, under the patient's key (a key of its own while nobody is known)."""
+        key_id, key = self._patient_key(tx, patient_id, at)
+        row = {
+            "id": sealed.id,
+            "patient_key_id": key_id,
+            "wrapped_key": wrap_data_key(key, sealed.data_key, sealed.id),
+            "content_type": content_type,
+            "size": sealed.size,
+            "sha256": sealed.sha256,
+            "cipher_size": sealed.cipher_size,
+            "cipher_sha256": sealed.cipher_sha256,
+            "crc32": sealed.crc32,
+            "created_at": at,
+        }
+        tx.execute(insert(blob), row)
+        return sealed.id
+
+    def open(self, tx: Connection, blob_id: str) -> OpenBlob:
+        """Read access to the clear bytes, any range. Raises NotFound when the blob or its key was destroyed."""
+        return open_sealed(StoredBlob(self.store, blob_id), self._data_key(tx, blob_id), blob_id)
+
+    def rekey(self, tx: Connection, blob_id: str, *, patient_id: str, at: datetime) -> None:
+        """Put a blob under another patient's key; the bytes stay as they are."""
+        data_key = self._data_key(tx, blob_id)
+        key_id, key = self._patient_key(tx, patient_id, at)
+        wrapped = wrap_data_key(key, data_key, blob_id)
+        tx.execute(update(blob).where(blob.c.id == blob_id).values(patient_key_id=key_id, wrapped_key=wrapped))
+
+    def _data_key(self, tx: Connection, blob_id: str) -> bytes:
+        row = tx.execute(
+            select(blob.c.wrapped_key, patient_key.c.id, patient_key.c.wrapped_key.label("patient_wrapped"))
+            .join(patient_key, patient_key.c.id == blob.c.patient_key_id)
+            .where(blob.c.id == blob_id)
+        ).one_or_none()
+        if row is None:
+            raise NotFound(f"the bytes of {blob_id} are gone: their key was destroyed or they never existed")
+        return unwrap_data_key(self._keys.unwrap(row.patient_wrapped, row.id), row.wrapped_key, blob_id)
+
+    def _patient_key(self, tx: Connection, patient_id: str | None, at: datetime) -> tuple[str, bytes]:
+        if patient_id is not None:
+            row = tx.execute(
+                select(patient_key.c.id, patient_key.c.wrapped_key)
+                .where(patient_key.c.patient == patient_id)
+                .order_by(patient_key.c.id)
+                .limit(1)
+            ).one_or_none()
+            if row is not None:
+                return row.id, self._keys.unwrap(row.wrapped_key, row.id)
+        key_id, key = new_id(), new_patient_key()
+        row_values = {
+            "id": key_id,
+            "patient": patient_id,
+            "wrapped_key": self._keys.wrap(key, key_id),
+            "created_at": at,
+        }
+        tx.execute(insert(patient_key), row_values)
+        return key_id, key
+
+    def close(self) -> None:
+        self._hashing.shutdown()
+
+
+def iter_range(opened: OpenBlob, start: int, stop: int, step: int = 256 * 1024) -> Iterator[bytes]:
+    """The bytes [start, stop) in pieces, for streaming answers in bounded memory."""
+    for position in range(start, stop, step):
+        yield opened.read(position, min(position + step, stop))
