@@ -6,7 +6,6 @@ READY   := $(VENV)/.ready
 LINTERS := $(VENV)/.linters
 PAGES   := adapter/web/static/manifest.json
 LOCK    := uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --upgrade
-PIP     := $(PY) -m pip install --quiet --disable-pip-version-check --no-input --require-hashes
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-real ci lint lock assets docker-test clean
@@ -55,7 +54,7 @@ $(READY): requirements/test.txt requirements/node.txt pyproject.toml hatch_build
 	@touch $@
 
 $(LINTERS): $(READY) requirements/ci.txt
-	@$(PIP) -r requirements/ci.txt
+	@PYTHON="$(PYTHON)" sh tools/setup.sh ci
 	@touch $@
 
 $(PAGES): $(READY) package.json package-lock.json $(shell find adapter/web/assets -type f 2>/dev/null)

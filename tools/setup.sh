@@ -1,12 +1,14 @@
 #!/bin/sh
 # Makes .venv: the locked packages (checked by hash), Node.js only where the machine has none, DermBridge itself.
 # Called by make; says what to install when something is missing. PYTHON=/path/to/python3 chooses the interpreter.
+# `tools/setup.sh ci` adds the tools of requirements/ci.txt (linters, types, browser driver) to it.
 set -eu
 cd "$(dirname "$0")/.."
 venv=.venv
 
 stop() {
-    printf '\n%s\n' "$@" >&2
+    printf '\n' >&2
+    printf '%s\n' "$@" >&2
     exit 1
 }
 
@@ -42,19 +44,22 @@ choose_installer() {
 }
 
 python=$(find_python) || stop \
-    "DermBridge needs Python 3.11 or newer, and python3 here is: $(python3 --version 2>&1 || echo missing)." \
+    "DermBridge needs Python 3.11 or newer, and python3 here is: $(python3 --version 2>/dev/null || echo missing)." \
     "Install it and run make again:" \
     "  Debian 12, Ubuntu 24.04 and later:  sudo apt-get install python3 python3-venv" \
     "  Ubuntu 22.04:                       sudo apt-get install python3.11 python3.11-venv" \
     "  macOS:                              brew install python" \
     "Or name one yourself:  make PYTHON=/path/to/python3"
 
-echo "Setting up $venv with $("$python" --version) (about a minute the first time)" >&2
+[ "${1:-}" = ci ] || echo "Setting up $venv with $("$python" --version) (about a minute the first time)" >&2
 if ! is_new_enough "$venv/bin/python"; then
     "$python" -m venv --clear "$venv" >/dev/null 2>&1 || "$python" -m venv --clear --without-pip "$venv" ||
         stop "$python cannot make virtual environments; on Debian and Ubuntu: sudo apt-get install python3-venv"
 fi
 choose_installer
+if [ "${1:-}" = ci ]; then
+    exec $install --require-hashes -r requirements/ci.txt
+fi
 $install --require-hashes -r requirements/test.txt
 if ! "$venv/bin/python" -c 'import hatch_build as h; raise SystemExit(h.find_system_node() is None)'; then
     echo "No Node.js 20 with npm here: taking the locked one into $venv to bundle the pages" >&2
