@@ -17,26 +17,24 @@ COUNTER_MAX = 0xFFF
 
 
 class _Clock:
-    """The last (millisecond, counter) handed out."""
+    """The last (millisecond, counter) handed out, and the millisecond it was asked for."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._millisecond = -1
+        self._asked = self._millisecond = -1
         self._counter = 0
 
-    def tick(self, millisecond: int, *, never_back: bool) -> tuple[int, int]:
+    def tick(self, asked: int, *, never_back: bool) -> tuple[int, int]:
         with self._lock:
-            if never_back and millisecond < self._millisecond:
-                millisecond = self._millisecond
-            if millisecond != self._millisecond:
-                self._counter = secrets.randbits(11)
+            if asked != self._asked and not (never_back and asked <= self._millisecond):
+                self._millisecond, self._counter = asked, secrets.randbits(11)
             elif self._counter < COUNTER_MAX:
                 self._counter += 1
             else:
-                # 2,048 ids or more in one millisecond: borrow the next one (RFC 9562 section 6.2).
-                millisecond, self._counter = millisecond + 1, 0
-            self._millisecond = millisecond
-            return millisecond, self._counter
+                # Thousands of ids in one millisecond: run ahead of it (RFC 9562 section 6.2, counter rollover).
+                self._millisecond, self._counter = self._millisecond + 1, 0
+            self._asked = asked
+            return self._millisecond, self._counter
 
 
 # Apart, so that ids made for another time (an import of old photos, a test) do not drag the running clock along.
