@@ -48,7 +48,7 @@ WRAPPERS: dict[str, Callable[[], KeyWrapper]] = {
 }
 
 
-@pytest.fixture(params=WRAPPERS.values(), ids=WRAPPERS.keys())
+@pytest.fixture(params=WRAPPERS.values(), ids=list(WRAPPERS))
 def wrapper(request: pytest.FixtureRequest) -> KeyWrapper:
     made: KeyWrapper = request.param()
     return made
