@@ -8,7 +8,7 @@ PAGES   := adapter/web/static/manifest.json
 LOCK    := uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-real ci lint lock assets docker-test clean
+.PHONY: help demo test test-real ci lint audit lock assets docker-test clean
 
 help: ## list these targets
 	@echo "DermBridge: clinical photographs into the EHR, and back"
@@ -32,6 +32,9 @@ lint: $(LINTERS) node_modules/typescript ## style, types, directions of imports,
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
 	@$(PY) -m tools.node node node_modules/typescript/bin/tsc --noEmit
+
+audit: $(LINTERS) ## known vulnerabilities of the locked packages
+	@$(PY) -m tools.audit
 
 lock: ## pick the newest allowed packages and lock them by hash (needs uv)
 	$(LOCK) pyproject.toml -o requirements/run.txt

@@ -8,4 +8,4 @@ from hatch_build import get_commands
 if __name__ == "__main__":
     node, npm = get_commands()
     program, *arguments = sys.argv[1:]
-    sys.exit(subprocess.call([*(npm if program == "npm" else node), *arguments]))  # noqa: S603 - the words are our own
+    sys.exit(subprocess.call([*(npm if program == "npm" else node), *arguments]))
