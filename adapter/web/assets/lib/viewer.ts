@@ -1,0 +1,83 @@
+// One zoomable photo: OpenSeadragon over the display rendition, with the full resolution on request.
+import OpenSeadragon from "openseadragon";
+import { find } from "./dom.ts";
+
+export type Viewer = OpenSeadragon.Viewer;
+
+const STEP = 1.4;
+const SHIFT = 0.12;
+
+const sourceOf = (url: string) => ({ type: "image", url, buildPyramid: true });
+
+function complain(stage: HTMLElement): void {
+  const said = document.createElement("p");
+  said.className = "notice notice-error stage-problem";
+  said.setAttribute("role", "alert");
+  said.textContent = "The photo could not be loaded. Reload the page; if it stays away, log in again.";
+  stage.append(said);
+}
+
+export function openViewer(stage: HTMLElement): Viewer {
+  const viewer = OpenSeadragon({
+    element: stage,
+    tileSources: sourceOf(stage.dataset["display"] ?? ""),
+    drawer: "canvas",
+    showNavigationControl: false,
+    tabIndex: -1,
+    visibilityRatio: 0.35,
+    minZoomImageRatio: 0.8,
+    maxZoomPixelRatio: 6,
+    zoomPerScroll: 1.2,
+    animationTime: matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 0.35,
+    springStiffness: 9,
+    gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
+    gestureSettingsTouch: { pinchRotate: false, flickEnabled: true },
+  });
+  viewer.addOnceHandler("open", () => find(".stage-plain", stage)?.remove());
+  viewer.addHandler("open-failed", () => complain(stage));
+  viewer.addHandler("canvas-key", (event) => (event.preventDefaultAction = true)); // our own keys, the same on every page
+  return viewer;
+}
+
+/** Swap display rendition and full resolution under the same view; the old one stays until the new one is there. */
+export function showFull(viewer: Viewer, stage: HTMLElement, full: boolean): Promise<void> {
+  return new Promise((done) => {
+    viewer.addTiledImage({
+      tileSource: sourceOf(stage.dataset[full ? "full" : "display"] ?? ""),
+      index: 0,
+      replace: true,
+      success: () => done(),
+      error: () => {
+        complain(stage);
+        done();
+      },
+    });
+  });
+}
+
+export const zoomBy = (viewer: Viewer, steps: number): void => {
+  viewer.viewport.zoomBy(STEP ** steps).applyConstraints();
+};
+
+export const panBy = (viewer: Viewer, x: number, y: number): void => {
+  const width = viewer.viewport.getBounds().width * SHIFT;
+  viewer.viewport.panBy(new OpenSeadragon.Point(x * width, y * width)).applyConstraints();
+};
+
+export const fit = (viewer: Viewer): void => void viewer.viewport.goHome();
+
+/** "100 %" is the whole photo in view. */
+export const zoomText = (viewer: Viewer): string =>
+  `${Math.round((100 * viewer.viewport.getZoom()) / viewer.viewport.getHomeZoom())} %`;
+
+const ARROWS: Record<string, [number, number]> = {
+  ArrowLeft: [-1, 0],
+  ArrowRight: [1, 0],
+  ArrowUp: [0, -1],
+  ArrowDown: [0, 1],
+};
+
+export const arrowOf = (key: string): [number, number] | undefined => ARROWS[key];
+
+/** The commands that any page with photos has; each page adds its own. */
+export const VIEW_KEYS: Record<string, string> = { "+": "in", "=": "in", "-": "out", "0": "fit", f: "full" };

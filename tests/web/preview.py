@@ -1,0 +1,117 @@
+"""Shows every page with sample values: `python -m tests.web.preview [PHOTO_FOLDER] [PORT]`; not shipped.
+
+Photos of the folder (JPEG) stand in for the captures; without one, grey cards do. The pages run under the product's
+Content-Security-Policy, so that a violation shows here first.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from tests.web import samples, samples_lists
+from tests.web.test_templates import STATIC, environment
+
+CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+    "font-src 'self'; media-src 'self' blob:; form-action 'self'; base-uri 'none'; frame-src 'self'"
+)
+PAGES: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
+    "timeline": ("timeline.html", samples.timeline),
+    "photo": ("photo.html", samples.one_photo),
+    "capture": ("capture.html", samples.capture),
+    "capture-new": ("capture.html", lambda: samples.capture(recorded=False)),
+    "compare": ("compare.html", samples.compare),
+    "deliveries": ("deliveries.html", samples_lists.deliveries),
+    "worklist": ("worklist.html", samples_lists.worklist),
+    "job": ("job.html", samples_lists.job),
+    "job-preview": ("job.html", lambda: samples_lists.job("preview")),
+    "error": ("error.html", samples_lists.error),
+    "home": ("home.html", samples_lists.home),
+    "imports": ("imports.html", samples_lists.imports),
+    "ehr-chart": ("chart.html", samples_lists.ehr_chart),
+    "ehr-summary": ("chart.html", lambda: samples_lists.ehr_chart("summary")),
+    "ehr-frame": ("chart.html", lambda: samples_lists.ehr_chart("dermbridge")),
+    "ehr-patients": ("patients.html", samples_lists.ehr_patients),
+    "ehr-login": ("login.html", samples_lists.ehr_login),
+}
+
+
+def picture(folder: Path | None, number: int, size: int) -> bytes:
+    """Photo `number` of the folder, at most `size` wide; a grey card without a folder."""
+    files = sorted(folder.glob("*.jpg")) if folder else []
+    image = Image.open(files[number % len(files)]) if files else Image.new("RGB", (1200, 900), (90 + 9 * number,) * 3)
+    image.thumbnail((size, size))
+    out = io.BytesIO()
+    image.convert("RGB").save(out, "JPEG")
+    return out.getvalue()
+
+
+def build(folder: Path | None) -> Starlette:
+    pages = environment()
+    polls: dict[str, int] = {}
+
+    def page(request: Request) -> Response:
+        template, context = PAGES[request.path_params["page"]]
+        values = context() | {"embedded": "embedded" in request.query_params}
+        values["need_patient_banner"] = not values["embedded"]
+        return HTMLResponse(pages.get_template(template).render(values), headers={"Content-Security-Policy": CSP})
+
+    def photo(request: Request) -> Response:
+        size = {"thumbnail": 320, "display": 1280}.get(request.path_params.get("rendition", ""), 4000)
+        number = int(request.path_params["id"].removeprefix("m"))
+        return Response(picture(folder, number, size), media_type="image/jpeg")
+
+    async def receive(request: Request) -> Response:
+        assert await request.body()
+        assert request.headers["repr-digest"].startswith("sha-256=:")
+        assert request.headers["x-csrf-token"] == "token-1"
+        pending = {"destination": "Larkfield EHR", "state": "pending"}
+        identifier = request.headers["idempotency-key"]
+        return JSONResponse({"id": identifier, "identity": "bound", "deliveries": [pending]}, 201)
+
+    def status(request: Request) -> Response:
+        identifier = request.path_params["id"]
+        polls[identifier] = polls.get(identifier, 0) + 1
+        state = "confirmed" if polls[identifier] > 1 else "sending"
+        return JSONResponse(
+            {"id": identifier, "identity": "bound", "deliveries": [{"destination": "Larkfield EHR", "state": state}]}
+        )
+
+    async def consent(request: Request) -> Response:
+        async with request.form() as form:
+            return JSONResponse({"id": "c1", "summary": f"Consent recorded: {form['method']}."}, 201)
+
+    def code(request: Request) -> Response:
+        return Response('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"/>', media_type="image/svg+xml")
+
+    return Starlette(
+        routes=[
+            Route("/captures", receive, methods=["POST"]),
+            Route("/captures/{id}", status),
+            Route("/captures/{id}/{rendition}", photo),
+            Route("/fhir/Binary/{id}", photo),
+            Route("/patients/p1/consents", consent, methods=["POST"]),
+            Route("/jobs/j1.json", lambda _: JSONResponse({"state": "running", "done": 9, "failed": 1, "total": 12, "finished": False})),
+            Route("/handoff.svg", code),
+            Mount("/static", StaticFiles(directory=STATIC)),
+            Route("/{page}", page),
+        ]
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    photos = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    port = int(sys.argv[2]) if len(sys.argv) > 2 else 8899
+    uvicorn.run(build(photos), port=port, log_level="warning")

@@ -1,0 +1,266 @@
+"""Sample contexts of the pages that list things, and of the sandbox EHR."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import Any
+
+from tests.web.samples import NOW, PATIENT, frame
+
+
+def deliveries() -> dict[str, Any]:
+    rows = [
+        ("sending", "Left forearm, dermoscopic", None, None),
+        (
+            "failed",
+            "Lower back, close-up",
+            "Larkfield EHR answered 422: encounter e1 is closed.",
+            "Assign an open visit.",
+        ),
+        (
+            "withheld",
+            "Left forearm, regional",
+            "No consent for treatment is recorded.",
+            "Record consent; it then goes by itself.",
+        ),
+        (
+            "unknown",
+            "Nose, close-up",
+            "The connection broke before the answer came.",
+            "Nothing to do: DermBridge looks first.",
+        ),
+        ("confirmed", "Left forearm, close-up", None, None),
+    ]
+    return frame(
+        "Deliveries",
+        destinations=[
+            {
+                "name": "Larkfield EHR",
+                "href": "?destination=larkfield",
+                "current": False,
+                "oldest_at": NOW,
+                "oldest": "12 min",
+                "trouble": None,
+                "counts": [
+                    {"state": "confirmed", "count": 1204, "href": "?state=confirmed"},
+                    {"state": "withheld", "count": 3, "href": "?state=withheld"},
+                    {"state": "failed", "count": 1, "href": "?state=failed"},
+                ],
+            },
+            {
+                "name": "PACS",
+                "href": "?destination=pacs",
+                "current": False,
+                "oldest_at": None,
+                "oldest": None,
+                "trouble": "Certificate expired yesterday. Sending waits until it is renewed.",
+                "counts": [{"state": "pending", "count": 17, "href": "?state=pending"}],
+            },
+        ],
+        choices={
+            "destinations": [{"code": "larkfield", "display": "Larkfield EHR"}],
+            "states": [{"code": "failed", "display": "failed"}],
+            "destination": "",
+            "state": "",
+        },
+        deliveries=[
+            {
+                "id": f"d{n}",
+                "media_href": f"/photos/m{n + 1}",
+                "thumbnail": f"/captures/m{n + 1}/thumbnail",
+                "patient_name": PATIENT["name"],
+                "patient_href": "/patients/p1",
+                "label": label,
+                "destination": "Larkfield EHR",
+                "state": state,
+                "attempts": n + 1,
+                "since": NOW - timedelta(minutes=12 * n),
+                "next_at": NOW if state == "unknown" else None,
+                "receipt": "Media/8842" if state == "confirmed" else None,
+                "reason": reason,
+                "remedy": remedy,
+                "retry_href": f"/deliveries/d{n}/retry" if state == "failed" else None,
+                "hold_href": f"/deliveries/d{n}/hold" if state in ("sending", "failed") else None,
+            }
+            for n, (state, label, reason, remedy) in enumerate(rows)
+        ],
+        next_href="?page=2",
+        refresh=10,
+    )
+
+
+def worklist() -> dict[str, Any]:
+    rows = [
+        ("No patient", "error", "/captures/m3/thumbnail", "Photo from card SD-4", "No code frame before it.", "Assign"),
+        (
+            "Identity in doubt",
+            "warning",
+            "/captures/m4/thumbnail",
+            "Lower back, close-up",
+            "Birth date differs.",
+            "Review",
+        ),
+        ("ADT message", "error", None, "A40 from HOSP, MSG00231", "MRG-1 names an unknown patient.", "Apply again"),
+    ]
+    return frame(
+        "Worklist",
+        kinds=[{"label": "All", "href": "?", "count": 3, "current": True}]
+        + [{"label": r[0], "href": "?kind=x", "count": 1, "current": False} for r in rows],
+        entries=[
+            {
+                "id": f"w{n}",
+                "kind_label": kind,
+                "level": level,
+                "thumbnail": thumbnail,
+                "title": title,
+                "href": "/photos/m3" if thumbnail else None,
+                "reason": reason,
+                "next_step": "Compare the name on the wristband with the chart, then choose the patient.",
+                "since": NOW - timedelta(hours=3),
+                "age": "3 h",
+                "actions": [
+                    {
+                        "label": action,
+                        "href": f"/worklist/w{n}",
+                        "method": "get" if thumbnail else "post",
+                        "primary": True,
+                    }
+                ],
+            }
+            for n, (kind, level, thumbnail, title, reason, action) in enumerate(rows)
+        ],
+        next_href=None,
+        refresh=15,
+    )
+
+
+def job(state: str = "running") -> dict[str, Any]:
+    return frame(
+        "Job",
+        PATIENT,
+        job={
+            "id": "j1",
+            "label": "Assign visit and body site",
+            "state": state,
+            "done": 0 if state == "preview" else 7,
+            "failed": 0 if state == "preview" else 1,
+            "total": 12,
+            "created_at": NOW,
+            "finished_at": None,
+            "by": "Dr. R. Okafor",
+            "can_undo": state == "done",
+            "undo_href": "/jobs/j1/undo",
+            "start_href": "/jobs/j1/start" if state == "preview" else None,
+            "cancel_href": "/jobs/j1/cancel" if state != "done" else None,
+            "download": {"href": "/jobs/j1/photos.zip", "label": "photos.zip, 48 MB"} if state == "done" else None,
+            "message": None,
+        },
+        preview=[
+            {"count": 11, "text": "photos get the visit of 23 Nov 2026", "level": "ok"},
+            {"count": 8, "text": "are sent to Larkfield EHR again", "level": "info"},
+            {"count": 1, "text": "is left alone: it belongs to a closed visit", "level": "warning"},
+        ],
+        results=[
+            {
+                "title": "Left forearm, close-up",
+                "href": "/photos/m1",
+                "thumbnail": f"/captures/m{n}/thumbnail",
+                "state": s,
+                "detail": d,
+            }
+            for n, (s, d) in enumerate([("done", None), ("failed", "The visit is closed."), ("waiting", None)], 1)
+        ],
+        next_href=None,
+        status_href="/jobs/j1.json",
+    )
+
+
+def error() -> dict[str, Any]:
+    return frame(
+        "Not allowed",
+        status=403,
+        heading="You may not see this record",
+        message="Ask the record’s owner for access, or use break-glass with a reason if care cannot wait.",
+        reference="7f3a-91c2",
+        actions=[{"label": "Find another patient", "href": "/"}],
+    )
+
+
+def home() -> dict[str, Any]:
+    names = [("LINDQVIST, Åsa Marie", 48), ("OYELARAN, Tunde", 1), ("MCALLISTER-BROWN, Georgina Elisabeth", 0)]
+    return frame(
+        "Patients",
+        query="",
+        patients=[
+            PATIENT
+            | {"name": name, "photos": n, "latest_at": NOW if n else None, "alert": None if n else "restricted record"}
+            for name, n in names
+        ],
+        truncated=False,
+        waiting=[
+            {"label": "photos without a patient", "href": "/worklist", "count": 2},
+            {"label": "failed deliveries", "href": "/deliveries", "count": 1},
+        ],
+    )
+
+
+def imports() -> dict[str, Any]:
+    rows = [("Card EOS R5, 212 photos", 212, 208, 3, 1, 0), ("/mnt/photos/2019", 8412, 8300, 90, 12, 10)]
+    return frame(
+        "Imports",
+        imports=[
+            {"id": "i1", "href": "/jobs/i1", "source": s, "at": NOW, "by": "M. Santos", "state": "done", "found": f, "stored": st,
+             "duplicates": d, "unmatched": u, "failed": x}
+            for s, f, st, d, u, x in rows
+        ],
+        unmatched_href="/worklist?kind=unmatched",
+        next_href=None,
+    )  # fmt: skip
+
+
+def ehr(title: str, **more: Any) -> dict[str, Any]:
+    return {
+        "title": title,
+        "csrf_token": "t",
+        "user": {"name": "Dr. R. Okafor", "role": "physician"},
+        "messages": [],
+    } | more
+
+
+def ehr_chart(tab: str = "photos") -> dict[str, Any]:
+    return ehr(
+        "Chart",
+        patient={"id": "p1", "name": "Lindqvist, Åsa Marie", "mrn": "4711-0815", "birth_date": date(1961, 3, 12), "age": "65 y",
+                 "sex": "Female", "family": "Lindqvist", "given": "Åsa Marie", "other_mrns": ["4711-0001"]},
+        visit={"label": "Dermatology clinic", "number": "V-2210"},
+        tab=tab,
+        tab_hrefs={"summary": "?tab=summary", "photos": "?tab=photos", "dermbridge": "?tab=dermbridge"},
+        problems=["Naevus of left forearm", "Actinic keratosis"],
+        photos=[
+            {"title": "Left forearm, close-up", "kind": "Media", "at": NOW, "author": "Dr. R. Okafor",
+             "thumbnail": f"/captures/m{n}/thumbnail", "href": "#", "note": None}
+            for n in range(1, 5)
+        ],
+        launch_href="#",
+        launch_frame_href="/timeline",
+        dermbridge_origin="http://127.0.0.1:8000",
+        adt={"update_action": "#", "merge_action": "#", "visit_action": "#"},
+        others=[{"mrn": "4711-0001", "name": "Lindquist, Asa"}],
+    )  # fmt: skip
+
+
+def ehr_patients() -> dict[str, Any]:
+    row = {
+        "href": "#",
+        "name": "Lindqvist, Åsa Marie",
+        "mrn": "4711-0815",
+        "birth_date": date(1961, 3, 12),
+        "sex": "Female",
+    }
+    return ehr("Patients", patients=[row | {"visit": "V-2210", "photos": 4}], register_action="#")
+
+
+def ehr_login() -> dict[str, Any]:
+    return ehr(
+        "Sign on", user=None, users=[{"id": "u1", "name": "Dr. R. Okafor", "role": "physician"}], next="/patients"
+    )
