@@ -25,6 +25,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
 )
+from sqlalchemy.types import TypeEngine
 
 metadata = MetaData()
 
@@ -52,8 +53,17 @@ def _id(name: str = "id", **options: Any) -> Column[Any]:
     return Column(name, String(64), **options)
 
 
+def _bytewise(length: int) -> TypeEngine[str]:
+    """Text that sorts by code point on every database, so that a search by prefix is a range of its index."""
+    return String(length).with_variant(String(length, collation="C"), "postgresql")
+
+
 def _code(name: str, **options: Any) -> Column[Any]:
-    return Column(name, String(128), **options)
+    return Column(name, _bytewise(128), **options)
+
+
+def _text(name: str, length: int = 200) -> Column[Any]:
+    return Column(name, _bytewise(length))
 
 
 def _resource(resource_type: str, *columns: Column[Any] | Index) -> Table:
@@ -71,13 +81,13 @@ def _resource(resource_type: str, *columns: Column[Any] | Index) -> Table:
 
 patient = _resource(
     "Patient",
-    Column("family", String(200)),
-    Column("given", String(200)),
-    Column("birthdate", String(10)),
+    _text("family"),
+    _text("given"),
+    _text("birthdate", 10),
     _code("gender"),
     Column("active", Boolean),
     _id("replaced_by"),
-    Index("ix_patient_family_birthdate", "family", "birthdate"),
+    Index("ix_patient_family_birthdate", "family", "birthdate", "id"),
     Index("ix_patient_birthdate", "birthdate"),
     Index("ix_patient_replaced_by", "replaced_by"),
 )
@@ -88,13 +98,15 @@ encounter = _resource(
     Column("date_end", Instant),
     _code("status"),
     _code("class"),
-    Index("ix_encounter_patient_date", "patient", "date"),
+    Index("ix_encounter_patient_date", "patient", "date", "id"),
+    Index("ix_encounter_date", "date", "id"),
 )
 media = _resource(
     "Media",
     _id("patient"),
     _id("encounter"),
     Column("created", Instant),
+    Column("created_end", Instant),
     _code("status"),
     _code("type"),
     _code("modality"),
@@ -102,9 +114,9 @@ media = _resource(
     _code("site"),
     _code("identity_state"),
     _id("lesion"),
-    _id("operator"),
-    _id("device"),
-    _id("based_on"),
+    _text("operator"),
+    _text("device"),
+    _text("based_on"),
     Index("ix_media_patient_created", "patient", "created", "id"),
     Index("ix_media_encounter_created", "encounter", "created", "id"),
     Index("ix_media_lesion_created", "lesion", "created", "id"),
@@ -120,16 +132,18 @@ consent = _resource(
     "Consent",
     _id("patient"),
     Column("date", Instant),
+    Column("date_end", Instant),
     _code("status"),
     _code("scope"),
-    Index("ix_consent_patient_date", "patient", "date"),
+    Index("ix_consent_patient_date", "patient", "date", "id"),
+    Index("ix_consent_date", "date", "id"),
 )
 body_structure = _resource(
     "BodyStructure",
     _id("patient"),
     _code("location"),
     _code("morphology"),
-    Index("ix_bodystructure_patient", "patient"),
+    Index("ix_bodystructure_patient", "patient", "id"),
 )
 document_reference = _resource(
     "DocumentReference",
@@ -139,8 +153,14 @@ document_reference = _resource(
     _code("status"),
     _code("type"),
     Index("ix_documentreference_patient_date", "patient", "date", "id"),
+    Index("ix_documentreference_date", "date", "id"),
 )
-provenance = _resource("Provenance", Column("recorded", Instant), _code("activity"))
+provenance = _resource(
+    "Provenance",
+    Column("recorded", Instant),
+    _code("activity"),
+    Index("ix_provenance_recorded", "recorded", "id"),
+)
 audit_event = _resource(
     "AuditEvent",
     Column("date", Instant),
@@ -149,14 +169,14 @@ audit_event = _resource(
     _code("subtype"),
     _code("action"),
     _code("outcome"),
-    Column("agent", String(200)),
-    Index("ix_auditevent_patient_date", "patient", "date"),
-    Index("ix_auditevent_agent_date", "agent", "date"),
-    Index("ix_auditevent_date", "date"),
+    _text("agent"),
+    Index("ix_auditevent_patient_date", "patient", "date", "id"),
+    Index("ix_auditevent_agent_date", "agent", "date", "id"),
+    Index("ix_auditevent_date", "date", "id"),
 )
-practitioner = _resource("Practitioner", Column("family", String(200)))
-organization = _resource("Organization", Column("name", String(200)))
-device = _resource("Device", _id("patient"))
+practitioner = _resource("Practitioner", _text("family"), Index("ix_practitioner_family", "family", "id"))
+organization = _resource("Organization", _text("name"), Index("ix_organization_name", "name", "id"))
+device = _resource("Device", _id("patient"), Index("ix_device_patient", "patient", "id"))
 
 resource_history = Table(
     "resource_history",
@@ -174,7 +194,7 @@ search_index = Table(  # multi-valued elements: tokens as "code|system", referen
     Column("resource_type", String(64), primary_key=True),
     _id("resource_id", primary_key=True),
     Column("param", String(64), primary_key=True),
-    Column("value", String(400), primary_key=True),
+    Column("value", _bytewise(400), primary_key=True),
     Index("ix_search_index_value", "value", "resource_type", "param", "resource_id"),
 )
 

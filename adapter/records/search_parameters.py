@@ -8,12 +8,13 @@ and a search by both an equality.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Table
+from sqlalchemy import String, Table
 
 from adapter.db import tables
 
@@ -26,7 +27,8 @@ class SearchParameter:
     """One search parameter of one resource type.
 
     `column` is the column of the type's table; None means the values live in ``search_index``. `target` is the type a
-    reference column's bare id belongs to; None means the column holds ``Type/id``.
+    reference column's bare id belongs to; None means the column holds ``Type/id``. `end_column` holds where the
+    interval of a date ends; without it the date is a moment.
     """
 
     name: str
@@ -115,9 +117,15 @@ def _reference(path: str, target: str | None = None) -> Callable[[Resource], str
 def _string(path: str) -> Callable[[Resource], str | None]:
     def extract(resource: Resource) -> str | None:
         value = _first(resource, path)
-        return value.casefold() if isinstance(value, str) else None
+        return folded(value) if isinstance(value, str) else None
 
     return extract
+
+
+def folded(text: str) -> str:
+    """Without case and accents, as FHIR string search compares."""
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(letter for letter in decomposed if not unicodedata.combining(letter))
 
 
 def _instant(path: str, *, end: bool = False) -> Callable[[Resource], datetime | None]:
@@ -186,6 +194,12 @@ def _date_parameter(name: str, path: str, column: str) -> SearchParameter:
     return SearchParameter(name, "date", _instant(path), path, column)
 
 
+def _date_time(name: str, path: str, column: str) -> tuple[SearchParameter, SearchParameter]:
+    """A dateTime that may be as vague as a year: both its ends are kept."""
+    start = SearchParameter(name, "date", _instant(path), path, column, end_column=f"{column}_end")
+    return start, SearchParameter("", "date", _instant(path, end=True), path, f"{column}_end")
+
+
 def _string_parameter(name: str, path: str, column: str) -> SearchParameter:
     return SearchParameter(name, "string", _string(path), path, column)
 
@@ -210,7 +224,7 @@ _PARAMETERS: dict[str, tuple[Table, tuple[SearchParameter, ...]]] = {
             _IDENTIFIER,
             _string_parameter("family", "name.family", "family"),
             _string_parameter("given", "name.given", "given"),
-            SearchParameter("birthdate", "string", lambda r: r.get("birthDate"), "birthDate", "birthdate"),
+            SearchParameter("birthdate", "date", lambda r: r.get("birthDate"), "birthDate", "birthdate"),
             _token_parameter("gender", "gender", "gender"),
             SearchParameter("active", "token", lambda r: r.get("active", True), "active", "active"),
             SearchParameter("link", "reference", _replaced_by, "link.other", "replaced_by", "Patient"),
@@ -233,7 +247,7 @@ _PARAMETERS: dict[str, tuple[Table, tuple[SearchParameter, ...]]] = {
             _patient("subject"),
             _reference_parameter("subject", "subject", "patient", "Patient"),
             _reference_parameter("encounter", "encounter", "encounter", "Encounter"),
-            _date_parameter("created", "createdDateTime", "created"),
+            *_date_time("created", "createdDateTime", "created"),
             _token_parameter("status", "status", "status"),
             _token_parameter("type", "type", "type"),
             _token_parameter("modality", "modality", "modality"),
@@ -258,7 +272,7 @@ _PARAMETERS: dict[str, tuple[Table, tuple[SearchParameter, ...]]] = {
         (
             _IDENTIFIER,
             _patient("patient"),
-            _date_parameter("date", "dateTime", "date"),
+            *_date_time("date", "dateTime", "date"),
             _token_parameter("status", "status", "status"),
             _token_parameter("scope", "scope", "scope"),
             _token_parameter("category", "category"),
@@ -315,6 +329,18 @@ _PARAMETERS: dict[str, tuple[Table, tuple[SearchParameter, ...]]] = {
     "Device": (tables.device, (_IDENTIFIER, _patient("patient"))),
 }
 
+DEFAULT_SORT = {  # what people look for first; each is an index, so that a page costs a page
+    "Patient": "family,birthdate",
+    "Encounter": "-date",
+    "Media": "-created",
+    "Consent": "-date",
+    "DocumentReference": "-date",
+    "Provenance": "-recorded",
+    "AuditEvent": "-date",
+    "Practitioner": "family",
+    "Organization": "name",
+}
+
 TABLES: dict[str, Table] = {resource_type: table for resource_type, (table, _) in _PARAMETERS.items()}
 
 
@@ -325,15 +351,30 @@ def search_parameters(resource_type: str) -> tuple[SearchParameter, ...]:
 
 def columns_of(resource: Resource) -> dict[str, Any]:
     """Column -> value for the resource's table row, all columns present."""
-    return {p.column: p.extract(resource) for p in _PARAMETERS[resource["resourceType"]][1] if p.column}
+    table, parameters = _PARAMETERS[resource["resourceType"]]
+    return {p.column: fitted(p.extract(resource), table.c[p.column].type) for p in parameters if p.column}
+
+
+def fitted(value: Any, column_type: Any) -> Any:
+    """Text cut to what the column holds; searching cuts the same way, so that the two still meet."""
+    length = getattr(column_type, "length", None)
+    return value[:length] if isinstance(value, str) and isinstance(column_type, String) else value
 
 
 def index_rows(resource: Resource) -> list[dict[str, str]]:
-    """Rows of ``search_index`` for the multi-valued parameters."""
+    """Rows of ``search_index``: the multi-valued parameters, and identifiers of references that name no resource."""
     resource_type, resource_id = resource["resourceType"], resource["id"]
-    return [
-        {"resource_type": resource_type, "resource_id": resource_id, "param": p.name, "value": value[:400]}
+    rows = [
+        {"resource_type": resource_type, "resource_id": resource_id, "param": param, "value": value[:400]}
         for p in _PARAMETERS[resource_type][1]
-        if p.column is None
-        for value in dict.fromkeys(p.extract(resource))
+        for param, values in _index_values(p, resource)
+        for value in values
     ]
+    return list({(row["param"], row["value"]): row for row in rows}.values())
+
+
+def _index_values(parameter: SearchParameter, resource: Resource) -> Iterator[tuple[str, list[str]]]:
+    if parameter.column is None:
+        yield parameter.name, parameter.extract(resource)
+    if parameter.kind == "reference":
+        yield f"{parameter.name}:identifier", list(_tokens(f"{parameter.expression}.identifier")(resource))
