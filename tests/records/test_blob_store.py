@@ -137,6 +137,7 @@ def test_only_a_canonical_uuid_is_a_name(store: LocalBlobStore, name: str) -> No
 def test_pages_of_ids_cover_the_store_once_in_rising_order(store: LocalBlobStore) -> None:
     start = datetime(2026, 1, 1, tzinfo=UTC)
     ids = sorted(new_id(start + timedelta(hours=9 * step)) for step in range(40))
+    ids += sorted(new_id(start + timedelta(days=900)) for _ in range(20))  # all in one folder
     ids.append(str(uuid.UUID(int=2**128 - 1)))
     for object_id in random.sample(ids, len(ids)):
         store.write(object_id, [b"x"])

@@ -7,6 +7,7 @@ import multiprocessing
 import secrets
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,6 +23,7 @@ from adapter.records.keys import (
     open_key_ring,
     wrapped_version,
 )
+from adapter.records.sealing import seal
 
 ROW, OTHER_ROW = "01993a3f-5c00-7abc-8def-0123456789ab", "01993a3f-5c00-7abc-8def-0123456789ac"
 
@@ -257,3 +259,19 @@ def test_a_malformed_key_text_is_refused_without_repeating_it(text: str, tmp_pat
         later_start(tmp_path)
     assert str(tmp_path / "keys" / "kek.txt") in str(refused.value)
     assert not any(word.partition(":")[2] in str(refused.value) for word in text.split() if ":" in word)
+
+
+# --- all levels together
+
+
+@pytest.mark.parametrize("size", [0, 5, 700_000])
+def test_the_recipe_of_the_documentation_decrypts_a_photo_from_its_rows_and_its_file(size: int) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "blob-format.md").read_text()
+    recipe: dict[str, Any] = {}
+    exec(page.split("```python\n")[1].split("```")[0], recipe)
+    kek, patient, clear = secrets.token_bytes(32), new_patient_key(), secrets.token_bytes(size)
+    sealed = seal(clear, ROW)
+    ring = from_environment(entry(300, kek))
+    rows = ("patient-key-7", ring.wrap(patient.key, "patient-key-7"), ROW, patient.wrap(sealed.data_key, ROW))
+    file = b"".join(sealed)
+    assert recipe["decrypt"](base64.b64encode(kek), *rows, file) == clear

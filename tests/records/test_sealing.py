@@ -215,6 +215,17 @@ def test_an_object_cut_anywhere_is_damage(length: int) -> None:
         b"".join(opened(sealed, b"".join(sealed)[:length]).iter_chunks())
 
 
+@pytest.mark.parametrize(
+    ("at", "reason"), [(0, "DermBlob"), (11, "format version 0 is unknown"), (12, "chunk size .* out of range")]
+)
+def test_a_header_that_cannot_be_read_is_refused_at_opening_with_its_reason(at: int, reason: str) -> None:
+    sealed = sealed_small(CLEAR, 16)
+    blob = bytearray(b"".join(sealed))
+    blob[at] ^= 1
+    with pytest.raises(DamagedBlob, match=reason):
+        opened(sealed, bytes(blob))
+
+
 REARRANGED: dict[str, Callable[[list[bytes]], list[bytes]]] = {
     "chunks swapped": lambda p: [p[0], p[2], p[1], p[3]],
     "chunk repeated": lambda p: [p[0], p[1], p[1], p[3]],
