@@ -38,6 +38,7 @@ class SearchParameter:
     column: str | None = None
     target: str | None = None
     end_column: str | None = None
+    open_ended: bool = False  # a Period, whose missing start or end means always
 
 
 def token_value(code: str, system: str | None) -> str:
@@ -142,17 +143,29 @@ def date_interval(text: str) -> tuple[datetime, datetime]:
     Raises ValueError for anything else.
     """
     if len(text) == 4:
-        return datetime(int(text), 1, 1, tzinfo=UTC), datetime(int(text) + 1, 1, 1, tzinfo=UTC)
+        return _utc(f"{text}-01-01"), _utc(f"{int(text) + 1:04}-01-01")
     if len(text) == 7:
-        low = datetime(int(text[:4]), int(text[5:]), 1, tzinfo=UTC)
-        return low, (low + timedelta(days=32)).replace(day=1)
-    low = datetime.fromisoformat(text)
-    if low.tzinfo is None:
-        low = low.replace(tzinfo=UTC)
+        low = _utc(f"{text}-01")
+        return low, (_later(low, timedelta(days=32))).replace(day=1) if low.year < 9999 else _LAST
+    low = _utc(text.replace(":60", ":59"))  # FHIR lets a leap second pass
     if len(text) == 10:
-        return low, low + timedelta(days=1)
-    has_fraction = "." in text
-    return low, low + (timedelta(milliseconds=1) if has_fraction else timedelta(seconds=1))
+        return low, _later(low, timedelta(days=1))
+    if "." in text:
+        return low, _later(low, timedelta(milliseconds=1))
+    has_seconds = text[16:17] == ":"
+    return low, _later(low, timedelta(seconds=1) if has_seconds else timedelta(minutes=1))
+
+
+_LAST = datetime.max.replace(tzinfo=UTC)  # 9999-12-31 is how many systems say "for ever"
+
+
+def _utc(text: str) -> datetime:
+    at = _LAST if text.startswith("10000") else datetime.fromisoformat(text)
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+
+
+def _later(at: datetime, span: timedelta) -> datetime:
+    return at + span if _LAST - at > span else _LAST
 
 
 def _lesion(resource: Resource) -> str | None:
@@ -212,7 +225,9 @@ def _patient(path: str) -> SearchParameter:
 
 
 def _period(path: str) -> tuple[SearchParameter, SearchParameter]:
-    start = SearchParameter("date", "date", _instant(f"{path}.start"), path, "date", end_column="date_end")
+    start = SearchParameter(
+        "date", "date", _instant(f"{path}.start"), path, "date", end_column="date_end", open_ended=True
+    )
     end = SearchParameter("", "date", _instant(f"{path}.end", end=True), path, "date_end")
     return start, end
 

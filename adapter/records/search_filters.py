@@ -1,0 +1,273 @@
+"""One search parameter with its value as a condition on the type's table.
+
+What a parameter means stands in ``search_parameters``; here is only how each kind compares. Multi-valued parameters
+look into ``search_index``: identifiers and references, which name few rows, drive the query (IN); codes, which many
+rows share, are looked up row by row (EXISTS).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Boolean, ColumnElement, Connection, Table, and_, exists, false, func, not_, or_, select
+
+from adapter.db.tables import search_index
+from adapter.errors import BadInput
+from adapter.records.confinement import confinement, same_patients
+from adapter.records.search_dates import date_condition
+from adapter.records.search_parameters import TABLES, SearchParameter, fitted, folded, search_parameters, token_value
+
+Condition = ColumnElement[bool]
+
+COMMON_PARAMETERS = (
+    SearchParameter("_id", "reference", lambda resource: resource["id"], "Resource.id", "id"),
+    SearchParameter("_lastUpdated", "date", lambda _: None, "Resource.meta.lastUpdated", "last_updated"),
+)
+MODIFIERS: dict[str, frozenset[str]] = {
+    "token": frozenset({"", "not", "missing"}),
+    "reference": frozenset({"", "identifier", "missing", *TABLES}),
+    "date": frozenset({"", "missing"}),
+    "string": frozenset({"", "exact", "contains", "missing"}),
+}
+CHAIN_LIMIT = 500
+_LAST_LETTER = "\U0010ffff"
+_AFTER_BAR = "}"  # the letter after "|", which ends the code in a stored token
+
+
+@dataclass(frozen=True)
+class Filter:
+    """`parameter:modifier.chain=value`, already known to be supported."""
+
+    parameter: SearchParameter
+    modifier: str
+    chain: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What compiling needs besides the filter itself."""
+
+    tx: Connection
+    resource_type: str
+    patient_ids: frozenset[str] | None
+    base_url: str
+    now: datetime
+
+    @property
+    def table(self) -> Table:
+        return TABLES[self.resource_type]
+
+
+def known_parameters(resource_type: str) -> dict[str, SearchParameter]:
+    return {p.name: p for p in (*COMMON_PARAMETERS, *search_parameters(resource_type))}
+
+
+def find_filter(resource_type: str, name: str, value: str) -> Filter | None:
+    """The filter a query parameter stands for; None when parameter, modifier or chain is not supported."""
+    head, _, chain = name.partition(".")
+    bare, _, modifier = head.partition(":")
+    parameter = known_parameters(resource_type).get(bare)
+    if parameter is None or modifier not in MODIFIERS[parameter.kind]:
+        return None
+    if chain:
+        target = modifier or parameter.target
+        if parameter.target is None or target != parameter.target or find_filter(target, chain, value) is None:
+            return None
+    elif parameter.column in ("id", "replaced_by") and modifier not in ("", "missing"):
+        return None
+    return Filter(parameter, modifier, chain, value)
+
+
+def condition(scope: Scope, wanted: Filter) -> Condition:
+    """Raises BadInput when the value cannot be one of this parameter's."""
+    parameter = wanted.parameter
+    if wanted.chain:
+        return _chained(scope, wanted)
+    if wanted.modifier == "missing":
+        return _missing(scope, parameter, wanted.value)
+    values = split_or(wanted.value)
+    match parameter.kind:
+        case "token":
+            return _token(scope, parameter, values, negated=wanted.modifier == "not")
+        case "reference":
+            return _reference(scope, parameter, values, wanted.modifier)
+        case "date":
+            column = scope.table.c[parameter.column or ""]
+            return or_(*(date_condition(column, parameter, value, scope.now) for value in values))
+        case "string":
+            return or_(*(_string(scope, parameter, unescape(value), wanted.modifier) for value in values))
+
+
+def split_or(value: str) -> list[str]:
+    r"""Alternatives between commas; `\,` is a comma in a value."""
+    return [part for part in re.split(r"(?<!\\),", value) if part]
+
+
+def unescape(value: str) -> str:
+    return re.sub(r"\\([,$|\\])", r"\1", value)
+
+
+def _missing(scope: Scope, parameter: SearchParameter, value: str) -> Condition:
+    if value not in ("true", "false"):
+        raise BadInput(f"'{parameter.name}:missing' takes true or false")
+    if parameter.column is None:
+        absent = not_(_indexed(scope, parameter.name, search_index.c.value.is_not(None), selective=False))
+    elif parameter.end_column and parameter.open_ended:
+        columns = scope.table.c
+        absent = and_(columns[parameter.column].is_(None), columns[parameter.end_column].is_(None))
+    else:
+        absent = scope.table.c[parameter.column].is_(None)
+    return absent if value == "true" else not_(absent)
+
+
+# --- tokens ---------------------------------------------------------------------------------------------------------
+
+
+def _token(scope: Scope, parameter: SearchParameter, values: list[str], *, negated: bool) -> Condition:
+    if parameter.column is None:
+        found = or_(*(_token_match(search_index.c.value, value) for value in values))
+        matched = _indexed(scope, parameter.name, found, selective=parameter.name == "identifier" and not negated)
+        return not_(matched) if negated else matched
+    column = scope.table.c[parameter.column]
+    if isinstance(column.type, Boolean):
+        matched = column.in_([value.rpartition("|")[2] == "true" for value in values])
+    elif negated:
+        matched = or_(*(_token_match(column, value) for value in values))
+    else:
+        matched = _token_column(scope, column, values)
+    return or_(column.is_(None), not_(matched)) if negated else matched
+
+
+def _token_column(scope: Scope, column: Any, values: list[str]) -> Condition:
+    """As an equality where it can be one: only then an index gives the rows in the order of its next column."""
+    exact: list[str] = []
+    others: list[Condition] = []
+    for value in values:
+        system, bar, code = _split_token(value)
+        if bar and code:
+            exact.append(fitted(token_value(code, system), column.type))
+        elif code and any(next(iter(index.columns)) is column for index in scope.table.indexes):
+            exact += _systems_of(scope.tx, column, code)
+        else:
+            others.append(_token_match(column, value))
+    return or_(column.in_(exact) if len(exact) != 1 else column == exact[0], *others)
+
+
+def _systems_of(tx: Connection, column: Any, code: str) -> list[str]:
+    """The stored tokens with this code, one index look-up for each system in use."""
+    found: list[str] = []
+    above = column >= f"{code}|"
+    while (
+        value := tx.execute(select(func.min(column)).where(above, column < f"{code}{_AFTER_BAR}")).scalar()
+    ) is not None:
+        found.append(value)
+        above = column > value
+    return found
+
+
+def _token_match(column: Any, value: str) -> Condition:
+    system, bar, code = _split_token(value)
+    matched: Condition
+    if not bar:
+        matched = and_(column >= f"{code}|", column < f"{code}{_AFTER_BAR}")
+    elif code:
+        matched = column == fitted(token_value(code, system), column.type)
+    else:
+        matched = column.endswith(f"|{system}", autoescape=True)
+    return matched
+
+
+def _split_token(value: str) -> tuple[str, str, str]:
+    """(system, bar, code); the bar is empty when any system will do."""
+    left, bar, right = re.match(r"((?:[^|\\]|\\.|\\)*)(\|?)(.*)", value, re.DOTALL).groups()  # type: ignore[union-attr]
+    return (unescape(left), bar, unescape(right)) if bar else ("", "", unescape(left))
+
+
+# --- references -----------------------------------------------------------------------------------------------------
+
+
+def _reference(scope: Scope, parameter: SearchParameter, values: list[str], modifier: str) -> Condition:
+    if modifier == "identifier":
+        found = or_(*(_token_match(search_index.c.value, value) for value in values))
+        return _indexed(scope, f"{parameter.name}:identifier", found, selective=True)
+    references = {found for value in values for found in _references(scope, unescape(value), modifier, parameter)}
+    references = _with_merged(scope, parameter, references)
+    if parameter.column is None:
+        return _indexed(scope, parameter.name, search_index.c.value.in_(references), selective=True)
+    column = scope.table.c[parameter.column]
+    if target := parameter.target or (scope.resource_type if parameter.column == "id" else None):
+        prefix = f"{target}/"
+        references = {one.removeprefix(prefix) for one in references if one.startswith(prefix)}
+    if not references:
+        return false()
+    return column == next(iter(references)) if len(references) == 1 else column.in_(sorted(references))
+
+
+def _references(scope: Scope, value: str, modifier: str, parameter: SearchParameter) -> list[str]:
+    """`Type/id` for every way to write it: id, Type/id, a URL under our base; foreign URLs stay as they are."""
+    relative = value.removeprefix(f"{scope.base_url}/") if scope.base_url else value
+    if "/" in relative or ":" in relative:
+        return [relative.partition("/_history/")[0]]
+    if parameter.column == "id":
+        return [f"{scope.resource_type}/{relative}"]
+    return [
+        f"{each}/{relative}"
+        for each in ([modifier] if modifier else [parameter.target] if parameter.target else TABLES)
+    ]
+
+
+def _with_merged(scope: Scope, parameter: SearchParameter, references: set[str]) -> set[str]:
+    """A patient is meant with all ids merged into or out of it, since some records keep the old one."""
+    if scope.resource_type == "Patient":
+        return references
+    patients = {one.removeprefix("Patient/") for one in references if one.startswith("Patient/")}
+    if not patients or parameter.target not in (None, "Patient"):
+        return references
+    return references | {f"Patient/{one}" for one in same_patients(scope.tx, patients)}
+
+
+def _chained(scope: Scope, wanted: Filter) -> Condition:
+    """The targets first, then rows that point to them: `patient.identifier=…` is two short look-ups."""
+    target = str(wanted.parameter.target)
+    inner = find_filter(target, wanted.chain, wanted.value)
+    if inner is None:
+        raise BadInput(f"'{wanted.chain}' is not a search parameter of {target}", issue_type="not-supported")
+    within = Scope(scope.tx, target, scope.patient_ids, scope.base_url, scope.now)
+    conditions = [*confinement(target, scope.patient_ids), condition(within, inner)]
+    statement = select(within.table.c.id).where(within.table.c.deleted.is_(False), *conditions)
+    ids = scope.tx.execute(statement.limit(CHAIN_LIMIT + 1)).scalars().all()
+    if len(ids) > CHAIN_LIMIT:
+        raise BadInput(f"'{wanted.chain}' matches too many {target} records; narrow it", issue_type="too-costly")
+    if not ids:
+        return false()
+    return _reference(scope, wanted.parameter, [f"{target}/{one}" for one in ids], "")
+
+
+# --- strings and the index ------------------------------------------------------------------------------------------
+
+
+def _string(scope: Scope, parameter: SearchParameter, value: str, modifier: str) -> Condition:
+    column = scope.table.c[parameter.column or ""]
+    sought = fitted(folded(value), column.type)
+    matched: Condition
+    match modifier:
+        case "exact":  # the column is folded, so the JSON decides about case and accents
+            quoted = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+            matched = and_(column == sought, func.replace(scope.table.c.body, quoted, "") != scope.table.c.body)
+        case "contains":
+            matched = column.contains(sought, autoescape=True)
+        case _:
+            matched = and_(column >= sought, column < sought + _LAST_LETTER)
+    return matched
+
+
+def _indexed(scope: Scope, param: str, value: Condition, *, selective: bool) -> Condition:
+    index = search_index.c
+    these = and_(index.resource_type == scope.resource_type, index.param == param, value)
+    if selective:
+        return scope.table.c.id.in_(select(index.resource_id).where(these))
+    return exists().where(these, index.resource_id == scope.table.c.id)
