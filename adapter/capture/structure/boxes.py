@@ -13,6 +13,7 @@ from adapter.capture.structure.model import malformed, truncated, unpack
 
 HEIC = ImageFormat.HEIC
 MAX_ROWS = 20_000
+_HIGHEST_VERSIONS = {b"iloc": 2, b"infe": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,11 @@ def boxes(data: bytes, start: int, stop: int) -> list[Box]:
 
 
 def version(data: bytes, box: Box) -> int:
-    return int(unpack(HEIC, ">B", data, box.body)[0])
+    """The version of a full box; Unprocessable above the highest that its standard defines."""
+    found = int(unpack(HEIC, ">B", data, box.body)[0])
+    if found > _HIGHEST_VERSIONS.get(box.name, 1):
+        raise malformed(HEIC, f"a table has the unknown version {found}")
+    return found
 
 
 def count(data: bytes, at: int, wide: bool) -> tuple[int, int]:

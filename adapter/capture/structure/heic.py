@@ -19,6 +19,7 @@ from adapter.errors import TooLarge, UnsupportedMedia
 _CODED, _DERIVED = b"hvc1", frozenset({b"grid", b"iden"})
 _ALPHA = (b"urn:mpeg:hevc:2015:auxid:1\0", b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0")
 _MAX_EXIF = 1 << 20
+MAX_PICTURES = 2  # the primary picture and its alpha plane
 # Orientation as (mirrored left-right, then quarter turns clockwise); EXIF numbers them so (CIPA DC-008, tag 274).
 _ORIENTATIONS = {(0, 0): 1, (1, 0): 2, (0, 2): 3, (1, 2): 4, (1, 3): 5, (0, 1): 6, (1, 1): 7, (0, 3): 8}
 
@@ -28,7 +29,7 @@ def walk(data: bytes, max_pixels: int) -> Structure:
     meta = read_meta(data, top)
     width, height, orientation = _shape(data, meta, max_pixels)
     kept_ids = _check_parts(data, meta, max_pixels)
-    extents = {id_: _extents(data, meta, id_) for id_ in kept_ids}
+    extents = {id_: _extents(meta, id_) for id_ in kept_ids}
     block = _exif_block(data, meta)
     facts = exif.read(block)
     view, dropped = _view(data, top, meta, extents)
@@ -84,6 +85,8 @@ def _check_parts(data: bytes, meta: Meta, max_pixels: int) -> set[int]:
     pictures += [
         ref.from_id for ref in meta.references if ref.from_id != meta.primary_id and _is_alpha(data, meta, ref)
     ]
+    if len(pictures) > MAX_PICTURES:
+        raise malformed(HEIC, "its picture has more than one alpha plane")
     uses: Counter[int] = Counter()
     for id_ in pictures:
         inputs = _check_derivation(data, meta, id_, max_pixels)
@@ -110,7 +113,7 @@ def _check_derivation(data: bytes, meta: Meta, id_: int, max_pixels: int) -> lis
 
 def _check_grid(data: bytes, meta: Meta, id_: int, tiles: int, max_pixels: int) -> None:
     """ISO/IEC 23008-12 section 6.6.2.3: what the grid says must agree with its tiles and its declared size."""
-    payload = b"".join(data[start:stop] for start, stop in _extents(data, meta, id_))
+    payload = b"".join(data[start:stop] for start, stop in _extents(meta, id_))
     _, flags, rows, columns = unpack(HEIC, ">BBBB", payload, 0)
     width, height = unpack(HEIC, ">II" if flags & 1 else ">HH", payload, 4)
     check_pixels(HEIC, width, height, max_pixels)
@@ -125,17 +128,18 @@ def _is_alpha(data: bytes, meta: Meta, ref: Reference) -> bool:
     return any(data.startswith(_ALPHA, box.body + 4) for box in auxiliary)
 
 
-def _extents(data: bytes, meta: Meta, id_: int) -> list[tuple[int, int]]:
+def _extents(meta: Meta, id_: int) -> list[tuple[int, int]]:
     """The byte ranges in the file that hold an item, proven to be inside."""
     row = meta.locations.get(id_)
     if row is None or not row.extents:
         raise truncated(HEIC, "a part of the picture has no place in the file")
     if row.is_external or row.method > 1 or (row.method == 1 and meta.idat is None):
         raise malformed(HEIC, "a part of the picture lies outside the file")
-    start, stop = (meta.idat.body, meta.idat.stop) if row.method == 1 and meta.idat else (0, len(data))
-    ranges = [(start + offset, start + offset + length if length else stop) for offset, length in row.extents]
-    if any(high > stop or low >= high for low, high in ranges):
-        raise truncated(HEIC, "a part of the picture lies past the end of the file")
+    rooms = [(meta.idat.body, meta.idat.stop)] if row.method == 1 and meta.idat else meta.media
+    base = rooms[0][0] if row.method == 1 else 0
+    ranges = [(base + offset, base + offset + length) for offset, length in row.extents]
+    if not all(any(low <= start < stop <= high for low, high in rooms) for start, stop in ranges):
+        raise truncated(HEIC, "a part of the picture does not lie where the file holds pictures")
     return ranges
 
 
@@ -166,9 +170,8 @@ def _kinds(meta: Meta, kept_ids: set[int], has_exif_kinds: bool) -> list[str]:
 def _view(
     data: bytes, top: list[Box], meta: Meta, extents: dict[int, list[tuple[int, int]]]
 ) -> tuple[CleanView, tuple[str, ...]]:
-    in_meta = meta.box.start, meta.box.stop
     ranges = [part for parts in extents.values() for part in parts]
-    outside = [part for part in ranges if not in_meta[0] <= part[0] < in_meta[1]]
+    outside = [part for part in ranges if not meta.box.start <= part[0] < meta.box.stop]
     last = max([meta.box.stop, *[stop for _, stop in outside]])
     needed = [box for box in top if box.start < last]
     kept = list(outside)

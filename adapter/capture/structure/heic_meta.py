@@ -26,7 +26,7 @@ _REPEATABLE = frozenset({b"free", b"uuid"})
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """The item tables of one file."""
+    """The item tables of one file; `media` are the bodies of its `mdat` boxes, where pictures lie."""
 
     box: Box
     children: list[Box]
@@ -37,6 +37,7 @@ class Meta:
     properties: list[Box]
     primary_id: int
     idat: Box | None
+    media: list[tuple[int, int]]
 
     def properties_of(self, id_: int) -> list[Box]:
         row = self.associations.get(id_)
@@ -73,4 +74,5 @@ def read_meta(data: bytes, top: list[Box]) -> Meta:
         properties=boxes(data, inner[b"ipco"].body, inner[b"ipco"].stop),
         primary_id=unpack(HEIC, ">I" if version(data, pitm) else ">H", data, pitm.body + 4)[0],
         idat=by_name.get(b"idat"),
+        media=[(box.body, box.stop) for box in top if box.name == b"mdat"],
     )

@@ -44,6 +44,7 @@ _OTHER = "application data"
 # A progressive file can ask for a pass over all coefficients with each 20-byte scan. Cameras and encoders write at
 # most 12 scans (libjpeg's default script has 10).
 MAX_SCANS = 64
+MAX_SEGMENTS = 4096
 
 
 @dataclass(slots=True)
@@ -65,15 +66,15 @@ class _Walk:
 def walk(data: bytes, max_pixels: int) -> Structure:
     found = _Walk()
     at = 2
-    while True:
+    for _ in range(MAX_SEGMENTS):
         match = _MARKER.search(data, at)
         if match is None:
             raise truncated(_JPEG, "the end-of-image marker is missing")
         start, marker = match.start(), data[match.start() + 1]
         if marker == _EOI:
-            break
+            return _finish(found, data, start)
         at = start + 2 if marker in _STANDALONE else _segment(found, data, start, marker, max_pixels)
-    return _finish(found, data, start)
+    raise malformed(_JPEG, f"it has more than {MAX_SEGMENTS} segments")
 
 
 def _segment(found: _Walk, data: bytes, start: int, marker: int, max_pixels: int) -> int:
@@ -138,6 +139,7 @@ def _frame(found: _Walk, data: bytes, start: int, max_pixels: int) -> None:
     _, height, width, count = unpack(_JPEG, ">BHHB", data, start + 4)
     if found.frame is not None:
         raise malformed(_JPEG, "it has two frame headers")
+    _check_length(data, start, 8 + 3 * count)
     check_pixels(_JPEG, width, height, max_pixels)
     found.frame = (data[start + 1], width, height)
     found.components = set(data[start + 10 : start + 10 + 3 * count : 3])
@@ -148,6 +150,7 @@ def _scan(found: _Walk, data: bytes, start: int, header_stop: int) -> int:
     if found.frame is None:
         raise malformed(_JPEG, "picture data comes before the frame header")
     count = unpack(_JPEG, ">B", data, start + 4)[0]
+    _check_length(data, start, 6 + 2 * count)
     found.scanned |= set(data[start + 5 : start + 5 + 2 * count : 2])
     found.scans += 1
     if found.scans > MAX_SCANS:
@@ -157,6 +160,11 @@ def _scan(found: _Walk, data: bytes, start: int, header_stop: int) -> int:
         raise truncated(_JPEG, "the picture data stops before the end-of-image marker")
     found.coded += match.start() - header_stop
     return match.start()
+
+
+def _check_length(data: bytes, start: int, expected: int) -> None:
+    if int.from_bytes(data[start + 2 : start + 4], "big") != expected:
+        raise malformed(_JPEG, f"the header at byte {start} contradicts its own length")
 
 
 def _finish(found: _Walk, data: bytes, eoi: int) -> Structure:

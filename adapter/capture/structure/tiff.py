@@ -29,7 +29,7 @@ _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES = 256, 257, 258, 259, 277
 _STRIPS, _TILES, _TILE_WIDTH, _TILE_HEIGHT = (273, 279), (324, 325), 322, 323
 _SUB_DIRECTORIES, _REDUCED = 330, 1
 _JPEG_METADATA = re.compile(rb"\xff[\xe1\xed\xfe]")  # APP1, APP13, COM
-MAX_SAMPLES, MAX_BITS = 5, 32
+MAX_SAMPLES, MAX_BITS, MAX_BLOCKS = 5, 32, 70_000
 
 
 def walk(data: bytes, max_pixels: int) -> Structure:
@@ -110,7 +110,7 @@ def _blocks(reader: TagReader, tags: dict[int, Entry]) -> list[tuple[int, int]]:
     """The byte ranges of the strips or tiles, all inside the file."""
     offsets_tag, counts_tag = _TILES if _TILES[0] in tags else _STRIPS
     offsets, counts = reader.integers(tags.get(offsets_tag)), reader.integers(tags.get(counts_tag))
-    if not offsets or len(offsets) != len(counts):
+    if not offsets or len(offsets) != len(counts) or len(offsets) > MAX_BLOCKS:
         raise malformed(_TIFF, "it does not say where its picture data lies")
     blocks = [(offset, offset + count) for offset, count in zip(offsets, counts, strict=True)]
     if max(stop for _, stop in blocks) > len(reader.block):
