@@ -46,7 +46,7 @@ assets: $(READY) ## bundle the pages' TypeScript and CSS again
 	@$(PY) hatch_build.py
 
 docker-test: ## build the images and bring docker-compose.yml up for real (root on Debian, or a Docker engine)
-	@bash tests/docker/run.sh
+	@BASE="$(BASE)" POSTGRES_IMAGE="$(POSTGRES_IMAGE)" EHR_IMAGE="$(EHR_IMAGE)" bash tests/docker/run.sh
 
 clean: ## remove what was built or installed here; var/ (keys and photos) stays
 	rm -rf $(VENV) node_modules build dist adapter/web/static/* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
