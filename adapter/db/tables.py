@@ -72,10 +72,11 @@ def _resource(resource_type: str, *columns: Column[Any] | Index) -> Table:
         metadata,
         _id(primary_key=True),
         Column("version_id", Integer, nullable=False),
-        Column("last_updated", Instant, nullable=False, index=True),
+        Column("last_updated", Instant, nullable=False),
         Column("deleted", Boolean, nullable=False, default=False),
         Column("body", Text, nullable=False),
         *columns,
+        Index(f"ix_{resource_type.lower()}_last_updated", "last_updated", "id"),
     )
 
 

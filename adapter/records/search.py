@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, func, null, select
 
 from adapter.db.tables import search_index
 from adapter.errors import BadInput, NotFound
@@ -106,7 +106,7 @@ def _fetch(
     scope: Scope, query: Query, conditions: list[Condition], cursor: Cursor | None
 ) -> tuple[list[Row[tuple[object, ...]]], bool]:
     columns = scope.table.c
-    about = columns.id if scope.resource_type == "Patient" else columns.get("patient", func.null())
+    about = columns.id if scope.resource_type == "Patient" else columns.get("patient", null())
     sorted_by = [key.column.label(f"sort_{position}") for position, key in enumerate(query.sort)]
     shown = (columns.id, columns.version_id, columns.last_updated, columns.body, about.label("about"))
     return fetch(scope.tx, select(*shown, *sorted_by).where(*conditions), query.sort, cursor, query.count)
