@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+import segno
 import uvicorn
 from PIL import Image
 from starlette.applications import Starlette
@@ -20,32 +19,12 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from tests.web import samples, samples_lists
-from tests.web.test_templates import STATIC, environment
+from tests.web.test_templates import PAGES, STATIC, environment
 
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
     "font-src 'self'; media-src 'self' blob:; form-action 'self'; base-uri 'none'; frame-src 'self'"
 )
-PAGES: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
-    "timeline": ("timeline.html", samples.timeline),
-    "photo": ("photo.html", samples.one_photo),
-    "capture": ("capture.html", samples.capture),
-    "capture-new": ("capture.html", lambda: samples.capture(recorded=False)),
-    "compare": ("compare.html", samples.compare),
-    "deliveries": ("deliveries.html", samples_lists.deliveries),
-    "worklist": ("worklist.html", samples_lists.worklist),
-    "job": ("job.html", samples_lists.job),
-    "job-preview": ("job.html", lambda: samples_lists.job("preview")),
-    "error": ("error.html", samples_lists.error),
-    "home": ("home.html", samples_lists.home),
-    "imports": ("imports.html", samples_lists.imports),
-    "ehr-chart": ("chart.html", samples_lists.ehr_chart),
-    "ehr-summary": ("chart.html", lambda: samples_lists.ehr_chart("summary")),
-    "ehr-frame": ("chart.html", lambda: samples_lists.ehr_chart("dermbridge")),
-    "ehr-patients": ("patients.html", samples_lists.ehr_patients),
-    "ehr-login": ("login.html", samples_lists.ehr_login),
-}
 
 
 def picture(folder: Path | None, number: int, size: int) -> bytes:
@@ -60,7 +39,6 @@ def picture(folder: Path | None, number: int, size: int) -> bytes:
 
 def build(folder: Path | None) -> Starlette:
     pages = environment()
-    polls: dict[str, int] = {}
 
     def page(request: Request) -> Response:
         template, context = PAGES[request.path_params["page"]]
@@ -83,18 +61,17 @@ def build(folder: Path | None) -> Starlette:
 
     def status(request: Request) -> Response:
         identifier = request.path_params["id"]
-        polls[identifier] = polls.get(identifier, 0) + 1
-        state = "confirmed" if polls[identifier] > 1 else "sending"
-        return JSONResponse(
-            {"id": identifier, "identity": "bound", "deliveries": [{"destination": "Larkfield EHR", "state": state}]}
-        )
+        confirmed = {"destination": "Larkfield EHR", "state": "confirmed"}
+        return JSONResponse({"id": identifier, "identity": "bound", "deliveries": [confirmed]})
 
     async def consent(request: Request) -> Response:
         async with request.form() as form:
             return JSONResponse({"id": "c1", "summary": f"Consent recorded: {form['method']}."}, 201)
 
     def code(request: Request) -> Response:
-        return Response('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"/>', media_type="image/svg+xml")
+        out = io.BytesIO()
+        segno.make("https://dermbridge.example/h/5Q2M7K").save(out, kind="svg", scale=4)
+        return Response(out.getvalue(), media_type="image/svg+xml")
 
     return Starlette(
         routes=[
@@ -103,12 +80,15 @@ def build(folder: Path | None) -> Starlette:
             Route("/captures/{id}/{rendition}", photo),
             Route("/fhir/Binary/{id}", photo),
             Route("/patients/p1/consents", consent, methods=["POST"]),
-            Route("/jobs/j1.json", lambda _: JSONResponse({"state": "running", "done": 9, "failed": 1, "total": 12, "finished": False})),
+            Route(
+                "/jobs/j1.json",
+                lambda _: JSONResponse({"state": "running", "done": 9, "failed": 1, "total": 12, "finished": False}),
+            ),
             Route("/handoff.svg", code),
             Mount("/static", StaticFiles(directory=STATIC)),
             Route("/{page}", page),
         ]
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

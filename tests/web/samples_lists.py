@@ -51,8 +51,8 @@ def deliveries() -> dict[str, Any]:
                 "name": "PACS",
                 "href": "?destination=pacs",
                 "current": False,
-                "oldest_at": None,
-                "oldest": None,
+                "oldest_at": NOW,
+                "oldest": "19 h",
                 "trouble": "Certificate expired yesterday. Sending waits until it is renewed.",
                 "counts": [{"state": "pending", "count": 17, "href": "?state=pending"}],
             },
@@ -209,13 +209,24 @@ def imports() -> dict[str, Any]:
     return frame(
         "Imports",
         imports=[
-            {"id": "i1", "href": "/jobs/i1", "source": s, "at": NOW, "by": "M. Santos", "state": "done", "found": f, "stored": st,
-             "duplicates": d, "unmatched": u, "failed": x}
+            {
+                "id": "i1",
+                "href": "/jobs/i1",
+                "source": s,
+                "at": NOW,
+                "by": "M. Santos",
+                "state": "done",
+                "found": f,
+                "stored": st,
+                "duplicates": d,
+                "unmatched": u,
+                "failed": x,
+            }
             for s, f, st, d, u, x in rows
         ],
         unmatched_href="/worklist?kind=unmatched",
         next_href=None,
-    )  # fmt: skip
+    )
 
 
 def ehr(title: str, **more: Any) -> dict[str, Any]:
@@ -230,23 +241,39 @@ def ehr(title: str, **more: Any) -> dict[str, Any]:
 def ehr_chart(tab: str = "photos") -> dict[str, Any]:
     return ehr(
         "Chart",
-        patient={"id": "p1", "name": "Lindqvist, Åsa Marie", "mrn": "4711-0815", "birth_date": date(1961, 3, 12), "age": "65 y",
-                 "sex": "Female", "family": "Lindqvist", "given": "Åsa Marie", "other_mrns": ["4711-0001"]},
+        patient={
+            "id": "p1",
+            "name": "Lindqvist, Åsa Marie",
+            "mrn": "4711-0815",
+            "birth_date": date(1961, 3, 12),
+            "age": "65 y",
+            "sex": "Female",
+            "family": "Lindqvist",
+            "given": "Åsa Marie",
+            "other_mrns": ["4711-0001"],
+        },
         visit={"label": "Dermatology clinic", "number": "V-2210"},
         tab=tab,
         tab_hrefs={"summary": "?tab=summary", "photos": "?tab=photos", "dermbridge": "?tab=dermbridge"},
         problems=["Naevus of left forearm", "Actinic keratosis"],
         photos=[
-            {"title": "Left forearm, close-up", "kind": "Media", "at": NOW, "author": "Dr. R. Okafor",
-             "thumbnail": f"/captures/m{n}/thumbnail", "href": "#", "note": None}
+            {
+                "title": "Left forearm, close-up",
+                "kind": "Media",
+                "at": NOW,
+                "author": "Dr. R. Okafor",
+                "thumbnail": f"/captures/m{n}/thumbnail",
+                "href": "#",
+                "note": None,
+            }
             for n in range(1, 5)
         ],
         launch_href="#",
-        launch_frame_href="/timeline",
+        launch_frame_href="/timeline?embedded=1",
         dermbridge_origin="http://127.0.0.1:8000",
         adt={"update_action": "#", "merge_action": "#", "visit_action": "#"},
         others=[{"mrn": "4711-0001", "name": "Lindquist, Asa"}],
-    )  # fmt: skip
+    )
 
 
 def ehr_patients() -> dict[str, Any]:

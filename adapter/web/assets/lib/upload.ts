@@ -115,7 +115,7 @@ export function standingOf(receipt: Receipt): Standing {
 /** Report the capture's standing until it is settled, about two minutes at most. */
 export async function follow(url: string, report: (standing: Standing) => void): Promise<void> {
   for (let look = 0; look < 45; look++) {
-    await pause(look < 10 ? 1000 : 3000);
+    await pause(look < 3 ? 400 : look < 12 ? 1000 : 3000);
     const standing = await askJson<Receipt>(url).then(standingOf, () => null);
     if (standing) report(standing);
     if (standing?.settled) return;

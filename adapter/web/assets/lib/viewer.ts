@@ -17,7 +17,33 @@ function complain(stage: HTMLElement): void {
   stage.append(said);
 }
 
+/** OpenSeadragon adds an inline <style> unless one of this name is there; the page's CSP forbids inline styles. */
+function forestallInlineStyle(): void {
+  if (document.querySelector("style[data-openseadragon-mobile-css]")) return;
+  const none = document.createElementNS(null, "style"); // no HTML element, so nothing for the CSP to judge
+  none.setAttribute("data-openseadragon-mobile-css", "true");
+  document.head.append(none);
+}
+
+/** A photo seen whole stays whole when its frame changes size: OpenSeadragon itself keeps the scale instead. */
+function keepWhole(viewer: Viewer): void {
+  let whole = true;
+  let resizing = false;
+  viewer.addHandler("zoom", () => {
+    if (resizing) return;
+    whole = Math.abs(viewer.viewport.getZoom(false) / viewer.viewport.getHomeZoom() - 1) < 0.01;
+  });
+  viewer.addHandler("resize", () => {
+    resizing = true;
+    queueMicrotask(() => {
+      resizing = false;
+      if (whole && viewer.isOpen()) viewer.viewport.goHome(true);
+    });
+  });
+}
+
 export function openViewer(stage: HTMLElement): Viewer {
+  forestallInlineStyle();
   const viewer = OpenSeadragon({
     element: stage,
     tileSources: sourceOf(stage.dataset["display"] ?? ""),
@@ -34,6 +60,7 @@ export function openViewer(stage: HTMLElement): Viewer {
     gestureSettingsTouch: { pinchRotate: false, flickEnabled: true },
   });
   viewer.addOnceHandler("open", () => find(".stage-plain", stage)?.remove());
+  keepWhole(viewer);
   viewer.addHandler("open-failed", () => complain(stage));
   viewer.addHandler("canvas-key", (event) => (event.preventDefaultAction = true)); // our own keys, the same on every page
   return viewer;
