@@ -8,7 +8,7 @@ PAGES   := adapter/web/static/manifest.json
 LOCK    := uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-real ci lint audit lock assets docker-test clean
+.PHONY: help demo test test-real ci lint lint-style lint-types lint-rooms lint-pages audit lock assets docker-test clean
 
 help: ## list these targets
 	@echo "DermBridge: clinical photographs into the EHR, and back"
@@ -18,7 +18,7 @@ demo: $(READY) $(PAGES) ## the whole story on your machine, then keep serving (O
 	@$(VENV)/bin/dermbridge demo $(if $(ONCE),--once)
 
 test: $(READY) $(PAGES) ## every test that needs nothing but Python (ARGS="-k name" to choose)
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -rs $(ARGS)
 
 test-real: $(READY) $(PAGES) ## tests against PostgreSQL, Chromium and other real servers; a missing one is a failure
 	@DERMBRIDGE_REQUIRE_REAL=1 $(PY) -m pytest -m real $(ARGS)
@@ -26,11 +26,19 @@ test-real: $(READY) $(PAGES) ## tests against PostgreSQL, Chromium and other rea
 ci: ## what the build server runs (as root on Debian it installs what it needs)
 	@bash .ci/run
 
-lint: $(LINTERS) node_modules/typescript ## style, types, directions of imports, TypeScript
+lint: lint-style lint-types lint-rooms lint-pages ## style, types, directions of imports, TypeScript (make -k lint: all at once)
+
+lint-style: $(LINTERS)
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
+
+lint-types: $(LINTERS)
 	@$(VENV)/bin/mypy
-	@$(VENV)/bin/lint-imports
+
+lint-rooms: $(READY)
+	@$(VENV)/bin/lint-imports --no-logo
+
+lint-pages: $(READY) node_modules/typescript
 	@$(PY) -m tools.node node node_modules/typescript/bin/tsc --noEmit
 
 audit: $(LINTERS) ## known vulnerabilities of the locked packages
