@@ -3,11 +3,12 @@ PYTHON  ?=
 VENV    := .venv
 PY      := $(VENV)/bin/python
 READY   := $(VENV)/.ready
-LINTERS := $(VENV)/.linters
+TOOLS   := $(VENV)/.tools
 PAGES   := adapter/web/static/manifest.json
 LOCK    := uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --upgrade
 
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 .PHONY: help demo test test-real ci lint lint-style lint-types lint-rooms lint-pages audit lock assets docker-test clean
 
 help: ## list these targets
@@ -20,7 +21,7 @@ demo: $(READY) $(PAGES) ## the whole story on your machine, then keep serving (O
 test: $(READY) $(PAGES) ## every test that needs nothing but Python (ARGS="-k name" to choose)
 	@$(PY) -m pytest -rs $(ARGS)
 
-test-real: $(READY) $(PAGES) ## tests against PostgreSQL, Chromium and other real servers; a missing one is a failure
+test-real: $(TOOLS) $(PAGES) node_modules/typescript ## tests against PostgreSQL, Chromium and other real servers; a missing one is a failure
 	@DERMBRIDGE_REQUIRE_REAL=1 $(PY) -m pytest -m real $(ARGS)
 
 ci: ## what the build server runs (as root on Debian it installs what it needs)
@@ -28,11 +29,11 @@ ci: ## what the build server runs (as root on Debian it installs what it needs)
 
 lint: lint-style lint-types lint-rooms lint-pages ## style, types, directions of imports, TypeScript (make -k lint: all at once)
 
-lint-style: $(LINTERS)
+lint-style: $(TOOLS)
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 
-lint-types: $(LINTERS)
+lint-types: $(TOOLS)
 	@$(VENV)/bin/mypy
 
 lint-rooms: $(READY)
@@ -41,7 +42,7 @@ lint-rooms: $(READY)
 lint-pages: $(READY) node_modules/typescript
 	@$(PY) -m tools.node node node_modules/typescript/bin/tsc --noEmit
 
-audit: $(LINTERS) ## known vulnerabilities of the locked packages
+audit: $(TOOLS) ## known vulnerabilities of the locked packages
 	@$(PY) -m tools.audit
 
 lock: ## pick the newest allowed packages and lock them by hash (needs uv)
@@ -64,7 +65,7 @@ $(READY): requirements/test.txt requirements/node.txt pyproject.toml hatch_build
 	@PYTHON="$(PYTHON)" sh tools/setup.sh
 	@touch $@
 
-$(LINTERS): $(READY) requirements/ci.txt
+$(TOOLS): $(READY) requirements/ci.txt
 	@PYTHON="$(PYTHON)" sh tools/setup.sh ci
 	@touch $@
 
