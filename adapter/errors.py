@@ -4,6 +4,7 @@
     +-- BadInput              400  invalid         the sender must change the request
     |   +-- Unprocessable     422  business-rule   understood, but a rule forbids it
     |   +-- TooLarge          413  too-long
+    |   +-- NotAllowed        405  not-supported
     |   +-- UnsupportedMedia  415  not-supported
     |   +-- NotAcceptable     406  not-supported
     +-- NotAuthenticated      401  login
@@ -56,6 +57,13 @@ class TooLarge(BadInput):
 
     http_status = 413
     issue_type = "too-long"
+
+
+class NotAllowed(BadInput):
+    """The interaction is not offered for this type."""
+
+    http_status = 405
+    issue_type = "not-supported"
 
 
 class UnsupportedMedia(BadInput):
