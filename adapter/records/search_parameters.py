@@ -178,7 +178,7 @@ def _lesion(resource: Resource) -> str | None:
 
 def _identity_state(resource: Resource) -> str | None:
     for tag in _walk(resource, ("meta", "tag")):
-        if tag.get("system", "").endswith("/CodeSystem/identity-state"):
+        if "code" in tag and tag.get("system", "").endswith("/CodeSystem/identity-state"):
             return token_value(tag["code"], tag["system"])
     return None
 
