@@ -11,22 +11,23 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 import uvicorn
 
+from tests.web import samples
 from tests.web.preview import build
-from tests.web.test_templates import PAGES, ROOT, STATIC
+from tests.web.test_templates import PAGES, ROOT, STATIC, render
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page, Route
+    from playwright.sync_api import Browser, Page, Route, ViewportSize
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
 FLAGS = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-PHONE = {"width": 390, "height": 844}
+PHONE: ViewportSize = {"width": 390, "height": 844}
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
@@ -150,6 +151,34 @@ def test_shift_click_selects_a_range_and_the_bar_counts_it(page: Page) -> None:
     sync_api.expect(page.get_by_role("button", name="Compare")).to_be_enabled()
 
 
+def timeline_of(numbers: range, **more: Any) -> str:
+    photos = [samples.photo(number, samples.NOW) for number in numbers]
+    group = {"key": "e1", "title": "Today", "subtitle": None, "capture_href": None, "photos": photos}
+    return render("timeline.html", samples.timeline() | {"groups": [group]} | more)
+
+
+def test_the_rest_of_a_long_timeline_joins_its_visit_and_keeps_the_selection(page: Page) -> None:
+    first, second = timeline_of(range(1, 5), next_href="/long?page=2"), timeline_of(range(4, 8))
+    page.route("**/long", lambda route: route.fulfill(body=first, content_type="text/html"))
+    page.route("**/long?page=2", lambda route: route.fulfill(body=second, content_type="text/html"))
+    page.goto("/long")
+    page.locator('input[name="media"]').first.check()
+    sync_api.expect(page.locator(".tile")).to_have_count(7)
+    sync_api.expect(page.locator(".group")).to_have_count(1)
+    sync_api.expect(page.locator("#more")).to_have_count(0)
+    sync_api.expect(page.locator("#picked")).to_have_text("1 photo selected")
+
+
+def test_a_photo_that_arrives_stands_first_without_reloading(page: Page) -> None:
+    answers = iter([timeline_of(range(2, 4), events_href="/events"), timeline_of(range(1, 4))])
+    page.route("**/live", lambda route: route.fulfill(body=next(answers), content_type="text/html"))
+    said = "retry: 60000\nevent: media\ndata: {}\n\n"
+    page.route("**/events", lambda route: route.fulfill(body=said, content_type="text/event-stream"))
+    page.goto("/live")
+    sync_api.expect(page.locator("#arrivals")).to_have_text("1 new photo")
+    assert page.locator(".tile").evaluate_all("tiles => tiles.map(t => t.dataset.id)") == ["m1", "m2", "m3"]
+
+
 def test_linked_photos_zoom_together_and_unlinked_ones_do_not(page: Page) -> None:
     page.goto("/compare")
     zoom = page.locator("#zoom")
@@ -170,7 +199,7 @@ def test_linked_photos_zoom_together_and_unlinked_ones_do_not(page: Page) -> Non
 
 @pytest.mark.skipif(not AXE.exists(), reason="axe-core is not installed (npm ci)")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_page_breaks_an_accessibility_rule(browser: Browser, site: str, scheme: str) -> None:
+def test_no_page_breaks_an_accessibility_rule(browser: Browser, site: str, scheme: Literal["light", "dark"]) -> None:
     context = browser.new_context(base_url=site, viewport=PHONE, color_scheme=scheme, permissions=["camera"])
     opened = context.new_page()
     broken = {}

@@ -155,6 +155,7 @@ function showNoCamera(error: unknown): void {
   get<HTMLElement>("#tab").hidden = !(error instanceof NoCamera && error.framed);
   get<HTMLElement>("#none").hidden = false;
   shutter.disabled = true;
+  ghost.pause(true);
 }
 
 async function startCamera(): Promise<void> {
@@ -162,6 +163,7 @@ async function startCamera(): Promise<void> {
     await camera.start();
     get<HTMLElement>("#none").hidden = true;
     shutter.disabled = false;
+    ghost.pause(Boolean(taken));
     get<HTMLElement>("#flip").hidden = !(await camera.hasSeveral());
   } catch (error) {
     showNoCamera(error);
