@@ -1,0 +1,68 @@
+"""Decoding in a bounded child gives the same renditions, and survives what kills the child."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from adapter.capture import bounded
+from adapter.capture.bounded import BoundedRenderer
+from adapter.capture.renditions import render
+from adapter.errors import TooLarge, Unprocessable
+
+SMALL = {"display": 48, "thumbnail": 16}
+
+
+def test_the_child_renders_photo_after_photo_like_the_parent(photo):
+    with BoundedRenderer() as renderer:
+        for format_ in ("JPEG", "HEIF"):
+            assert renderer.render(photo(format_), SMALL) == render(photo(format_), SMALL)
+
+
+def test_refusals_cross_the_process_boundary(photo):
+    with BoundedRenderer() as renderer:
+        with pytest.raises(Unprocessable, match="truncated"):
+            renderer.render(photo("PNG")[:-20], SMALL)
+        with pytest.raises(TooLarge, match="over the limit"):
+            renderer.render(photo("PNG"), SMALL, max_pixels=1000)
+        assert renderer.render(photo("PNG"), SMALL).keys() == SMALL.keys()
+
+
+def test_a_photo_that_takes_too_long_costs_only_the_child(photo, scene):
+    with BoundedRenderer(seconds=0.2) as renderer:
+        renderer.render(photo("PNG"), SMALL)
+        with pytest.raises(Unprocessable, match="more time or memory"):
+            renderer.render(photo("PNG", scene(6000, 6000), compress_level=1), SMALL)
+        assert renderer.render(photo("PNG"), SMALL).keys() == SMALL.keys()
+
+
+def test_a_photo_that_takes_too_much_memory_is_refused(photo, scene):
+    wide = photo("PNG", scene(5000, 5000, "P"), transparency=0, compress_level=1)
+    with BoundedRenderer(memory=128 << 20) as renderer:
+        with pytest.raises(Unprocessable):
+            renderer.render(wide, SMALL)
+        assert renderer.render(photo("PNG"), SMALL).keys() == SMALL.keys()
+
+
+def test_the_child_inherits_no_secret(monkeypatch, photo):
+    monkeypatch.setenv("DERMBRIDGE_KEY", "secret")
+    with BoundedRenderer() as renderer:
+        renderer.render(photo("PNG"), SMALL)
+        child = renderer._child
+        assert child is not None
+        assert b"DERMBRIDGE" not in Path(f"/proc/{child.pid}/environ").read_bytes()
+
+
+def test_a_closed_renderer_may_be_used_again(photo):
+    renderer = BoundedRenderer()
+    renderer.render(photo("PNG"), SMALL)
+    renderer.close()
+    assert renderer.render(photo("PNG"), SMALL).keys() == SMALL.keys()
+    renderer.close()
+
+
+def test_a_lying_child_cannot_make_the_parent_read_without_end():
+    with pytest.raises(EOFError):
+        bounded._receive(io.BytesIO(b"\xff" * 8 + b"x"))
