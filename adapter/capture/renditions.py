@@ -53,6 +53,7 @@ _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 # What Pillow and the libraries under it raise for bad pixels, gathered from their sources and from fuzzing.
 _DECODER_ERRORS = (
     OSError,
+    AssertionError,
     SyntaxError,
     ValueError,
     TypeError,
@@ -63,6 +64,7 @@ _DECODER_ERRORS = (
     RuntimeError,
     struct.error,
     Image.DecompressionBombError,
+    UserWarning,
     Image.DecompressionBombWarning,
 )
 
@@ -168,5 +170,5 @@ def _converted(picture: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.
 
 def _encoded(picture: Image.Image) -> bytes:
     content = io.BytesIO()
-    picture.save(content, "JPEG", quality=QUALITY, progressive=True, optimize=True)
+    picture.save(content, "JPEG", quality=QUALITY, progressive=True)
     return content.getvalue()
