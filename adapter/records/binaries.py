@@ -1,0 +1,84 @@
+"""FHIR Binary as rows over blobs: a Binary is the whole of a blob or a clean view of it, never a second copy.
+
+The right to a Binary is the right to its `security_context`, which the caller decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, insert, select
+
+from adapter.capture.cleanview import CleanView, Keep
+from adapter.db.tables import binary
+from adapter.errors import NotFound
+from adapter.records.vault import SealedBlob, Vault, iter_range
+
+
+@dataclass(frozen=True)
+class BinaryRow:
+    """Measures are of the bytes served, not of the blob behind them. `clean_view` None: the whole blob."""
+
+    id: str
+    blob_id: str
+    content_type: str
+    size: int
+    sha256: str
+    crc32: int
+    security_context: str
+    created_at: datetime
+    clean_view: str | None = None
+    rendition: str | None = None
+
+
+@dataclass(frozen=True)
+class OpenBinary:
+    """Bytes ready to be sent: `iter(start, stop)` gives [start, stop) in pieces, also after the transaction."""
+
+    content_type: str
+    size: int
+    iter: Callable[[int, int], Iterator[bytes]]
+
+    def read(self) -> bytes:
+        return b"".join(self.iter(0, self.size))
+
+
+def whole_blob(
+    sealed: SealedBlob, *, binary_id: str, content_type: str, security_context: str, at: datetime
+) -> BinaryRow:
+    """The row of a Binary that is all of a sealed blob."""
+    return BinaryRow(binary_id, sealed.id, content_type, sealed.size, sealed.sha256, sealed.crc32, security_context, at)
+
+
+def create_binary(tx: Connection, row: BinaryRow) -> BinaryRow:
+    """Store the row; its blob must be kept in the same transaction or before."""
+    tx.execute(insert(binary), asdict(row))
+    return row
+
+
+def get_binary(tx: Connection, binary_id: str) -> BinaryRow:
+    """Raises NotFound."""
+    columns = [binary.c[name] for name in BinaryRow.__dataclass_fields__]
+    row = tx.execute(select(*columns).where(binary.c.id == binary_id)).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no Binary/{binary_id}")
+    return BinaryRow(**row._mapping)
+
+
+def open_binary(tx: Connection, vault: Vault, row: BinaryRow) -> OpenBinary:
+    """Raises NotFound when the bytes or their key were destroyed."""
+    blob = vault.open(tx, row.blob_id)
+    if row.clean_view is None:
+        return OpenBinary(row.content_type, row.size, lambda start, stop: iter_range(blob, start, stop))
+    view = CleanView.from_json(row.clean_view)
+
+    def clean(start: int, stop: int) -> Iterator[bytes]:
+        for segment in view.ranges(start, stop):
+            if isinstance(segment, Keep):
+                yield from iter_range(blob, segment.offset, segment.offset + segment.length)
+            else:
+                yield segment.read(b"")
+
+    return OpenBinary(row.content_type, view.size, clean)

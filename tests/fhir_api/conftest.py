@@ -1,0 +1,80 @@
+"""The FHIR server over HTTP, with an actor chosen per request and every audit call kept to be looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from adapter.access import Actor
+from adapter.bridge import Bridge
+from adapter.fhir_api import FhirServer, fhir_routes
+
+BASE = "http://testserver/fhir"
+ALL = frozenset({"read", "vread", "history-instance", "search-type", "create", "update", "delete"})
+READ = frozenset({"read", "vread", "history-instance", "search-type"})
+INTERACTIONS = {
+    "Media": ALL - {"delete"},
+    "Consent": ALL,
+    "BodyStructure": ALL,
+    "Patient": READ,
+    "Encounter": READ,
+    "Provenance": READ,
+    "Practitioner": READ,
+    "DocumentReference": ALL | {"update-create"},
+    "Binary": frozenset({"read", "create"}),
+}
+ANYBODY = Actor("machine", "client", "A machine", "machine", frozenset({"system/*.cruds"}))
+OF_P1 = Actor("person", "Practitioner/d1", "A doctor", "clinician", frozenset({"user/*.cruds"}), patient_id="p1")
+READER = Actor("machine", "reader", "A reader", "machine", frozenset({"system/Media.r"}))
+ACTORS: dict[str, Actor | None] = {"anybody": ANYBODY, "of-p1": OF_P1, "reader": READER, "nobody": None}
+
+
+class AuditTrail(list[dict[str, Any]]):
+    def __call__(self, tx: Any, event: str, actor: Actor, **what: Any) -> None:
+        assert tx.in_transaction()
+        self.append({"event": event, "actor": actor.id, **what})
+
+
+@pytest.fixture
+def trail() -> AuditTrail:
+    return AuditTrail()
+
+
+@pytest.fixture
+def server(bridge: Bridge, trail: AuditTrail) -> FhirServer:
+    return FhirServer(bridge, INTERACTIONS, trail, page_secret=b"a secret of the test", base_url=BASE)
+
+
+class InProcess(httpx.BaseTransport):
+    """Serves each request in an event loop of its own, without a socket."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._inner = httpx.ASGITransport(app)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return anyio.run(self._serve, request)
+
+    async def _serve(self, request: httpx.Request) -> httpx.Response:
+        response = await self._inner.handle_async_request(request)
+        return httpx.Response(response.status_code, headers=response.headers, content=await response.aread())
+
+
+@pytest.fixture
+def client(server: FhirServer) -> Iterator[httpx.Client]:
+    app = Starlette(routes=fhir_routes(server))
+
+    async def authenticated(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope.setdefault("state", {})["actor"] = ACTORS[Headers(scope=scope).get("as", "anybody")]
+        await app(scope, receive, send)
+
+    accept = {"Accept": "application/fhir+json"}
+    with httpx.Client(transport=InProcess(authenticated), base_url="http://testserver", headers=accept) as opened:
+        yield opened
