@@ -33,7 +33,14 @@ INTERACTIONS = {
 ANYBODY = Actor("machine", "client", "A machine", "machine", frozenset({"system/*.cruds"}))
 OF_P1 = Actor("person", "Practitioner/d1", "A doctor", "clinician", frozenset({"user/*.cruds"}), patient_id="p1")
 READER = Actor("machine", "reader", "A reader", "machine", frozenset({"system/Media.r"}))
-ACTORS: dict[str, Actor | None] = {"anybody": ANYBODY, "of-p1": OF_P1, "reader": READER, "nobody": None}
+SEARCHER = Actor("machine", "searcher", "A searcher", "machine", frozenset({"system/Media.rs"}))
+ACTORS: dict[str, Actor | None] = {
+    "anybody": ANYBODY,
+    "of-p1": OF_P1,
+    "reader": READER,
+    "searcher": SEARCHER,
+    "nobody": None,
+}
 
 
 class AuditTrail(list[dict[str, Any]]):
