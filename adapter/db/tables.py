@@ -122,6 +122,7 @@ media = _resource(
     Index("ix_media_encounter_created", "encounter", "created", "id"),
     Index("ix_media_lesion_created", "lesion", "created", "id"),
     Index("ix_media_created", "created", "id"),
+    Index("ix_media_created_end", "created_end", "created"),
     Index("ix_media_site_created", "site", "created", "id"),
     Index("ix_media_view_created", "view", "created", "id"),
     Index("ix_media_modality_created", "modality", "created", "id"),
@@ -138,6 +139,7 @@ consent = _resource(
     _code("scope"),
     Index("ix_consent_patient_date", "patient", "date", "id"),
     Index("ix_consent_date", "date", "id"),
+    Index("ix_consent_date_end", "date_end", "date"),
 )
 body_structure = _resource(
     "BodyStructure",
@@ -196,7 +198,7 @@ search_index = Table(  # multi-valued elements: tokens as "code|system", referen
     _id("resource_id", primary_key=True),
     Column("param", String(64), primary_key=True),
     Column("value", _bytewise(400), primary_key=True),
-    Index("ix_search_index_value", "value", "resource_type", "param", "resource_id"),
+    Index("ix_search_index_value", "resource_type", "param", "value", "resource_id"),
 )
 
 # --- bytes and keys -------------------------------------------------------------------------------------------------

@@ -88,7 +88,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Access:
-    """One line for the audit log: what was done to which records of one patient (or of none)."""
+    """One line for the audit log: what was done to which records of one patient (or of none).
+
+    `event` is read, query, create, update or delete; `query` is the search as understood, in clear.
+    """
 
     event: str
     references: tuple[str, ...] = ()

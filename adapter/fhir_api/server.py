@@ -8,7 +8,7 @@ leaves.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -30,19 +30,9 @@ from mappings.fhir_check import InvalidResource, check_resource
 
 
 class Audit(Protocol):
-    """Records one access in the caller's transaction; `event` is read, query, create, update or delete."""
+    """Records what one request did, in the caller's transaction; a search may touch fifty patients at once."""
 
-    def __call__(
-        self,
-        tx: Connection,
-        event: str,
-        actor: Actor,
-        *,
-        references: tuple[str, ...],
-        patient_id: str | None,
-        query: str | None,
-        request_id: str,
-    ) -> None: ...
+    def __call__(self, tx: Connection, accesses: Sequence[Access], actor: Actor, *, request_id: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -165,20 +155,8 @@ class FhirServer:
         return offered[code]
 
     def _audited(self, tx: Connection, request: Request, answer: Answer) -> Answer:
-        for access in answer.accesses:
-            self._record(tx, request, access)
+        self.audit(tx, answer.accesses, request.caller, request_id=request.request_id)
         return answer
-
-    def _record(self, tx: Connection, request: Request, access: Access) -> None:
-        self.audit(
-            tx,
-            access.event,
-            request.caller,
-            references=access.references,
-            patient_id=access.patient_id,
-            query=access.query,
-            request_id=request.request_id,
-        )
 
     def _operate(self, request: Request) -> Answer:
         owner = request.segments[0] if len(request.segments) > 1 else None

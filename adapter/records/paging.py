@@ -20,7 +20,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from sqlalchemy import Column, ColumnElement, Connection, Row, Select, and_, false, or_
+from sqlalchemy import Column, ColumnElement, Connection, Row, Select, and_, false, or_, select, union_all
 
 from adapter.db.tables import Instant
 from adapter.errors import BadInput, Gone
@@ -37,8 +37,9 @@ class SortKey:
     def reversed(self) -> SortKey:
         return SortKey(self.column, not self.descending)
 
-    def clause(self) -> ColumnElement[Any]:
-        return self.column.desc() if self.descending else self.column.asc()
+    def clause(self, column: ColumnElement[Any] | None = None) -> ColumnElement[Any]:
+        named = self.column if column is None else column
+        return named.desc() if self.descending else named.asc()
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,11 @@ class Cursor:
 
     values: tuple[Any, ...]
     backward: bool = False
+
+
+def place_of(row: Row[Any], order: Sequence[SortKey]) -> tuple[Any, ...]:
+    """The sort values of a row that `fetch` gave."""
+    return tuple(getattr(row, f"sort_{position}") for position in range(len(order)))
 
 
 class PageCodec:
@@ -89,18 +95,32 @@ def _read(value: Any, column: Column[Any]) -> Any:
 
 
 def fetch(
-    tx: Connection, statement: Select[Any], order: Sequence[SortKey], cursor: Cursor | None, count: int
+    tx: Connection,
+    statement: Select[Any],
+    order: Sequence[SortKey],
+    cursor: Cursor | None,
+    *,
+    count: int,
+    branches: Sequence[Condition] = (),
 ) -> tuple[list[Row[Any]], bool]:
     """Up to `count` rows after (or before) the cursor, in the order asked for, and whether more lie beyond.
 
-    The last sort key must be unique and never null.
+    The last sort key must be unique and never null. `branches` are conditions that exclude each other and of which
+    one must hold; each is read in order by itself, which an index can serve, where their disjunction must be sorted.
     """
+    names = {key.column: f"sort_{position}" for position, key in enumerate(order)}
+    statement = statement.add_columns(*(column.label(name) for column, name in names.items()))
     backward = cursor is not None and cursor.backward
     keys = [key.reversed() for key in order] if backward else list(order)
     rows: list[Row[Any]] = []
     for segment_keys, conditions in _segments(keys, cursor, nulls_low=tx.dialect.name == "sqlite"):
-        ordered = statement.where(*conditions).order_by(*(key.clause() for key in segment_keys))
-        rows += tx.execute(ordered.limit(count + 1 - len(rows))).all()
+        wanted = count + 1 - len(rows)
+        ordered = statement.where(*conditions).order_by(*(key.clause() for key in segment_keys)).limit(wanted)
+        if len(branches) > 1:
+            parts = union_all(*(select(ordered.where(branch).subquery()) for branch in branches)).subquery()
+            by = [key.clause(parts.c[names[key.column]]) for key in segment_keys]
+            ordered = select(parts).order_by(*by).limit(wanted)
+        rows += tx.execute(ordered).all()
         if len(rows) > count:
             break
     page = rows[:count]

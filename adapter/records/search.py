@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
+from math import prod
 
-from sqlalchemy import Connection, Row, func, null, select
+from sqlalchemy import Connection, Row, and_, func, null, or_, select
 
 from adapter.db.tables import search_index
 from adapter.errors import BadInput, NotFound
 from adapter.records.confinement import confinement
-from adapter.records.paging import Condition, Cursor, PageCodec, Params, fetch
+from adapter.records.paging import Condition, Cursor, PageCodec, Params, fetch, place_of
 from adapter.records.rows import Stored
-from adapter.records.search_filters import Scope, condition
+from adapter.records.search_filters import MOST_BRANCHES, Scope, alternatives
 from adapter.records.search_parameters import TABLES, search_parameters
 from adapter.records.search_query import Include, Query, Summary, read_query
 
@@ -74,13 +76,15 @@ def search(
         params, cursor = codec.decode(resource_type, token, lambda held: read(held).sort)
     query = read(params)
     scope = Scope(tx, resource_type, patient_ids, base_url, codec.now())
-    conditions = [
-        scope.table.c.deleted.is_(False),
-        *confinement(resource_type, patient_ids),
-        *(condition(scope, wanted) for wanted in query.filters),
-    ]
-    total = _count(scope, conditions) if query.total or query.summary == "count" else None
-    rows, more = ([], False) if query.summary == "count" else _fetch(scope, query, conditions, cursor)
+    filters = [alternatives(scope, wanted) for wanted in query.filters]
+    # Filters with alternatives are read alternative by alternative, everything else holding for each.
+    branches = _branches(filters)
+    conditions = [scope.table.c.deleted.is_(False), *confinement(resource_type, patient_ids)]
+    conditions += [or_(*each) for each in filters if len(each) == 1 or not branches]
+    total = None
+    if query.total or query.summary == "count":
+        total = _count(scope, [*conditions, or_(*branches)] if branches else conditions)
+    rows, more = ([], False) if query.summary == "count" else _fetch(scope, query, conditions, branches, cursor)
     entries = [Stored(resource_type, row.id, row.version_id, row.last_updated, row.body) for row in rows]
     onward, back = _cursors(query, rows, cursor, more)
     return Page(
@@ -98,18 +102,25 @@ def search(
     )
 
 
+def _branches(filters: list[list[Condition]]) -> list[Condition]:
+    """Every combination of alternatives, unless there are too many."""
+    several = [each for each in filters if len(each) > 1]
+    if not several or prod(map(len, several)) > MOST_BRANCHES:
+        return []
+    return [and_(*combination) for combination in product(*several)]
+
+
 def _count(scope: Scope, conditions: list[Condition]) -> int:
     return scope.tx.execute(select(func.count()).select_from(scope.table).where(*conditions)).scalar_one()
 
 
 def _fetch(
-    scope: Scope, query: Query, conditions: list[Condition], cursor: Cursor | None
+    scope: Scope, query: Query, conditions: list[Condition], branches: list[Condition], cursor: Cursor | None
 ) -> tuple[list[Row[tuple[object, ...]]], bool]:
     columns = scope.table.c
     about = columns.id if scope.resource_type == "Patient" else columns.get("patient", null())
-    sorted_by = [key.column.label(f"sort_{position}") for position, key in enumerate(query.sort)]
     shown = (columns.id, columns.version_id, columns.last_updated, columns.body, about.label("about"))
-    return fetch(scope.tx, select(*shown, *sorted_by).where(*conditions), query.sort, cursor, query.count)
+    return fetch(scope.tx, select(*shown).where(*conditions), query.sort, cursor, count=query.count, branches=branches)
 
 
 def _cursors(
@@ -118,7 +129,7 @@ def _cursors(
     """Where the next and the previous page start. Whoever came through a cursor can go back through it."""
     if not rows:
         return None, None
-    ends = [tuple(getattr(row, f"sort_{n}") for n in range(len(query.sort))) for row in (rows[0], rows[-1])]
+    ends = [place_of(row, query.sort) for row in (rows[0], rows[-1])]
     backward = cursor is not None and cursor.backward
     has_next = more or backward
     has_previous = more if backward else cursor is not None

@@ -8,8 +8,10 @@ rows share, are looked up row by row (EXISTS).
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import Boolean, ColumnElement, Connection, Table, and_, exists, false, func, not_, or_, select
@@ -17,7 +19,7 @@ from sqlalchemy import Boolean, ColumnElement, Connection, Table, and_, exists, 
 from adapter.db.tables import search_index
 from adapter.errors import BadInput
 from adapter.records.confinement import confinement, same_patients
-from adapter.records.search_dates import date_condition
+from adapter.records.search_dates import date_conditions
 from adapter.records.search_parameters import TABLES, SearchParameter, fitted, folded, search_parameters, token_value
 
 Condition = ColumnElement[bool]
@@ -33,6 +35,8 @@ MODIFIERS: dict[str, frozenset[str]] = {
     "string": frozenset({"", "exact", "contains", "missing"}),
 }
 CHAIN_LIMIT = 500
+MOST_VALUES = 200  # between commas
+MOST_BRANCHES = 8  # alternatives read each by itself; beyond, sorting what was found is cheaper
 _LAST_LETTER = "\U0010ffff"
 _AFTER_BAR = "}"  # the letter after "|", which ends the code in a stored token
 
@@ -82,8 +86,16 @@ def find_filter(resource_type: str, name: str, value: str) -> Filter | None:
     return Filter(parameter, modifier, chain, value)
 
 
-def condition(scope: Scope, wanted: Filter) -> Condition:
-    """Raises BadInput when the value cannot be one of this parameter's."""
+def alternatives(scope: Scope, wanted: Filter) -> list[Condition]:
+    """Conditions of which one must hold; when there are several, they exclude each other.
+
+    Raises BadInput when the value cannot be one of this parameter's.
+    """
+    found = _condition(scope, wanted)
+    return found if isinstance(found, list) else [found]
+
+
+def _condition(scope: Scope, wanted: Filter) -> Condition | list[Condition]:
     parameter = wanted.parameter
     if wanted.chain:
         return _chained(scope, wanted)
@@ -97,14 +109,18 @@ def condition(scope: Scope, wanted: Filter) -> Condition:
             return _reference(scope, parameter, values, wanted.modifier)
         case "date":
             column = scope.table.c[parameter.column or ""]
-            return or_(*(date_condition(column, parameter, value, scope.now) for value in values))
+            each = [date_conditions(scope.tx, column, parameter, value, scope.now) for value in values]
+            return each[0] if len(each) == 1 else or_(*chain(*each))
         case "string":
             return or_(*(_string(scope, parameter, unescape(value), wanted.modifier) for value in values))
 
 
 def split_or(value: str) -> list[str]:
     r"""Alternatives between commas; `\,` is a comma in a value."""
-    return [part for part in re.split(r"(?<!\\),", value) if part]
+    values = [part for part in re.split(r"(?<!\\),", value) if part]
+    if len(values) > MOST_VALUES:
+        raise BadInput(f"a parameter takes up to {MOST_VALUES} values", issue_type="too-costly")
+    return values
 
 
 def unescape(value: str) -> str:
@@ -127,7 +143,9 @@ def _missing(scope: Scope, parameter: SearchParameter, value: str) -> Condition:
 # --- tokens ---------------------------------------------------------------------------------------------------------
 
 
-def _token(scope: Scope, parameter: SearchParameter, values: list[str], *, negated: bool) -> Condition:
+def _token(
+    scope: Scope, parameter: SearchParameter, values: list[str], *, negated: bool
+) -> Condition | list[Condition]:
     if parameter.column is None:
         found = or_(*(_token_match(search_index.c.value, value) for value in values))
         matched = _indexed(scope, parameter.name, found, selective=parameter.name == "identifier" and not negated)
@@ -135,15 +153,14 @@ def _token(scope: Scope, parameter: SearchParameter, values: list[str], *, negat
     column = scope.table.c[parameter.column]
     if isinstance(column.type, Boolean):
         matched = column.in_([value.rpartition("|")[2] == "true" for value in values])
-    elif negated:
-        matched = or_(*(_token_match(column, value) for value in values))
-    else:
-        matched = _token_column(scope, column, values)
-    return or_(column.is_(None), not_(matched)) if negated else matched
+        return or_(column.is_(None), not_(matched)) if negated else matched
+    if negated:
+        return or_(column.is_(None), not_(or_(*(_token_match(column, value) for value in values))))
+    return _token_column(scope, column, values)
 
 
-def _token_column(scope: Scope, column: Any, values: list[str]) -> Condition:
-    """As an equality where it can be one: only then an index gives the rows in the order of its next column."""
+def _token_column(scope: Scope, column: Any, values: list[str]) -> Condition | list[Condition]:
+    """As equalities where it can be: only then an index gives the rows in the order of its next column."""
     exact: list[str] = []
     others: list[Condition] = []
     for value in values:
@@ -154,7 +171,14 @@ def _token_column(scope: Scope, column: Any, values: list[str]) -> Condition:
             exact += _systems_of(scope.tx, column, code)
         else:
             others.append(_token_match(column, value))
-    return or_(column.in_(exact) if len(exact) != 1 else column == exact[0], *others)
+    return or_(column.in_(exact), *others) if others else _equals_one(column, exact)
+
+
+def _equals_one(column: Any, values: Iterable[str]) -> list[Condition]:
+    distinct = sorted(set(values))
+    if len(distinct) > MOST_BRANCHES:
+        return [column.in_(distinct)]
+    return [column == value for value in distinct] or [false()]
 
 
 def _systems_of(tx: Connection, column: Any, code: str) -> list[str]:
@@ -190,7 +214,9 @@ def _split_token(value: str) -> tuple[str, str, str]:
 # --- references -----------------------------------------------------------------------------------------------------
 
 
-def _reference(scope: Scope, parameter: SearchParameter, values: list[str], modifier: str) -> Condition:
+def _reference(
+    scope: Scope, parameter: SearchParameter, values: list[str], modifier: str
+) -> Condition | list[Condition]:
     if modifier == "identifier":
         found = or_(*(_token_match(search_index.c.value, value) for value in values))
         return _indexed(scope, f"{parameter.name}:identifier", found, selective=True)
@@ -202,9 +228,7 @@ def _reference(scope: Scope, parameter: SearchParameter, values: list[str], modi
     if target := parameter.target or (scope.resource_type if parameter.column == "id" else None):
         prefix = f"{target}/"
         references = {one.removeprefix(prefix) for one in references if one.startswith(prefix)}
-    if not references:
-        return false()
-    return column == next(iter(references)) if len(references) == 1 else column.in_(sorted(references))
+    return _equals_one(column, references)
 
 
 def _references(scope: Scope, value: str, modifier: str, parameter: SearchParameter) -> list[str]:
@@ -230,14 +254,14 @@ def _with_merged(scope: Scope, parameter: SearchParameter, references: set[str])
     return references | {f"Patient/{one}" for one in same_patients(scope.tx, patients)}
 
 
-def _chained(scope: Scope, wanted: Filter) -> Condition:
+def _chained(scope: Scope, wanted: Filter) -> Condition | list[Condition]:
     """The targets first, then rows that point to them: `patient.identifier=…` is two short look-ups."""
     target = str(wanted.parameter.target)
     inner = find_filter(target, wanted.chain, wanted.value)
     if inner is None:
         raise BadInput(f"'{wanted.chain}' is not a search parameter of {target}", issue_type="not-supported")
     within = Scope(scope.tx, target, scope.patient_ids, scope.base_url, scope.now)
-    conditions = [*confinement(target, scope.patient_ids), condition(within, inner)]
+    conditions = [*confinement(target, scope.patient_ids), or_(*alternatives(within, inner))]
     statement = select(within.table.c.id).where(within.table.c.deleted.is_(False), *conditions)
     ids = scope.tx.execute(statement.limit(CHAIN_LIMIT + 1)).scalars().all()
     if len(ids) > CHAIN_LIMIT:

@@ -28,7 +28,7 @@ class SearchParameter:
 
     `column` is the column of the type's table; None means the values live in ``search_index``. `target` is the type a
     reference column's bare id belongs to; None means the column holds ``Type/id``. `end_column` holds where the
-    interval of a date ends; without it the date is a moment.
+    interval of a date ends; without it, or without a value in it, the date is a moment.
     """
 
     name: str
@@ -208,9 +208,14 @@ def _date_parameter(name: str, path: str, column: str) -> SearchParameter:
 
 
 def _date_time(name: str, path: str, column: str) -> tuple[SearchParameter, SearchParameter]:
-    """A dateTime that may be as vague as a year: both its ends are kept."""
+    """A dateTime that may be as vague as a year; then, and only then, its end is kept as well."""
     start = SearchParameter(name, "date", _instant(path), path, column, end_column=f"{column}_end")
-    return start, SearchParameter("", "date", _instant(path, end=True), path, f"{column}_end")
+    end = _instant(path, end=True)
+
+    def vague_end(resource: Resource) -> datetime | None:
+        return end(resource) if len(str(_first(resource, path))) <= len("2026-11-23") else None
+
+    return start, SearchParameter("", "date", vague_end, path, f"{column}_end")
 
 
 def _string_parameter(name: str, path: str, column: str) -> SearchParameter:
@@ -379,17 +384,19 @@ def fitted(value: Any, column_type: Any) -> Any:
 def index_rows(resource: Resource) -> list[dict[str, str]]:
     """Rows of ``search_index``: the multi-valued parameters, and identifiers of references that name no resource."""
     resource_type, resource_id = resource["resourceType"], resource["id"]
-    rows = [
-        {"resource_type": resource_type, "resource_id": resource_id, "param": param, "value": value[:400]}
-        for p in _PARAMETERS[resource_type][1]
-        for param, values in _index_values(p, resource)
-        for value in values
+    return [
+        {"resource_type": resource_type, "resource_id": resource_id, "param": param, "value": value}
+        for param, extract in _INDEXED[resource_type]
+        for value in dict.fromkeys(one[:400] for one in extract(resource))
     ]
-    return list({(row["param"], row["value"]): row for row in rows}.values())
 
 
-def _index_values(parameter: SearchParameter, resource: Resource) -> Iterator[tuple[str, list[str]]]:
-    if parameter.column is None:
-        yield parameter.name, parameter.extract(resource)
-    if parameter.kind == "reference":
-        yield f"{parameter.name}:identifier", list(_tokens(f"{parameter.expression}.identifier")(resource))
+def _indexed(parameters: Iterable[SearchParameter]) -> Iterator[tuple[str, Callable[[Resource], list[str]]]]:
+    for parameter in parameters:
+        if parameter.column is None:
+            yield parameter.name, parameter.extract
+        if parameter.kind == "reference":
+            yield f"{parameter.name}:identifier", _tokens(f"{parameter.expression}.identifier")
+
+
+_INDEXED = {resource_type: tuple(_indexed(parameters)) for resource_type, (_, parameters) in _PARAMETERS.items()}

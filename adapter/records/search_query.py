@@ -89,7 +89,9 @@ def sort_keys(resource_type: str, text: str) -> list[SortKey]:
         if parameter is None or parameter.column is None:
             sortable = ", ".join(p.name for p in parameters.values() if p.column)
             raise BadInput(f"{resource_type} can be sorted by {sortable}", issue_type="not-supported")
-        keys.append(SortKey(table.c[parameter.column], name.startswith("-")))
+        column = table.c[parameter.column]
+        if all(key.column is not column for key in keys):
+            keys.append(SortKey(column, name.startswith("-")))
         if parameter.column == "id":
             return keys
     return [*keys, SortKey(table.c.id, bool(keys) and keys[-1].descending)]

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import anyio
 import httpx
 import pytest
+from sqlalchemy import Connection
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from adapter.access import Actor
 from adapter.bridge import Bridge
-from adapter.fhir_api import FhirServer, fhir_routes
+from adapter.fhir_api import Access, FhirServer, fhir_routes
 
 BASE = "http://testserver/fhir"
 ALL = frozenset({"read", "vread", "history-instance", "search-type", "create", "update", "delete"})
@@ -44,9 +46,9 @@ ACTORS: dict[str, Actor | None] = {
 
 
 class AuditTrail(list[dict[str, Any]]):
-    def __call__(self, tx: Any, event: str, actor: Actor, **what: Any) -> None:
+    def __call__(self, tx: Connection, accesses: Sequence[Access], actor: Actor, *, request_id: str) -> None:
         assert tx.in_transaction()
-        self.append({"event": event, "actor": actor.id, **what})
+        self.extend({**asdict(one), "actor": actor.id, "request_id": request_id} for one in accesses)
 
 
 @pytest.fixture
