@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -109,6 +110,16 @@ def test_a_conditional_create_stores_once(client: Client) -> None:
     client.post("/fhir/Media", json=media(identifier=[identifier]))
     several = client.post("/fhir/Media", json=media(identifier=[identifier]), headers=condition)
     assert outcome_of(several) == (412, "multiple-matches")
+
+
+def test_the_same_conditional_create_at_the_same_moment_stores_once(client: Client) -> None:
+    body = media(identifier=[{"system": "urn:a", "value": "1"}])
+
+    def send(_: int) -> int:
+        return client.post("/fhir/Media", json=body, headers={"If-None-Exist": "identifier=urn:a|1"}).status_code
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sorted(threads.map(send, range(8))) == [200] * 7 + [201]
 
 
 def test_only_where_allowed_may_a_client_choose_the_id(client: Client) -> None:

@@ -205,6 +205,43 @@ def test_a_malformed_value_is_the_senders_error(ask: Ask) -> None:
             ask("Media", param)
 
 
+NAMES = [
+    "_id",
+    "_lastUpdated",
+    "_count",
+    "_sort",
+    "_total",
+    "_elements",
+    "_include",
+    "_summary",
+    "created",
+    "identifier",
+    "lesion",
+    "operator",
+    "patient",
+    "patient:missing",
+    "patient.identifier",
+    "site",
+    "site:not",
+    "status",
+    "subject:identifier",
+] + [PAGE]
+TRICKY = st.text(st.sampled_from("ab09|,\\\\$:/.-%_'\"+ TZegäß😀"), max_size=30)
+
+
+@SHARED_BRIDGE
+@given(params=st.lists(st.tuples(st.sampled_from(NAMES), TRICKY | st.text(max_size=20)), max_size=3))
+def test_any_query_finds_or_is_refused_but_never_breaks(
+    bridge: Bridge, ask: Ask, params: list[tuple[str, str]]
+) -> None:
+    if not ask("Media").entries:
+        add(bridge, patient("p1"), media("m1", **site("1")))
+    try:
+        ask("Media", *((name, value.replace("\x00", "")) for name, value in params))
+    except BadInput as refused:
+        assert str(refused)
+
+
 # --- dates ----------------------------------------------------------------------------------------------------------
 
 STORED_DATES = [
