@@ -14,9 +14,9 @@ from adapter.fhir_api.answers import bundle, elements_wanted, json_answer, read_
 from adapter.fhir_api.exchange import Access, Answer, Request
 from adapter.records import get, history
 from adapter.records.confinement import is_within, patient_of, same_patients
+from adapter.records.date_intervals import date_interval
 from adapter.records.rows import Stored
 from adapter.records.search import PAGE, Page, search
-from adapter.records.search_parameters import date_interval
 from mappings.error_to_outcome import Issue, error_to_outcome
 
 if TYPE_CHECKING:

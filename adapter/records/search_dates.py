@@ -15,7 +15,8 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, Connection, String, and_, func, literal, not_, or_, select
 
 from adapter.errors import BadInput
-from adapter.records.search_parameters import SearchParameter, date_interval
+from adapter.records.date_intervals import date_interval
+from adapter.records.search_parameters import SearchParameter
 
 Condition = ColumnElement[bool]
 

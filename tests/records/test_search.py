@@ -14,9 +14,9 @@ from sqlalchemy import event
 from adapter.bridge import Bridge
 from adapter.errors import BadInput, Gone
 from adapter.records import create_all, delete
+from adapter.records.date_intervals import date_interval
 from adapter.records.paging import PageCodec
 from adapter.records.search import PAGE, Page, search
-from adapter.records.search_parameters import date_interval
 from tests.conftest import Clock
 
 Json = dict[str, Any]
@@ -225,7 +225,8 @@ NAMES = [
     "site:not",
     "status",
     "subject:identifier",
-] + [PAGE]
+    PAGE,
+]
 TRICKY = st.text(st.sampled_from("ab09|,\\\\$:/.-%_'\"+ TZegäß😀"), max_size=30)
 
 
