@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from adapter.db.engine import Database
 from adapter.records.blob_store import LocalBlobStore
-from adapter.records.keys import KeyRing
+from adapter.records.keys import open_key_ring
 from adapter.records.vault import Vault
 from adapter.settings import Settings
 
@@ -38,5 +38,6 @@ def open_bridge(settings: Settings, *, owner: bool = True, now: Callable[[], dat
     """
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     db = Database(settings.database, owner=owner)
-    keys = KeyRing.open(settings.data_dir / "keys", has_blobs=(settings.data_dir / "blobs").exists())
-    return Bridge(settings, db, Vault(LocalBlobStore(settings.data_dir / "blobs"), keys), now)
+    store = LocalBlobStore(settings.data_dir / "blobs")
+    keys = open_key_ring(settings.data_dir, data_exists=bool(store.list_ids(limit=1)))
+    return Bridge(settings, db, Vault(store, keys), now)

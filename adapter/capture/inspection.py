@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from adapter.capture.cleanview import CleanView
+from adapter.records.clean_view import CleanView
 from adapter.capture.formats import ImageFormat, sniff
 from adapter.capture.structure import walk
 

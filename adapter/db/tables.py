@@ -243,14 +243,13 @@ binary = Table(  # a FHIR Binary: some bytes of a blob, with the right to them d
 
 # --- what happened and what must follow -----------------------------------------------------------------------------
 
-capture = Table(
+capture = Table(  # the id is also that of its Media
     "capture",
     metadata,
     _id(primary_key=True),
     Column("idempotency_key", String(200), nullable=False, unique=True),
-    Column("fingerprint", String(64), nullable=False),
-    _id("media_id", nullable=False, index=True),
-    _id("blob_id", nullable=False),
+    Column("fingerprint", String(64), nullable=False, index=True),  # content, patient and time: what makes it the same
+    _id("blob_id", nullable=False, index=True),
     Column("source", String(32), nullable=False),
     Column("consent", Text, nullable=False),  # {"decision", "because"} as decided at capture
     Column("reason", Text),  # why it is held

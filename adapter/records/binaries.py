@@ -11,7 +11,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, insert, select
 
-from adapter.capture.cleanview import CleanView, Keep
+from adapter.records.clean_view import CleanView, Keep
 from adapter.db.tables import binary
 from adapter.errors import NotFound
 from adapter.records.vault import SealedBlob, Vault, iter_range

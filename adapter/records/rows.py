@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -19,6 +19,7 @@ from sqlalchemy import delete as sql_delete
 from adapter.db.tables import resource_history, search_index
 from adapter.errors import Conflict, Gone, NotFound, PreconditionFailed
 from adapter.records.search_parameters import TABLES, Resource, columns_of, index_rows, token_value
+from mappings.fhir_time import fhir_instant
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,6 @@ class Stored:
     @property
     def etag(self) -> str:
         return f'W/"{self.version_id}"'
-
-
-def fhir_instant(at: datetime) -> str:
-    """FHIR instant in UTC with milliseconds."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def create(tx: Connection, resource: Resource, *, at: datetime) -> Stored:

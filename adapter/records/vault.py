@@ -19,7 +19,7 @@ from adapter.db.tables import blob, patient_key
 from adapter.errors import NotFound
 from adapter.records.blob_store import BlobStore, StoredBlob
 from adapter.records.ids import new_id
-from adapter.records.keys import KeyRing, new_patient_key, unwrap_data_key, wrap_data_key
+from adapter.records.keys import KeyRing, PatientKey, new_patient_key
 from adapter.records.sealing import OpenBlob, open_sealed, seal
 
 
@@ -71,7 +71,7 @@ class Vault:
         row = {
             "id": sealed.id,
             "patient_key_id": key_id,
-            "wrapped_key": wrap_data_key(key, sealed.data_key, sealed.id),
+            "wrapped_key": key.wrap(sealed.data_key, sealed.id),
             "content_type": content_type,
             "size": sealed.size,
             "sha256": sealed.sha256,
@@ -91,7 +91,7 @@ class Vault:
         """Put a blob under another patient's key; the bytes stay as they are."""
         data_key = self._data_key(tx, blob_id)
         key_id, key = self._patient_key(tx, patient_id, at)
-        wrapped = wrap_data_key(key, data_key, blob_id)
+        wrapped = key.wrap(data_key, blob_id)
         tx.execute(update(blob).where(blob.c.id == blob_id).values(patient_key_id=key_id, wrapped_key=wrapped))
 
     def _data_key(self, tx: Connection, blob_id: str) -> bytes:
@@ -102,9 +102,9 @@ class Vault:
         ).one_or_none()
         if row is None:
             raise NotFound(f"the bytes of {blob_id} are gone: their key was destroyed or they never existed")
-        return unwrap_data_key(self._keys.unwrap(row.patient_wrapped, row.id), row.wrapped_key, blob_id)
+        return PatientKey(self._keys.unwrap(row.patient_wrapped, row.id)).unwrap(row.wrapped_key, blob_id)
 
-    def _patient_key(self, tx: Connection, patient_id: str | None, at: datetime) -> tuple[str, bytes]:
+    def _patient_key(self, tx: Connection, patient_id: str | None, at: datetime) -> tuple[str, PatientKey]:
         if patient_id is not None:
             row = tx.execute(
                 select(patient_key.c.id, patient_key.c.wrapped_key)
@@ -113,12 +113,12 @@ class Vault:
                 .limit(1)
             ).one_or_none()
             if row is not None:
-                return row.id, self._keys.unwrap(row.wrapped_key, row.id)
+                return row.id, PatientKey(self._keys.unwrap(row.wrapped_key, row.id))
         key_id, key = new_id(), new_patient_key()
         row_values = {
             "id": key_id,
             "patient": patient_id,
-            "wrapped_key": self._keys.wrap(key, key_id),
+            "wrapped_key": self._keys.wrap(key.key, key_id),
             "created_at": at,
         }
         tx.execute(insert(patient_key), row_values)

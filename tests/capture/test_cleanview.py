@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.capture.cleanview import CleanView, Keep, Literal, Zeros
+from adapter.records.clean_view import CleanView, Keep, Literal, Zeros
 
 ORIGINAL = bytes(range(1, 201))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 from adapter.capture import exif
-from adapter.capture.cleanview import CleanView, Keep, Literal, Segment
+from adapter.records.clean_view import CleanView, Keep, Literal, Segment
 from adapter.capture.structure.boxes import HEIC, Box, Reference, boxes
 from adapter.capture.structure.heic_meta import Meta, read_meta
 from adapter.capture.structure.heic_rewrite import rewritten

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from adapter.capture.cleanview import Keep, Literal, Segment, Zeros
+from adapter.records.clean_view import Keep, Literal, Segment, Zeros
 from adapter.capture.structure.boxes import HEIC, Association, Box, Location, boxes, version
 from adapter.capture.structure.heic_meta import Meta
 from adapter.capture.structure.model import malformed

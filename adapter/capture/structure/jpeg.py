@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 
 from adapter.capture import exif
-from adapter.capture.cleanview import CleanView, Keep, Literal, Segment
+from adapter.records.clean_view import CleanView, Keep, Literal, Segment
 from adapter.capture.formats import ImageFormat
 from adapter.capture.structure.model import (
     TRAILER,

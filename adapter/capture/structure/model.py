@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from adapter.capture.cleanview import CleanView
+from adapter.records.clean_view import CleanView
 from adapter.capture.exif import ExifFacts
 from adapter.capture.formats import ImageFormat
 from adapter.errors import TooLarge, Unprocessable

@@ -6,7 +6,7 @@ import struct
 import zlib
 
 from adapter.capture import exif
-from adapter.capture.cleanview import CleanView, Keep, Literal, Segment
+from adapter.records.clean_view import CleanView, Keep, Literal, Segment
 from adapter.capture.formats import ImageFormat
 from adapter.capture.structure.model import (
     TRAILER,

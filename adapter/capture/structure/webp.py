@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 from adapter.capture import exif
-from adapter.capture.cleanview import CleanView, Keep, Literal, Segment
+from adapter.records.clean_view import CleanView, Keep, Literal, Segment
 from adapter.capture.formats import ImageFormat
 from adapter.capture.structure.model import (
     TRAILER,

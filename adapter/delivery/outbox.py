@@ -1,0 +1,177 @@
+"""The ledger of deliveries: one row per Media version and destination, moved only along `TRANSITIONS`.
+
+pending -> sending -> accepted -> confirmed      confirmed = read back from the destination and compared
+sending -> unknown -> sending                    the answer was lost: looked for before it is sent again
+withheld (consent), failed (a person must act), held (a person said wait), superseded (a newer version goes)
+accepted | confirmed -> retracting -> retracted  the destination had it under an identity that was wrong
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from adapter.bridge import Bridge
+from adapter.db.tables import delivery
+from adapter.errors import Conflict, NotFound
+from adapter.records import Stored, new_id
+from adapter.work import Work, cancel, enqueue
+
+
+class DeliveryState(StrEnum):
+    PENDING = "pending"  # in line
+    SENDING = "sending"  # a worker has it
+    UNKNOWN = "unknown"  # sent, the answer was lost
+    ACCEPTED = "accepted"  # the destination gave a receipt
+    CONFIRMED = "confirmed"  # read back and compared: in the chart
+    WITHHELD = "withheld"  # consent does not permit it now
+    HELD = "held"  # a person stopped it
+    FAILED = "failed"  # a person must change something
+    SUPERSEDED = "superseded"  # a newer version of the Media goes instead
+    RETRACTING = "retracting"  # being taken back
+    RETRACTED = "retracted"  # taken back, and seen to be
+
+
+S = DeliveryState
+TRANSITIONS: dict[DeliveryState, frozenset[DeliveryState]] = {
+    S.PENDING: frozenset({S.SENDING, S.WITHHELD, S.HELD, S.SUPERSEDED, S.FAILED}),
+    S.SENDING: frozenset({S.ACCEPTED, S.PENDING, S.UNKNOWN, S.FAILED, S.SENDING, S.SUPERSEDED}),
+    S.UNKNOWN: frozenset({S.SENDING, S.ACCEPTED, S.FAILED, S.SUPERSEDED, S.UNKNOWN}),
+    S.ACCEPTED: frozenset({S.CONFIRMED, S.FAILED, S.ACCEPTED, S.RETRACTING, S.SUPERSEDED}),
+    S.CONFIRMED: frozenset({S.RETRACTING, S.SUPERSEDED, S.PENDING}),
+    S.WITHHELD: frozenset({S.PENDING, S.SUPERSEDED, S.WITHHELD}),
+    S.HELD: frozenset({S.PENDING, S.SUPERSEDED}),
+    S.FAILED: frozenset({S.PENDING, S.SUPERSEDED}),
+    S.SUPERSEDED: frozenset({S.RETRACTING}),
+    S.RETRACTING: frozenset({S.RETRACTED, S.RETRACTING, S.FAILED}),
+    S.RETRACTED: frozenset(),
+}
+UNFINISHED = (S.PENDING, S.UNKNOWN, S.WITHHELD, S.HELD, S.FAILED)
+
+
+def destination_names(bridge: Bridge) -> list[str]:
+    return [str(destination["name"]) for destination in bridge.settings.destinations]
+
+
+def deliver_media(tx: Connection, bridge: Bridge, media: Stored) -> list[str]:
+    """Put this version in line for every destination; older versions not yet sent are superseded.
+
+    Only bound photos are delivered; for any other this does nothing. Returns the delivery ids.
+    """
+    resource = media.resource
+    subject = resource.get("subject", {}).get("reference", "")
+    if not subject.startswith("Patient/") or not _is_bound(resource):
+        return []
+    return [_deliver(tx, bridge, media, subject.removeprefix("Patient/"), name) for name in destination_names(bridge)]
+
+
+def _is_bound(media: dict[str, Any]) -> bool:
+    tags = media.get("meta", {}).get("tag", [])
+    return any(tag["code"] == "bound" for tag in tags if tag.get("system", "").endswith("/identity-state"))
+
+
+def _deliver(tx: Connection, bridge: Bridge, media: Stored, patient_id: str, destination: str) -> str:
+    at = bridge.now()
+    _supersede_older(tx, media, destination, at)
+    delivery_id = new_id(at)
+    row = {
+        "id": delivery_id,
+        "media_id": media.id,
+        "media_version": media.version_id,
+        "patient": patient_id,
+        "destination": destination,
+        "state": DeliveryState.PENDING,
+        "created_at": at,
+        "updated_at": at,
+    }
+    tx.execute(insert(delivery), row)
+    _enqueue(tx, delivery_id, media.id, destination, at)
+    return delivery_id
+
+
+def _enqueue(tx: Connection, delivery_id: str, media_id: str, destination: str, at: datetime) -> None:
+    item = Work(
+        kind="deliver",
+        destination=destination,
+        idempotency_key=f"deliver:{delivery_id}",
+        payload={"delivery": delivery_id},
+        order_keys=(f"deliver:{destination}:{media_id}",),
+    )
+    enqueue(tx, item, at=at)
+
+
+def _supersede_older(tx: Connection, media: Stored, destination: str, at: datetime) -> None:
+    older = tx.execute(
+        update(delivery)
+        .where(
+            delivery.c.media_id == media.id,
+            delivery.c.destination == destination,
+            delivery.c.media_version < media.version_id,
+            delivery.c.state.in_(UNFINISHED),
+            delivery.c.receipt.is_(None),
+            delivery.c.state != DeliveryState.UNKNOWN,  # it may be there: its own attempt must find out first
+        )
+        .values(state=DeliveryState.SUPERSEDED, updated_at=at, reason=None, remedy=None)
+        .returning(delivery.c.id)
+    )
+    for (delivery_id,) in older:
+        cancel(tx, f"deliver:{delivery_id}")
+
+
+def get_delivery(tx: Connection, delivery_id: str) -> Row[Any]:
+    row = tx.execute(select(delivery).where(delivery.c.id == delivery_id)).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no delivery {delivery_id}")
+    return row
+
+
+def deliveries_of(tx: Connection, media_id: str) -> list[Row[Any]]:
+    """Newest version first, then by destination."""
+    return list(
+        tx.execute(
+            select(delivery)
+            .where(delivery.c.media_id == media_id)
+            .order_by(delivery.c.media_version.desc(), delivery.c.destination)
+        )
+    )
+
+
+def mark(tx: Connection, delivery_id: str, state: DeliveryState, *, at: datetime, **values: Any) -> None:
+    """Move one delivery along `TRANSITIONS`. Raises Conflict for any other move."""
+    sources = [source for source, targets in TRANSITIONS.items() if state in targets]
+    changed = tx.execute(
+        update(delivery)
+        .where(delivery.c.id == delivery_id, delivery.c.state.in_(sources))
+        .values(**{"state": state, "updated_at": at, "reason": None, "remedy": None, **values})
+    )
+    if changed.rowcount != 1:
+        raise Conflict(f"delivery {delivery_id} cannot become {state} from its present state; look at it again")
+
+
+def send_again(tx: Connection, bridge: Bridge, delivery_id: str) -> None:
+    """A person says: try now. Raises NotFound or Conflict when it is under way or superseded."""
+    row, at = get_delivery(tx, delivery_id), bridge.now()
+    if row.state == DeliveryState.PENDING:
+        cancel(tx, f"deliver:{delivery_id}")  # waiting for its back-off: begin afresh
+    elif row.state != DeliveryState.UNKNOWN:
+        mark(tx, delivery_id, DeliveryState.PENDING, at=at)
+    else:
+        cancel(tx, f"deliver:{delivery_id}")
+    _enqueue(tx, delivery_id, row.media_id, row.destination, at)
+
+
+def hold(tx: Connection, bridge: Bridge, delivery_id: str) -> None:
+    """A person says: wait. Raises NotFound or Conflict when it has left already."""
+    if not cancel(tx, f"deliver:{delivery_id}"):
+        raise Conflict("this delivery is under way or finished; it cannot be held any more")
+    mark(tx, delivery_id, DeliveryState.HELD, at=bridge.now(), reason="held by a person", remedy="send it again")
+
+
+def release_withheld(tx: Connection, bridge: Bridge, patient_id: str) -> None:
+    """Consent changed: everything withheld for this patient is decided again."""
+    withheld = select(delivery.c.id).where(delivery.c.patient == patient_id, delivery.c.state == DeliveryState.WITHHELD)
+    for (delivery_id,) in tx.execute(withheld).all():
+        send_again(tx, bridge, delivery_id)

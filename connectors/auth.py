@@ -1,0 +1,177 @@
+"""Authorization for one destination: basic, or OAuth client credentials with a secret or a signed assertion.
+
+SMART backend services (http://hl7.org/fhir/smart-app-launch/backend-services.html): RS384 or ES384, `aud` is the token
+endpoint, the assertion lives at most five minutes and its `jti` is used once.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any, Final
+from urllib.parse import quote
+
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, RSAKey, import_key
+
+from connectors.contract import DeliveryError, Retry
+from connectors.http import Http
+from connectors.profile import Auth
+
+Secrets = Callable[[str], str]
+
+ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+ASSERTION_SECONDS: Final = 240
+MARGIN_SECONDS: Final = 30.0  # a token is renewed this long before it ends, or after 9/10 of its life
+
+
+class Credentials:
+    """The Authorization header, with the access token kept in memory until shortly before its end."""
+
+    def __init__(self, auth: Auth, http: Http, secrets: Secrets) -> None:
+        self._auth = auth
+        self._http = http  # without authorization
+        self._secrets = secrets
+        self._lock = threading.Lock()
+        self._token: str | None = None
+        self._ends = 0.0  # time.monotonic()
+        self.granted: str | None = None  # the scope the server said it granted
+
+    def authorization(self) -> str | None:
+        """The header value, or None for kind `none`. Raises DeliveryError when no token is to be had."""
+        if self._auth.kind == "none":
+            return None
+        if self._auth.kind == "basic":
+            return _basic(self._auth.client_id, self._secret())
+        with self._lock:
+            if self._token is None or time.monotonic() >= self._ends:
+                self._fetch()
+            return f"Bearer {self._token}"
+
+    def renew(self) -> bool:
+        """Forget the token; false where there is none to forget."""
+        with self._lock:
+            had, self._token = self._token is not None, None
+            return had
+
+    def find_token_url(self) -> str:
+        """The token endpoint of the profile, else of the server's SMART configuration. Raises DeliveryError."""
+        if self._auth.token_url:
+            return self._auth.token_url
+        path, doing = ".well-known/smart-configuration", "Reading the SMART configuration"
+        answer = self._http.request("GET", path, doing=doing, write=False, headers={"Accept": "application/json"})
+        url = answer.resource().get("token_endpoint")
+        if not isinstance(url, str):
+            raise DeliveryError(
+                "The SMART configuration names no token endpoint.", remedy="Set auth.token_url.", retry=Retry.NEVER
+            )
+        return url
+
+    def _fetch(self) -> None:
+        url = self.find_token_url()
+        form = {"grant_type": "client_credentials"} | ({"scope": self._auth.scope} if self._auth.scope else {})
+        headers = {"Accept": "application/json"}
+        match self._auth.kind:
+            case "client_secret_basic":
+                # RFC 6749 2.3.1: both parts are form-encoded before they are joined.
+                headers["Authorization"] = _basic(quote(self._auth.client_id, ""), quote(self._secret(), ""))
+            case "client_secret_post":
+                form |= {"client_id": self._auth.client_id, "client_secret": self._secret()}
+            case "private_key_jwt":
+                form |= {"client_assertion_type": ASSERTION_TYPE, "client_assertion": self._assertion(url)}
+        doing = "Asking for an access token"
+        try:
+            answer = self._http.request("POST", url, doing=doing, write=False, data=form, headers=headers)
+        except DeliveryError as error:
+            # A refused client is often a matter of time (registrations spread slowly) or of one setting: the queue
+            # goes on by itself once it is put right.
+            remedy = "Check auth.client_id, auth.secret and auth.scope; deliveries go on once they are accepted."
+            raise DeliveryError(str(error), remedy=remedy, retry=Retry.LATER, retry_after=error.retry_after) from error
+        body = answer.resource()
+        if not isinstance(body.get("access_token"), str):
+            raise DeliveryError(
+                "The token endpoint answered without an access token.", remedy="Check auth.token_url.", retry=Retry.LATER
+            )
+        life = _seconds(body.get("expires_in"))
+        self._token = body["access_token"]
+        self._ends = time.monotonic() + max(life - MARGIN_SECONDS, life * 0.9 if life < 300 else 0.0)
+        self.granted = body.get("scope") if isinstance(body.get("scope"), str) else None
+
+    def _secret(self) -> str:
+        try:
+            return self._secrets(self._auth.secret)
+        except (KeyError, OSError, ValueError) as error:
+            raise DeliveryError(
+                f"The secret {self._auth.secret!r} is not there.",
+                remedy="Set it in the environment or as a file (see the profile's auth.secret).",
+                retry=Retry.LATER,
+            ) from error
+
+    def _assertion(self, token_url: str) -> str:
+        key, algorithm = _signing_key(self._secret())
+        now = int(time.time())
+        header: dict[str, Any] = {"alg": algorithm, "typ": "JWT"}
+        if kid := self._auth.key_id or key.kid:
+            header["kid"] = kid
+        claims = {
+            "iss": self._auth.client_id,
+            "sub": self._auth.client_id,
+            "aud": token_url,
+            "iat": now,
+            "exp": now + ASSERTION_SECONDS,
+            "jti": str(uuid.uuid4()),
+        }
+        return jwt.encode(header, claims, key, algorithms=[algorithm])
+
+
+def _signing_key(text: str) -> tuple[RSAKey | ECKey, str]:
+    for read in _KEY_READERS:
+        try:
+            key = read(text)
+        except (JoseError, ValueError, TypeError, KeyError):
+            continue
+        if isinstance(key, RSAKey) and key.is_private:
+            return key, "RS384"
+        if isinstance(key, ECKey) and key.is_private and key.curve_name == "P-384":
+            return key, "ES384"
+    raise DeliveryError(
+        "The private key cannot be used to sign.",
+        remedy="Give an RSA or EC P-384 private key as PEM or JWK.",
+        retry=Retry.LATER,
+    )
+
+
+_KEY_READERS: Final[tuple[Callable[[str], object], ...]] = (
+    lambda text: import_key(json.loads(text)),
+    lambda text: RSAKey.import_key(text),
+    lambda text: ECKey.import_key(text),
+)
+
+
+def _basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def _seconds(value: object) -> float:
+    """`expires_in` as a number; 300 s, SMART's recommendation, when the server does not say."""
+    return float(value) if isinstance(value, (int, float)) and value > 0 else 300.0
+
+
+def find_missing_scopes(granted: str, needed: list[tuple[str, str]]) -> list[str]:
+    """Which of (resource type, letter) no granted SMART scope covers (v2 `.cruds` and v1 `.write`, `.*`)."""
+    return [f"{kind}.{letter}" for kind, letter in needed if not _covers(granted, kind, letter)]
+
+
+def _covers(granted: str, kind: str, letter: str) -> bool:
+    v1 = {"read": "rs", "write": "cud", "*": "cruds"}
+    for scope in granted.split():
+        found = re.fullmatch(r"(?:system|user|patient)/(\*|[A-Za-z]+)\.([a-z*]+)(?:\?.*)?", scope)
+        if found and found[1] in {"*", kind} and letter in v1.get(found[2], found[2]):
+            return True
+    return False

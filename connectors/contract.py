@@ -1,0 +1,165 @@
+"""What DermBridge asks of every destination, and what a destination answers.
+
+A connector knows one kind of destination. It gets a `Parcel`, returns a `Receipt` or raises a `DeliveryError`, and
+proves what it did with `Evidence`. It holds no state that a restart would miss and never sees our database.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import Any, Literal, Protocol
+
+
+class Retry(Enum):
+    """What may be done after a failed attempt."""
+
+    NEVER = "never"  # a person or a setting must change something first
+    LATER = "later"  # nothing was written; the same attempt may succeed later
+    UNKNOWN = "unknown"  # the answer was lost; `find` must look before anything is sent again
+
+
+class DeliveryError(Exception):
+    """A destination did not do what was asked.
+
+    `str(error)` is the reason, `remedy` the next step. Both may hold statuses, OperationOutcome issue codes and our
+    own ids; never a remote body, a name, an MRN or a URL with a signature. `retry_after` is in seconds.
+    """
+
+    def __init__(
+        self, reason: str, *, remedy: str, retry: Retry, retry_after: float | None = None
+    ) -> None:
+        super().__init__(reason)
+        self.remedy = remedy
+        self.retry = retry
+        self.retry_after = retry_after
+
+
+class RouteRefused(DeliveryError):
+    """The destination does not offer this way of writing at all; the next route of the profile may work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The destination's own word that it holds the photo.
+
+    `ids` maps a resource type to the destination's id (`{"Media": "17", "Binary": "16", "Patient": "3"}`); `location`
+    is the address of the record without query or signature; `received_at` is the destination's time.
+    """
+
+    route: str
+    ids: Mapping[str, str] = field(default_factory=dict)
+    location: str | None = None
+    version: str | None = None
+    received_at: datetime | None = None
+    duplicate: bool = False  # it was already there; nothing was written
+
+    def to_json(self) -> str:
+        values = asdict(self) | {"received_at": self.received_at and self.received_at.isoformat()}
+        return json.dumps(values, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Receipt:
+        values = json.loads(text)
+        moment = values.pop("received_at")
+        return cls(**values, received_at=datetime.fromisoformat(moment) if moment else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """One version of one photo for one destination.
+
+    `idempotency_key` names media id, version and destination, so the same parcel always has the same key. `media`,
+    `patient`, `encounter` and `consents` are FHIR R4 JSON as we store it, with our own references. `content` returns
+    the clean copy; `size` (bytes), `sha256` (hex) and `sha1_b64` (Attachment.hash) are of those bytes. `previous` is
+    the receipt of the version or identity that this parcel replaces at the same destination.
+    """
+
+    delivery_id: str
+    idempotency_key: str
+    media: Mapping[str, Any] = field(repr=False)
+    patient: Mapping[str, Any] = field(repr=False)
+    content: Callable[[], bytes] = field(repr=False)
+    content_type: str
+    size: int
+    sha256: str
+    sha1_b64: str
+    filename: str
+    encounter: Mapping[str, Any] | None = field(default=None, repr=False)
+    consents: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    previous: Receipt | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a read-back saw. `differences` are sentences; `matches` is true when there are none."""
+
+    size: int | None
+    sha256: str | None
+    patient: str | None
+    encounter: str | None
+    differences: tuple[str, ...] = ()
+
+    @property
+    def matches(self) -> bool:
+        return not self.differences
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of `connectors check`."""
+
+    subject: str
+    verdict: Literal["ok", "warning", "error"]
+    detail: str
+    remedy: str = ""
+
+
+class Connector(Protocol):
+    """The obligations. `tests/connectors/test_contract.py` holds every kind to them.
+
+    1. Every failure is a `DeliveryError` that says whether and when to try again; nothing else escapes.
+    2. A connector may be used by several threads at once, for different parcels.
+    3. Nothing of a parcel is written to a log, and no signed address leaves the connector.
+    """
+
+    def check(self) -> list[Finding]:
+        """Say what will work and what to change. 4. Writes nothing that stays at the destination."""
+        ...
+
+    def find(self, parcel: Parcel) -> Receipt | None:
+        """Look whether exactly this parcel is there already.
+
+        5. Returns the receipt `send` would have returned, marked `duplicate`; None when it is not there.
+        6. Writes nothing.
+        """
+        ...
+
+    def send(self, parcel: Parcel) -> Receipt:
+        """Write the photo into the record of its patient.
+
+        7. Sending the same parcel again has no second effect and returns a receipt marked `duplicate`.
+        8. The patient is verified at the destination first; none, several or a contradicting one is a refusal.
+        9. A new version of a photo replaces the old one in the same patient's record; a copy in the record of
+           another patient is left alone (`retract` takes it away).
+        10. When the answer is lost after the request left, raises with `Retry.UNKNOWN`; never resends blindly.
+        """
+        ...
+
+    def read_back(self, parcel: Parcel, receipt: Receipt) -> Evidence:
+        """Read what the destination holds now and compare it. 11. Compares the bytes, not their description."""
+        ...
+
+    def retract(self, parcel: Parcel, receipt: Receipt, reason: str) -> Receipt:
+        """Mark the photo as entered in error. `reason` holds no PHI.
+
+        12. Retracting again, or what is gone already, has no effect and returns a receipt marked `duplicate`.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release sockets. 13. May be called twice."""
+        ...

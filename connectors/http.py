@@ -1,0 +1,178 @@
+"""HTTP to one destination: time limits, seconds-long retries, and what a broken connection means for a write.
+
+Two retry clocks, never stacked: here at most `timeouts.attempts` tries within one attempt, and only where nothing can
+have been written; the delivery queue does the minutes to days.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+from urllib.parse import urljoin, urlsplit
+
+import httpx
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
+
+from connectors.answers import BUSY, Answer, check_answer
+from connectors.contract import DeliveryError, Retry
+from connectors.profile import Timeouts
+
+FHIR_JSON: Final = "application/fhir+json"
+JSON_LIMIT: Final = 16 * 1024 * 1024  # bytes of an answer we are willing to hold
+LONGEST_WAIT: Final = 5.0  # seconds; longer waits belong to the delivery queue
+NOT_SENT: Final = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+    httpx.LocalProtocolError,
+)
+
+# httpx logs every address at INFO and httpcore every header at DEBUG: searches hold identifiers, reads hold signed
+# addresses, requests hold tokens.
+for _name in ("httpx", "httpcore"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+
+class _Transient(DeliveryError):
+    """Failed without any effect; worth another try within this attempt."""
+
+
+class Authoriser(Protocol):
+    """Where the Authorization header comes from."""
+
+    def authorization(self) -> str | None: ...
+
+    def renew(self) -> bool:
+        """Forget what was refused; true when the next `authorization` may be better."""
+        ...
+
+
+def open_client(timeouts: Timeouts) -> httpx.Client:
+    """One connection pool for one destination. Idle connections are dropped early: a create on a connection the server
+    just closed would count as a lost answer."""
+    limits = httpx.Limits(max_connections=20, max_keepalive_connections=10, keepalive_expiry=4.0)
+    limit = httpx.Timeout(timeouts.read, connect=timeouts.connect, write=timeouts.write)
+    return httpx.Client(timeout=limit, limits=limits, follow_redirects=False, trust_env=False)
+
+
+class Http:
+    """Requests relative to `base_url`, with the destination's extra headers and, if given, authorization."""
+
+    def __init__(
+        self,
+        client: httpx.Client,
+        base_url: str,
+        *,
+        attempts: int,
+        headers: Mapping[str, str] | None = None,
+        authoriser: Authoriser | None = None,
+    ) -> None:
+        self._client = client
+        self._base_url = base_url
+        self._attempts = attempts
+        self._headers = dict(headers or {})
+        self._authoriser = authoriser
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        doing: str,
+        write: bool,
+        type_level: bool = False,
+        limit: int = JSON_LIMIT,
+        **content: Any,
+    ) -> Answer:
+        """Send one request and return an answer below 300; raise DeliveryError for everything else.
+
+        `content` is httpx's: `json`, `content`, `data`, `headers`. A `write` is sent once, unless the connection was
+        refused before it left.
+        """
+        retrying = Retrying(
+            stop=stop_after_attempt(self._attempts),
+            retry=retry_if_exception_type(_Transient),
+            wait=_wait,
+            reraise=True,
+        )
+        return retrying(self._attempt, method, path, doing, write, type_level, limit, content)
+
+    def _attempt(
+        self, method: str, path: str, doing: str, write: bool, type_level: bool, limit: int, content: dict[str, Any]
+    ) -> Answer:
+        answer = self._exchange(method, path, doing, write, limit, content)
+        if answer.status == 401 and self._authoriser is not None and self._authoriser.renew():
+            answer = self._exchange(method, path, doing, write, limit, content)
+        try:
+            check_answer(answer, doing=doing, write=write, type_level=type_level)
+        except DeliveryError as error:
+            if write or answer.status not in BUSY or (error.retry_after or 0) > LONGEST_WAIT:
+                raise
+            raise _Transient(
+                str(error), remedy=error.remedy, retry=error.retry, retry_after=error.retry_after
+            ) from error
+        return answer
+
+    def _exchange(
+        self, method: str, path: str, doing: str, write: bool, limit: int, content: dict[str, Any]
+    ) -> Answer:
+        request_id = str(uuid.uuid4())
+        # X-Intermediary: "SHALL be added by interface engines that change content" (R4 http.html#custom).
+        headers = {"Accept": FHIR_JSON, "X-Request-Id": request_id, "X-Intermediary": "DermBridge"}
+        headers |= self._headers | content.get("headers", {})
+        if self._authoriser is not None and (authorization := self._authoriser.authorization()):
+            headers["Authorization"] = authorization
+        try:
+            request = self._client.build_request(
+                method, self.absolute(path), **{**content, "headers": headers}
+            )
+            with self._client.stream(request.method, request.url, content=request.content, headers=request.headers) as r:
+                body = _read(r, limit)
+                return Answer(r.status_code, {name.lower(): value for name, value in r.headers.items()}, body, request_id)
+        except NOT_SENT as error:
+            raise _Transient(
+                f"{doing}: the destination could not be reached ({type(error).__name__}).",
+                remedy="Check base_url and the network; it is tried again.",
+                retry=Retry.LATER,
+            ) from error
+        except httpx.RequestError as error:
+            raise _lost(doing, write, error) from error
+
+    def absolute(self, path: str) -> str:
+        return urljoin(self._base_url + "/", path)
+
+    def is_ours(self, url: str) -> bool:
+        """Whether `url` is below base_url, so that it may see our authorization."""
+        ours, theirs = urlsplit(self._base_url), urlsplit(url)
+        same_host = (ours.scheme, ours.netloc) == (theirs.scheme, theirs.netloc)
+        return same_host and theirs.path.startswith(ours.path.rstrip("/") + "/")
+
+
+def _read(response: httpx.Response, limit: int) -> bytes:
+    body = bytearray()
+    for chunk in response.iter_bytes():
+        body += chunk
+        if len(body) > limit:
+            break
+    return bytes(body[: limit + 1])
+
+
+def _lost(doing: str, write: bool, error: httpx.RequestError) -> DeliveryError:
+    reason = f"{doing}: the answer was lost ({type(error).__name__})."
+    if not write:
+        return _Transient(reason, remedy="Nothing to do: it is tried again.", retry=Retry.LATER)
+    return DeliveryError(
+        reason,
+        remedy="Nothing to do: the destination is asked what it holds before anything is sent again.",
+        retry=Retry.UNKNOWN,
+    )
+
+
+def _wait(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.retry_after if isinstance(error, DeliveryError) else None
+    return float(min(asked if asked is not None else 0.2 * 2 ** (state.attempt_number - 1), LONGEST_WAIT))
