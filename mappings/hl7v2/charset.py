@@ -52,8 +52,8 @@ def decode(raw: bytes, msh_18: str = "", fallback: str | None = None) -> str:
     the site's setting). A UTF-8 byte order mark is dropped. Raises MessageError (condition 102) instead of replacing.
     """
     codec = find_wide_encoding(raw) or codec_of(msh_18)
-    if codec.startswith("utf-16") and not find_wide_encoding(raw):
-        codec = "ascii"  # the bytes contradict MSH-18: a single-byte message that claims UTF-16
+    if codec.startswith(("utf-16", "utf-32")) and not find_wide_encoding(raw):
+        codec = "ascii"  # the bytes contradict MSH-18: a single-byte message that claims a wide one
     candidates = ["utf-8", *([fallback] if fallback else [])] if codec == "ascii" else [codec]
     for candidate in candidates:
         try:

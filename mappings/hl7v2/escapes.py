@@ -15,13 +15,13 @@ _LINE_BREAKS = {".br": "\n", ".sp": "\n", ".ce": "\n"}
 class Escapes:
     """Decoder and encoder for one set of delimiters.
 
-    `delimiters` maps the escape letters F, S, T, R, E, P to their characters; `decode_hex` turns the bytes of `\\Xdd..\\`
-    into text (it knows the character set of the message).
+    `delimiters` maps the escape letters F, S, T, R, E, P to their characters (E must be there); `decode_hex` turns the
+    bytes of `\\Xdd..\\` into text: it knows the character set of the message.
     """
 
     def __init__(self, delimiters: dict[str, str], decode_hex: Callable[[bytes], str]) -> None:
-        self._escape = delimiters.get("E", "")
-        self._characters = {letter: character for letter, character in delimiters.items() if character}
+        self._escape = delimiters["E"]
+        self._characters = delimiters
         self._decode_hex = decode_hex
         mark = re.escape(self._escape)
         self._pattern = re.compile(mark + _SEQUENCE + mark)
@@ -29,7 +29,7 @@ class Escapes:
 
     def decode(self, text: str) -> str:
         """Text with every known sequence replaced; raises MessageError when `\\Xdd..\\` is not in the character set."""
-        if not self._escape or self._escape not in text:
+        if self._escape not in text:
             return text
         return self._pattern.sub(lambda match: self._replacement(match.group(0), match.group(1)), text)
 
