@@ -1,0 +1,1 @@
+"""Bytes become Media: receive, inspect, clean, render."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from adapter.records.clean_view import CleanView
 from adapter.capture.formats import ImageFormat, sniff
 from adapter.capture.structure import walk
+from adapter.records.clean_view import CleanView
 
 MAX_PIXELS = 120_000_000
 

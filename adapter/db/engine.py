@@ -42,11 +42,11 @@ class Database:
                 Path(self.url.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.engine = _sqlite_engine(url, "BEGIN", "PRAGMA query_only=1", "PRAGMA wal_autocheckpoint=0")
             checkpoint = "PRAGMA wal_autocheckpoint=4000" if owner else "PRAGMA wal_autocheckpoint=0"
-            self._writing_engine = _sqlite_engine(url, "BEGIN IMMEDIATE", checkpoint, poolclass=NullPool)
-            self._writer = _GroupCommit(self._writing_engine)
+            self.writing_engine = _sqlite_engine(url, "BEGIN IMMEDIATE", checkpoint, poolclass=NullPool)
+            self._writer = _GroupCommit(self.writing_engine)
         else:
             self.engine = create_engine(url, pool_size=16, max_overflow=16, pool_pre_ping=True)
-            self._writing_engine = self.engine
+            self.writing_engine = self.engine
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -85,7 +85,7 @@ class Database:
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
-        self._writing_engine.dispose()
+        self.writing_engine.dispose()
         self.engine.dispose()
 
 

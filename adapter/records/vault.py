@@ -47,17 +47,17 @@ class Vault:
         self._keys = keys
         self._hashing = ThreadPoolExecutor(2, "sha256")
 
-    def seal(self, data: bytes) -> SealedBlob:
-        """Encrypt and write `data` durably; hashing overlaps with encryption and disk."""
+    def seal(self, data: bytes, *, sha256: str | None = None) -> SealedBlob:
+        """Encrypt and write `data` durably; hashing, unless the caller has done it, overlaps with disk."""
         blob_id = new_id()
-        sha256 = self._hashing.submit(lambda: hashlib.sha256(data).hexdigest())
+        hashed = None if sha256 else self._hashing.submit(lambda: hashlib.sha256(data).hexdigest())
         sealed = seal(data, blob_id)
         written = self.store.write(blob_id, sealed)
         return SealedBlob(
             id=blob_id,
             data_key=sealed.data_key,
             size=len(data),
-            sha256=sha256.result(),
+            sha256=hashed.result() if hashed else str(sha256),
             crc32=zlib.crc32(data),
             cipher_size=written.cipher_size,
             cipher_sha256=written.cipher_sha256,

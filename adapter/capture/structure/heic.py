@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import Counter
 
 from adapter.capture import exif
-from adapter.records.clean_view import CleanView, Keep, Literal, Segment
 from adapter.capture.structure.boxes import HEIC, Box, Reference, boxes
 from adapter.capture.structure.heic_meta import Meta, read_meta
 from adapter.capture.structure.heic_rewrite import rewritten
 from adapter.capture.structure.model import TRAILER, Structure, check_pixels, malformed, truncated, unpack
 from adapter.errors import TooLarge, UnsupportedMedia
+from adapter.records.clean_view import CleanView, Keep, Literal, Segment
 
 _CODED, _DERIVED = b"hvc1", frozenset({b"grid", b"iden"})
 _ALPHA = (b"urn:mpeg:hevc:2015:auxid:1\0", b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0")

@@ -6,10 +6,10 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from adapter.records.clean_view import Keep, Literal, Segment, Zeros
 from adapter.capture.structure.boxes import HEIC, Association, Box, Location, boxes, version
 from adapter.capture.structure.heic_meta import Meta
 from adapter.capture.structure.model import malformed
+from adapter.records.clean_view import Keep, Literal, Segment, Zeros
 
 _HANDLER_NAME_AT = 32  # in hdlr: header 8, version 4, pre-defined 4, type 4, reserved 12
 # Properties that describe the scene or the file instead of the pixels.

@@ -10,7 +10,6 @@ import re
 from dataclasses import dataclass, field
 
 from adapter.capture import exif
-from adapter.records.clean_view import CleanView, Keep, Literal, Segment
 from adapter.capture.formats import ImageFormat
 from adapter.capture.structure.model import (
     TRAILER,
@@ -21,6 +20,7 @@ from adapter.capture.structure.model import (
     unpack,
 )
 from adapter.errors import TooLarge
+from adapter.records.clean_view import CleanView, Keep, Literal, Segment
 
 _JPEG = ImageFormat.JPEG
 _MARKER = re.compile(rb"\xff[^\x00\xff]")

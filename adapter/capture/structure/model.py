@@ -10,10 +10,10 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from adapter.records.clean_view import CleanView
 from adapter.capture.exif import ExifFacts
 from adapter.capture.formats import ImageFormat
 from adapter.errors import TooLarge, Unprocessable
+from adapter.records.clean_view import CleanView
 
 MAX_EDGE = 65_535
 TRAILER = "data after the picture"

@@ -6,7 +6,6 @@ import struct
 import zlib
 
 from adapter.capture import exif
-from adapter.records.clean_view import CleanView, Keep, Literal, Segment
 from adapter.capture.formats import ImageFormat
 from adapter.capture.structure.model import (
     TRAILER,
@@ -17,6 +16,7 @@ from adapter.capture.structure.model import (
     truncated,
     unpack,
 )
+from adapter.records.clean_view import CleanView, Keep, Literal, Segment
 
 _PNG = ImageFormat.PNG
 _HEADER_STOP = 33  # signature 8, IHDR 25

@@ -11,11 +11,11 @@ import re
 import struct
 
 from adapter.capture import exif
-from adapter.records.clean_view import CleanView, Literal
 from adapter.capture.formats import ImageFormat
 from adapter.capture.ifd import BadDirectory, Directory, Entry, TagReader
 from adapter.capture.structure.model import Structure, animated, check_pixels, malformed, truncated
 from adapter.errors import TooLarge, UnsupportedMedia
+from adapter.records.clean_view import CleanView, Literal
 
 _TIFF = ImageFormat.TIFF
 _KEPT = frozenset(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 
 from adapter.capture import exif
-from adapter.records.clean_view import CleanView, Keep, Literal, Segment
 from adapter.capture.formats import ImageFormat
 from adapter.capture.structure.model import (
     TRAILER,
@@ -16,6 +15,7 @@ from adapter.capture.structure.model import (
     truncated,
     unpack,
 )
+from adapter.records.clean_view import CleanView, Keep, Literal, Segment
 
 _WEBP = ImageFormat.WEBP
 _KEPT = frozenset({b"VP8X", b"ICCP", b"ALPH", b"VP8 ", b"VP8L"})

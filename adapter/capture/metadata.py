@@ -1,0 +1,62 @@
+"""What a sender may say about a photo, checked once where it arrives."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from adapter.errors import BadInput, Unprocessable
+from mappings.body_sites import UnknownBodySite, get_body_site
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PatientIdentifier(_Strict):
+    """An identifier as printed on the wristband; birth date and family name let it bind without a person."""
+
+    system: str = Field(min_length=1, max_length=200)
+    value: str = Field(min_length=1, max_length=200)
+    birthDate: str | None = Field(default=None, pattern=r"^\d{4}-\d{2}-\d{2}$")
+    family: str | None = Field(default=None, max_length=200)
+
+
+class ConsentStatement(_Strict):
+    """Consent as known at capture: an earlier Consent, or that it is still to be recorded."""
+
+    reference: str | None = Field(default=None, pattern=r"^Consent/[A-Za-z0-9\-.]{1,64}$")
+    pending: bool = False
+
+
+class Metadata(_Strict):
+    """The `DermBridge-Metadata` of a capture; everything is optional."""
+
+    patient: str | PatientIdentifier | None = None
+    encounter: str | None = Field(default=None, pattern=r"^Encounter/[A-Za-z0-9\-.]{1,64}$")
+    taken_at: datetime | None = None
+    body_site: str | None = Field(default=None, max_length=64)
+    laterality: Literal["left", "right", "bilateral"] | None = None
+    view: Literal["overview", "regional", "close-up", "dermoscopic"] | None = None
+    lesion: str | None = Field(default=None, pattern=r"^BodyStructure/[A-Za-z0-9\-.]{1,64}$")
+    device: str | None = Field(default=None, max_length=200)
+    operator: str | None = Field(default=None, pattern=r"^[A-Z][A-Za-z]+/[A-Za-z0-9\-.]{1,64}$")
+    consent: ConsentStatement = ConsentStatement()
+    note: str | None = Field(default=None, max_length=4000)
+
+
+def read_metadata(values: dict[str, Any], *, accept_unlisted_sites: bool) -> Metadata:
+    """Raises BadInput naming the field, or Unprocessable for a body site that is no such code."""
+    try:
+        metadata = Metadata.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors(include_input=False))
+        raise BadInput(f"the capture metadata is not valid: {problems}") from None
+    if metadata.body_site is not None:
+        try:
+            get_body_site(metadata.body_site, unlisted="accept" if accept_unlisted_sites else "refuse")
+        except UnknownBodySite as error:
+            raise Unprocessable(str(error), issue_type="code-invalid", expression="body_site") from None
+    return metadata

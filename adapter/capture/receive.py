@@ -1,0 +1,322 @@
+"""A photo arrives: the story from bytes to Media, in the order it must happen.
+
+Nothing heavy stands before the answer: the file is inspected without decoding, sealed durably, and one transaction
+writes Media, Provenance, AuditEvent, deliveries and the work that follows. Only then is it acknowledged.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import zlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, Row, insert, or_, select
+from sqlalchemy.exc import IntegrityError
+
+from adapter import access, consent, delivery, governance, identity
+from adapter.access import Actor
+from adapter.bridge import Bridge
+from adapter.capture.inspection import Inspection, inspect
+from adapter.capture.metadata import Metadata, read_metadata
+from adapter.db.tables import capture
+from adapter.errors import BadInput, Conflict, NotFound, TooLarge, Unprocessable
+from adapter.identity import Whose
+from adapter.records import Resource, Stored, create, find, get, new_id
+from adapter.records.binaries import BinaryRow, create_binary
+from adapter.records.vault import SealedBlob
+from adapter.work import Work, enqueue
+from mappings.capture_to_media import Capture, Content, capture_to_media
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What came through the door; `digest` is the sender's SHA-256 of `data` (Repr-Digest, RFC 9530)."""
+
+    data: bytes
+    metadata: dict[str, Any]
+    idempotency_key: str | None = None
+    digest: bytes | None = None
+    source: str = "api"
+
+
+@dataclass(frozen=True)
+class CaptureAnswer:
+    """`status` as in HTTP: 201 stored, 202 stored but held, 200 it was stored before."""
+
+    id: str
+    status: int
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Clean:
+    """Measures of the clean copy, which is a view over the original and is never stored twice."""
+
+    view: str | None
+    size: int
+    sha1_b64: str
+    sha256: str
+    crc32: int
+
+
+@dataclass(frozen=True)
+class _Photo:
+    """Everything known about an upload once it was looked at and before anything is written."""
+
+    upload: Upload
+    metadata: Metadata
+    found: Inspection
+    sha256: str
+    taken_at: datetime | None
+    whose: Whose
+    key: str
+    fingerprint: str
+
+
+def receive(bridge: Bridge, actor: Actor, upload: Upload) -> CaptureAnswer:
+    """Accept one photo. Raises a DermBridgeError that tells the sender what to change; then nothing was kept."""
+    access.check_scope(actor, "c", "Media")
+    with bridge.db.snapshot() as tx:
+        photo = _look_at(tx, bridge, actor, upload)
+        if (before := _find_before(tx, photo)) is not None:
+            return _seen_before(tx, before, photo)
+    clean = _clean(photo)
+    sealed = bridge.vault.seal(upload.data, sha256=photo.sha256)
+    try:
+        with bridge.db.transaction() as tx:
+            return _store(tx, bridge, actor, photo, clean, sealed)
+    except IntegrityError:  # the same capture came twice at once and the other one won
+        with bridge.db.snapshot() as tx:
+            if (before := _find_before(tx, photo)) is None:
+                raise
+            return _seen_before(tx, before, photo)
+
+
+def _look_at(tx: Connection, bridge: Bridge, actor: Actor, upload: Upload) -> _Photo:
+    settings = bridge.settings
+    metadata = read_metadata(upload.metadata, accept_unlisted_sites=settings.accept_unlisted_body_sites)
+    if len(upload.data) > settings.max_capture_bytes:
+        raise TooLarge(f"photos may have at most {settings.max_capture_bytes // 2**20} MiB here")
+    sha256 = hashlib.sha256(upload.data)
+    if upload.digest is not None and upload.digest != sha256.digest():
+        raise BadInput("the photo was damaged on its way: it does not match its Repr-Digest; send it again")
+    found = inspect(upload.data, max_pixels=settings.max_pixels)
+    taken_at = _taken_at(bridge, metadata, found)
+    whose = identity.whose(tx, bridge, _patient_given(metadata, actor))
+    access.check_patient(actor, whose.patient_id)
+    key, fingerprint = _keys(actor, upload, sha256.hexdigest(), whose, taken_at)
+    return _Photo(upload, metadata, found, sha256.hexdigest(), taken_at, whose, key, fingerprint)
+
+
+def _store(
+    tx: Connection, bridge: Bridge, actor: Actor, photo: _Photo, clean: _Clean, sealed: SealedBlob
+) -> CaptureAnswer:
+    at, patient_id, content_type = bridge.now(), photo.whose.patient_id, photo.found.format.content_type
+    decision = consent.decide(tx, bridge, patient_id)
+    if not decision.permit and not photo.metadata.consent.pending:
+        raise Unprocessable(
+            f"{decision.because}; record the consent first, or send consent.pending to hold the photo until then"
+        )
+    capture_id, binary_id = new_id(at), new_id(at)
+    media = create(tx, _media(tx, actor, photo, clean, capture_id, binary_id, at), at=at)
+    bridge.vault.keep(tx, sealed, content_type=content_type, patient_id=patient_id, at=at)
+    create_binary(tx, _binary(binary_id, sealed, content_type, clean, media, at))
+    held = photo.whose.because if photo.whose.state != "bound" else None if decision.permit else decision.because
+    tx.execute(
+        insert(capture),
+        {
+            "id": capture_id,
+            "idempotency_key": photo.key,
+            "fingerprint": photo.fingerprint,
+            "blob_id": sealed.id,
+            "source": photo.upload.source,
+            "consent": _consent_json(decision.permit, decision.because),
+            "reason": held,
+            "received_at": at,
+        },
+    )
+    create(tx, _provenance(actor, media, binary_id, photo, clean, at), at=at)
+    governance.audit(tx, bridge, "create", actor, patient_id=patient_id, references=[media.version_reference])
+    delivery.deliver_media(tx, bridge, media)
+    enqueue(tx, Work(kind="render", idempotency_key=f"render:{capture_id}", payload={"media": capture_id}), at=at)
+    return CaptureAnswer(capture_id, 202 if held else 201, capture_status(tx, capture_id))
+
+
+def capture_status(tx: Connection, capture_id: str) -> dict[str, Any]:
+    """The capture followed to "confirmed": identity, consent and every delivery. Raises NotFound."""
+    row = tx.execute(select(capture).where(capture.c.id == capture_id)).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no capture {capture_id}")
+    media = get(tx, "Media", capture_id)
+    latest: dict[str, Row[Any]] = {}
+    for one in delivery.deliveries_of(tx, capture_id):
+        latest.setdefault(one.destination, one)
+    body = {
+        "id": capture_id,
+        "media": media.reference,
+        "identity": _identity_state(media.resource),
+        "consent": orjson.loads(row.consent),
+        "deliveries": [
+            {"destination": one.destination, "state": str(one.state)} | ({"reason": one.reason} if one.reason else {})
+            for one in latest.values()
+        ],
+    }
+    return body | ({"reason": row.reason} if row.reason and _identity_state(media.resource) != "bound" else {})
+
+
+def original_blob_id(tx: Connection, capture_id: str) -> str:
+    """The blob holding the bytes as received. Raises NotFound."""
+    found = tx.execute(select(capture.c.blob_id).where(capture.c.id == capture_id)).scalar_one_or_none()
+    if found is None:
+        raise NotFound(f"there is no capture {capture_id}")
+    return str(found)
+
+
+def _identity_state(media: Resource) -> str:
+    tags = media.get("meta", {}).get("tag", [])
+    return next((t["code"] for t in tags if t.get("system", "").endswith("/identity-state")), "bound")
+
+
+def _patient_given(metadata: Metadata, actor: Actor) -> str | dict[str, Any] | None:
+    if metadata.patient is None and actor.patient_id is not None:
+        return f"Patient/{actor.patient_id}"
+    if metadata.patient is None or isinstance(metadata.patient, str):
+        return metadata.patient
+    return metadata.patient.model_dump(exclude_none=True)
+
+
+def _taken_at(bridge: Bridge, metadata: Metadata, found: Inspection) -> datetime | None:
+    """The sender's word, else the camera's clock in its own zone, else in the site's."""
+    if metadata.taken_at is not None:
+        if metadata.taken_at.tzinfo is None:
+            return metadata.taken_at.replace(tzinfo=bridge.settings.zone)
+        return metadata.taken_at
+    if found.taken_at_local is None:
+        return None
+    zone = timezone(found.utc_offset) if found.utc_offset is not None else bridge.settings.zone
+    taken_at = found.taken_at_local.replace(tzinfo=zone)
+    return taken_at if taken_at <= bridge.now() + timedelta(days=1) else None  # a camera clock never set
+
+
+def _keys(actor: Actor, upload: Upload, sha256: str, whose: Whose, taken_at: datetime | None) -> tuple[str, str]:
+    """(idempotency key, fingerprint). The fingerprint is what makes a photo the same: content, patient and time."""
+    subject = whose.patient_id or "|".join(whose.identifier or ()) or "unidentified"
+    seconds = taken_at.isoformat(timespec="seconds") if taken_at else ""
+    fingerprint = hashlib.sha256("\n".join((sha256, subject, seconds)).encode()).hexdigest()
+    if upload.idempotency_key is None:
+        return f"content:{fingerprint}", fingerprint
+    if len(upload.idempotency_key) > 100:
+        raise BadInput("an Idempotency-Key may have at most 100 characters; a UUID is best")
+    return f"{actor.id}:{upload.idempotency_key}", fingerprint
+
+
+def _find_before(tx: Connection, photo: _Photo) -> Row[Any] | None:
+    """A capture with this key, else one with this content."""
+    rows = tx.execute(
+        select(capture.c.id, capture.c.idempotency_key, capture.c.fingerprint).where(
+            or_(capture.c.idempotency_key == photo.key, capture.c.fingerprint == photo.fingerprint)
+        )
+    ).all()
+    found: Row[Any] | None = min(rows, key=lambda row: (row.idempotency_key != photo.key, row.id), default=None)
+    return found
+
+
+def _seen_before(tx: Connection, before: Row[Any], photo: _Photo) -> CaptureAnswer:
+    if before.fingerprint != photo.fingerprint:
+        raise Conflict("this Idempotency-Key was used for another photo, patient or time; send a new key with each")
+    return CaptureAnswer(before.id, 200, capture_status(tx, before.id))
+
+
+def _clean(photo: _Photo) -> _Clean:
+    data, view = photo.upload.data, photo.found.view
+    clean = data if view.is_identity else view.assemble(data)
+    return _Clean(
+        view=None if view.is_identity else view.to_json(),
+        size=len(clean),
+        sha1_b64=base64.b64encode(hashlib.sha1(clean, usedforsecurity=False).digest()).decode(),
+        sha256=photo.sha256 if view.is_identity else hashlib.sha256(clean).hexdigest(),
+        crc32=zlib.crc32(clean),
+    )
+
+
+def _consent_json(permit: bool, because: str) -> str:
+    return orjson.dumps({"decision": "permit" if permit else "pending", "because": because}).decode()
+
+
+def _media(
+    tx: Connection, actor: Actor, photo: _Photo, clean: _Clean, capture_id: str, binary_id: str, at: datetime
+) -> Resource:
+    metadata, whose, found = photo.metadata, photo.whose, photo.found
+    described = Capture(
+        id=capture_id,
+        operator=metadata.operator or actor.id,
+        operator_display=actor.display if metadata.operator in (None, actor.id) else None,
+        identity_state=whose.state,
+        subject=f"Patient/{whose.patient_id}" if whose.patient_id else whose.identifier,
+        encounter=_encounter(tx, metadata, actor, whose, photo.taken_at or at),
+        taken_at=photo.taken_at,
+        body_site=metadata.body_site,
+        laterality=metadata.laterality,
+        view=metadata.view,
+        lesion=_owned(tx, metadata.lesion, "patient", whose),
+        device=metadata.device or found.device,
+        note=metadata.note,
+    )
+    content = Content(
+        binary_id=binary_id,
+        content_type=found.format.content_type,
+        size=clean.size,
+        sha1_b64=clean.sha1_b64,
+        sha256_hex=clean.sha256,
+        width=found.width,
+        height=found.height,
+        created=photo.taken_at or at,
+    )
+    return capture_to_media(described, content, media_id=capture_id, issued_at=at)
+
+
+def _binary(
+    binary_id: str, sealed: SealedBlob, content_type: str, clean: _Clean, media: Stored, at: datetime
+) -> BinaryRow:
+    return BinaryRow(
+        id=binary_id,
+        blob_id=sealed.id,
+        content_type=content_type,
+        size=clean.size,
+        sha256=clean.sha256,
+        crc32=clean.crc32,
+        security_context=media.reference,
+        created_at=at,
+        clean_view=clean.view,
+    )
+
+
+def _encounter(tx: Connection, metadata: Metadata, actor: Actor, whose: Whose, at: datetime) -> str | None:
+    """The visit the sender names, else the one the session was launched in, else the only one covering the time."""
+    if metadata.encounter is not None:
+        return _owned(tx, metadata.encounter, "subject", whose)
+    if whose.patient_id is None:
+        return None
+    if actor.encounter_id is not None and whose.patient_id == actor.patient_id:
+        return f"Encounter/{actor.encounter_id}"
+    visit = identity.find_encounter_at(tx, whose.patient_id, at)
+    return f"Encounter/{visit}" if visit else None
+
+
+def _owned(tx: Connection, reference: str | None, element: str, whose: Whose) -> str | None:
+    """A visit or lesion, only of the same patient. Raises Unprocessable."""
+    if reference is None:
+        return None
+    found = find(tx, *reference.split("/", 1))
+    owner = found.resource.get(element, {}).get("reference") if found else None
+    if whose.patient_id is None or owner != f"Patient/{whose.patient_id}":
+        raise Unprocessable(f"{reference} does not belong to this patient; leave it out or correct it")
+    return reference
+
+
+def _provenance(actor: Actor, media: Stored, binary_id: str, photo: _Photo, clean: _Clean, at: datetime) -> Resource:
+    return {}
