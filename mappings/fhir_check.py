@@ -56,7 +56,7 @@ def check_resource(resource: Json) -> None:
     """Pass, or raise InvalidResource with every fault found. The resource itself is not changed.
 
     Refused besides what R4 forbids: types outside `RESOURCE_TYPES`, contained resources that nothing refers to,
-    active content in narratives. Cost: about 0.2 ms for a Media.
+    active content in narratives. Cost: 0.4 ms for a Media, three quarters of it the R4B model.
     """
     resource_type = resource.get("resourceType")
     if not isinstance(resource_type, str) or resource_type not in RESOURCE_TYPES:
