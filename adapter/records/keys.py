@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from adapter.errors import DermBridgeError
 from adapter.records.key_source import KeySource, find_key_source
@@ -85,8 +87,13 @@ class KeyRing:
         self._use(self._source.add())
         return self.version
 
+    def derive_secret(self, purpose: str) -> bytes:
+        """32 bytes that every process with these keys derives alike, until a rotation; for short-lived seals."""
+        return HKDF(hashes.SHA256(), KEY_SIZE, salt=None, info=purpose.encode()).derive(self._newest)
+
     def _use(self, keys: dict[int, bytes]) -> None:
         self._ciphers = {version: AESGCM(key) for version, key in keys.items()}
+        self._newest = keys[max(keys)]
 
 
 def open_key_ring(data_dir: Path, *, data_exists: bool, environ: Mapping[str, str] = os.environ) -> KeyRing:

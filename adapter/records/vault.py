@@ -124,6 +124,9 @@ class Vault:
         tx.execute(insert(patient_key), row_values)
         return key_id, key
 
+    def derive_secret(self, purpose: str) -> bytes:
+        return self._keys.derive_secret(purpose)
+
     def close(self) -> None:
         self._hashing.shutdown()
 

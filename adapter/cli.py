@@ -1,0 +1,329 @@
+"""The ``dermbridge`` command: one sub-command per thing an engineer or operator does.
+
+Exit codes: 0 done; 1 it ran and found something wrong; 2 the call or a setting must be changed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from adapter.bridge import Bridge, open_bridge
+from adapter.errors import DermBridgeError
+from adapter.settings import Settings, load_settings
+
+cli = typer.Typer(
+    name="dermbridge",
+    help="EHR integration for clinical photography.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode="rich",
+)
+out = Console()
+err = Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+def group(name: str, help_text: str) -> typer.Typer:
+    """A sub-command group, such as `dermbridge db …`."""
+    sub = typer.Typer(name=name, help=help_text, no_args_is_help=True)
+    cli.add_typer(sub)
+    return sub
+
+
+def main() -> None:
+    """Entry point: expected errors are one sentence and exit code 2."""
+    try:
+        cli()
+    except DermBridgeError as error:
+        err.print(f"[bold red]dermbridge:[/] {error}", highlight=False)
+        sys.exit(2)
+
+
+@contextmanager
+def beside_service(settings: Settings | None = None) -> Iterator[Bridge]:
+    """The installation, opened by a short command that may run while a service does."""
+    from adapter.db.schema import prepare
+
+    bridge = open_bridge(settings or load_settings(), owner=False)
+    try:
+        prepare(bridge.db)
+        yield bridge
+    finally:
+        bridge.close()
+
+
+def show(rows: list[dict[str, Any]], columns: list[str], *, as_json: bool, empty: str) -> None:
+    """A table for people, JSON lines' array for scripts."""
+    if as_json:
+        sys.stdout.write(orjson.dumps(rows, option=orjson.OPT_INDENT_2, default=str).decode() + "\n")
+        return
+    if not rows:
+        out.print(empty)
+        return
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*("" if row.get(column) is None else str(row[column]) for column in columns))
+    out.print(table)
+
+
+@cli.callback(invoke_without_command=True)
+def _version(show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if show_version:
+        out.print(version("dermbridge"), highlight=False)
+        raise typer.Exit
+
+
+# --- processes ------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    web_only: Annotated[bool, typer.Option(help="Leave work and MLLP to their own processes.")] = False,
+) -> None:
+    """Serve pages, captures and FHIR; by default also receive ADT and do the work.
+
+    Example: dermbridge serve --port 8000
+    """
+    from adapter.serve import serve_http
+
+    serve_http(load_settings(http_host=host, http_port=port), everything=not web_only)
+
+
+@cli.command()
+def worker() -> None:
+    """Do the work: apply ADT, deliver, render, run jobs. Example: dermbridge worker"""
+    from adapter.serve import run_worker
+
+    run_worker(load_settings())
+
+
+@cli.command()
+def mllp() -> None:
+    """Receive HL7 v2 over MLLP. Example: DERMBRIDGE_MLLP_HOST=0.0.0.0 dermbridge mllp"""
+    from adapter.serve import run_mllp
+
+    run_mllp(load_settings())
+
+
+@cli.command()
+def demo(once: Annotated[bool, typer.Option(help="Exit after the proof.")] = False) -> None:
+    """Run the whole promise with a sandbox EHR: ADT, capture, delivery, read-back, merge, comparison."""
+    from adapter.demo import run_demo
+
+    run_demo(once=once)
+
+
+@cli.command()
+def doctor(as_json: Json = False) -> None:
+    """Check settings, database, keys, disk and destinations; exit 1 when something needs attention."""
+    from adapter.doctor import examine
+
+    findings = examine(load_settings())
+    show(findings, ["subject", "verdict", "detail"], as_json=as_json, empty="nothing to check")
+    raise typer.Exit(int(any(finding["verdict"] == "error" for finding in findings)))
+
+
+# --- database and keys ----------------------------------------------------------------------------------------------
+
+db = group("db", "The database: upgrade, check.")
+
+
+@db.command("upgrade")
+def db_upgrade() -> None:
+    """Bring the schema to this version. Stop services first. Example: dermbridge db upgrade"""
+    from adapter.db.schema import head, upgrade
+
+    bridge = open_bridge(load_settings())
+    upgrade(bridge.db)
+    bridge.close()
+    out.print(f"the schema is at revision {head()}")
+
+
+@db.command("check")
+def db_check() -> None:
+    """Say whether the schema fits this version; exit 2 and the command to run when it does not."""
+    from adapter.db.schema import check_schema, head
+
+    bridge = open_bridge(load_settings(), owner=False)
+    try:
+        check_schema(bridge.db)
+    finally:
+        bridge.close()
+    out.print(f"the schema is at revision {head()}, as it should be")
+
+
+# --- tokens ---------------------------------------------------------------------------------------------------------
+
+token = group("token", "Bearer tokens for machines.")
+
+
+@token.command("issue")
+def token_issue(
+    name: Annotated[str, typer.Option(help="Who will use it.")],
+    scope: Annotated[str, typer.Option(help="SMART scopes, e.g. 'system/Media.cr'.")],
+    days: Annotated[int | None, typer.Option(help="Lifetime; for ever when left out.")] = None,
+) -> None:
+    """Print a new token; it cannot be shown again.
+
+    Example: dermbridge token issue --name camera-1 --scope 'system/Media.c'
+    """
+    from adapter.access.tokens import issue_token
+
+    with beside_service() as bridge, bridge.db.transaction() as tx:
+        lifetime = timedelta(days=days) if days else None
+        token_id, secret = issue_token(tx, name=name, scope=scope, at=bridge.now(), lifetime=lifetime)
+    err.print(f"token {token_id} for {name}; revoke it with: dermbridge token revoke {token_id}", highlight=False)
+    sys.stdout.write(secret + "\n")
+
+
+@token.command("revoke")
+def token_revoke(token_id: str) -> None:
+    """Make a token useless at once. Example: dermbridge token revoke 0193…"""
+    from adapter.access.tokens import revoke_token
+
+    with beside_service() as bridge, bridge.db.transaction() as tx:
+        revoke_token(tx, token_id, at=bridge.now())
+    out.print(f"token {token_id} is revoked")
+
+
+# --- captures -------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+def capture(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The photo.")],
+    patient: Annotated[str | None, typer.Option(help="'SYSTEM|VALUE' or Patient/id.")] = None,
+    body_site: Annotated[str | None, typer.Option(help="SNOMED CT code.")] = None,
+    view: Annotated[str | None, typer.Option(help="overview, regional, close-up or dermoscopic.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Store one photo. Example: dermbridge capture mole.jpg --patient 'urn:oid:1.2.3|4711' --json"""
+    from adapter.access import SYSTEM
+    from adapter.capture.receive import Upload, receive
+
+    metadata: dict[str, Any] = {"patient": _patient_option(patient), "body_site": body_site, "view": view}
+    with beside_service() as bridge:
+        upload = Upload(file.read_bytes(), {k: v for k, v in metadata.items() if v is not None}, source="cli")
+        answer = receive(bridge, SYSTEM, upload)
+    show([answer.body], ["id", "identity", "reason"], as_json=as_json, empty="")
+
+
+def _patient_option(text: str | None) -> Any:
+    if text is None or "|" not in text:
+        return text
+    system, _, value = text.partition("|")
+    return {"system": system, "value": value}
+
+
+# --- ADT ------------------------------------------------------------------------------------------------------------
+
+adt = group("adt", "HL7 v2 ADT: send, queue, replay, unmerge.")
+
+
+@adt.command("send")
+def adt_send(
+    files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Files with one message each.")],
+    host: Annotated[str, typer.Option(help="Receiver.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Receiver's port.")] = 2575,
+) -> None:
+    """Send messages over MLLP and print each acknowledgement. Example: dermbridge adt send A01.hl7"""
+    from adapter.identity.mllp_client import send
+
+    answers = send(host, port, [file.read_bytes() for file in files])
+    refused = 0
+    for file, answer in zip(files, answers, strict=True):
+        msa = next((line for line in answer.decode("utf-8", "replace").split("\r") if line.startswith("MSA")), "no MSA")
+        refused += msa[4:6] not in ("AA", "CA")
+        out.print(f"{file.name}: {msa}", highlight=False)
+    raise typer.Exit(int(bool(refused)))
+
+
+@adt.command("queue")
+def adt_queue(as_json: Json = False) -> None:
+    """Every message that was not applied, with reason and remedy. Example: dermbridge adt queue --json"""
+    from adapter.identity import queue
+
+    with beside_service() as bridge, bridge.db.snapshot() as tx:
+        rows = [dict(row._mapping) for row in queue(tx, 1000, None)]
+    show(
+        rows, ["id", "sender", "control_id", "trigger_event", "reason", "remedy"], as_json=as_json, empty="all applied"
+    )
+
+
+@adt.command("replay")
+def adt_replay(message_id: str) -> None:
+    """Apply a queued message again, after its cause was mended. Example: dermbridge adt replay 0193…"""
+    from adapter.identity import replay
+
+    with beside_service() as bridge, bridge.db.transaction() as tx:
+        replay(tx, bridge, message_id)
+    out.print(f"message {message_id} is in line again")
+
+
+@adt.command("unmerge")
+def adt_unmerge(source: str, target: str) -> None:
+    """Undo a merge exactly: what it moved goes back. Example: dermbridge adt unmerge SOURCE-ID TARGET-ID"""
+    from adapter.access import SYSTEM
+    from adapter.identity import unmerge_patients
+
+    with beside_service() as bridge, bridge.db.transaction() as tx:
+        unmerge_patients(tx, bridge, SYSTEM, source, target)
+    out.print(f"Patient/{source} is a record of its own again")
+
+
+# --- connectors -----------------------------------------------------------------------------------------------------
+
+connectors = group("connectors", "Destinations: list, check.")
+
+
+@connectors.command("list")
+def connectors_list(as_json: Json = False) -> None:
+    """The configured destinations. Example: dermbridge connectors list"""
+    rows = [{k: d.get(k) for k in ("name", "profile", "base_url")} for d in load_settings().destinations]
+    show(rows, ["name", "profile", "base_url"], as_json=as_json, empty="no [[destinations]] are configured")
+
+
+@connectors.command("check")
+def connectors_check(name: str, as_json: Json = False) -> None:
+    """Ask a destination what it offers and say which routes will work. Example: dermbridge connectors check sandbox"""
+    from adapter.delivery.destinations import Destinations
+
+    with beside_service() as bridge:
+        destinations = Destinations(bridge)
+        findings = destinations.get(name).check()
+        destinations.close()
+    rows = [{k: getattr(f, k) for k in ("subject", "verdict", "detail", "remedy")} for f in findings]
+    show(rows, ["subject", "verdict", "detail", "remedy"], as_json=as_json, empty="nothing to say")
+    raise typer.Exit(int(any(row["verdict"] == "error" for row in rows)))
+
+
+@cli.command()
+def scrub(as_json: Json = False) -> None:
+    """Read every photo on disk, compare it with its checksums and tidy what a crash left; exit 1 on damage."""
+    from adapter.records.scrub import scrub as scrub_blobs
+
+    with beside_service() as bridge:
+        findings = scrub_blobs(bridge.db, bridge.vault, now=bridge.now())
+    rows = [{"blob": blob, "problem": problem} for blob, problem in findings.problems]
+    if not as_json:
+        out.print(f"{findings.checked} photos read, {len(rows)} damaged or missing, {findings.removed} orphans removed")
+    show(rows, ["blob", "problem"], as_json=as_json, empty="all whole")
+    raise typer.Exit(int(bool(rows)))
+
+
+if __name__ == "__main__":
+    main()

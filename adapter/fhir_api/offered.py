@@ -1,0 +1,38 @@
+"""DermBridge's own FHIR server: which types allow what, and which use case a write belongs to."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from adapter import governance
+from adapter.bridge import Bridge
+from adapter.fhir_api.server import FhirServer
+
+READ = frozenset({"read", "vread", "history-instance", "search-type"})
+INTERACTIONS = {
+    "Media": READ,
+    "Consent": READ,
+    "BodyStructure": READ | {"create", "update"},
+    "Patient": READ,
+    "Encounter": READ,
+    "Provenance": READ,
+    "AuditEvent": READ,
+    "Practitioner": READ,
+    "Organization": READ,
+    "Device": READ,
+    "DocumentReference": READ,
+    "Binary": frozenset({"read"}),
+}
+
+
+def fhir_server(bridge: Bridge) -> FhirServer:
+    """The server behind /fhir. Photos and consents come in through their own use cases, so here they are read."""
+    return FhirServer(
+        bridge=bridge,
+        interactions=INTERACTIONS,
+        audit=governance.fhir_audit(bridge),
+        page_secret=bridge.vault.derive_secret("fhir page links"),
+        base_url=f"{bridge.settings.base_url}/fhir",
+        description=f"Clinical photographs of {bridge.settings.site_name}",
+        version=version("dermbridge"),
+    )
