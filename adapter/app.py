@@ -36,7 +36,7 @@ from adapter.fhir_api import fhir_routes
 from adapter.fhir_api.offered import fhir_server
 from adapter.web.pages import error_page
 from adapter.web.routes import is_public, web_routes
-from adapter.work import Lane, Work
+from adapter.work import Lane
 from mappings.error_to_outcome import error_to_outcome
 
 log = structlog.get_logger()

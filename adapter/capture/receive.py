@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Row, insert, or_, select
 from sqlalchemy.exc import IntegrityError
 
 from adapter import access, consent, delivery, governance, identity
-from adapter.access import Actor
+from adapter.access import SYSTEM, Actor
 from adapter.bridge import Bridge
 from adapter.capture.inspection import Inspection, inspect
 from adapter.capture.metadata import Metadata, read_metadata
@@ -319,4 +319,19 @@ def _owned(tx: Connection, reference: str | None, element: str, whose: Whose) ->
 
 
 def _provenance(actor: Actor, media: Stored, binary_id: str, photo: _Photo, clean: _Clean, at: datetime) -> Resource:
-    return {}
+    """Who took it and what the clean copy leaves out, in one statement about both."""
+    original = Entity("source", _original(photo), sha256_hex=photo.sha256, removed=photo.found.removed)
+    return provenance(
+        "capture",
+        provenance_id=new_id(at),
+        targets=[media.version_reference, hashed(f"Binary/{binary_id}", clean.sha256)],
+        agents=[Agent("performer", photo.metadata.operator or actor.id), Agent("assembler", SYSTEM.id)],
+        entities=[original],
+        recorded=at,
+        occurred=photo.taken_at,
+    )
+
+
+def _original(photo: _Photo) -> Resource:
+    """The bytes as received: kept, but no resource of their own."""
+    return {"identifier": {"system": "urn:ietf:rfc:3986", "value": f"urn:hash::sha256:{photo.sha256}"}}

@@ -11,9 +11,9 @@ from datetime import datetime
 
 from sqlalchemy import Connection, insert, select
 
-from adapter.records.clean_view import CleanView, Keep
 from adapter.db.tables import binary
 from adapter.errors import NotFound
+from adapter.records.clean_view import CleanView, Keep
 from adapter.records.vault import SealedBlob, Vault, iter_range
 
 

@@ -1,0 +1,76 @@
+"""One look at an installation: what is set up, what is not, what to do about it."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from typing import Any
+
+from adapter.bridge import Bridge, open_bridge
+from adapter.db.schema import check_schema
+from adapter.delivery.destinations import Destinations
+from adapter.errors import DermBridgeError
+from adapter.settings import Settings
+
+MIN_FREE_BYTES = 2 * 2**30
+
+
+def examine(settings: Settings) -> list[dict[str, Any]]:
+    """Findings as {"subject", "verdict": ok | warning | error, "detail"}."""
+    findings = [_found("settings", "ok", f"photos and keys under {settings.data_dir}")]
+    try:
+        bridge = open_bridge(settings, owner=False)
+    except DermBridgeError as error:
+        return [*findings, _found("installation", "error", str(error))]
+    try:
+        findings += [_database(bridge), _disk(settings), *_destinations(bridge), *_exposure(settings)]
+    finally:
+        bridge.close()
+    return findings
+
+
+def _found(subject: str, verdict: str, detail: str) -> dict[str, Any]:
+    return {"subject": subject, "verdict": verdict, "detail": detail}
+
+
+def _database(bridge: Bridge) -> dict[str, Any]:
+    engine = f"SQLite {sqlite3.sqlite_version}" if bridge.db.is_sqlite else "PostgreSQL"
+    try:
+        check_schema(bridge.db)
+    except DermBridgeError as error:
+        return _found("database", "error", str(error))
+    return _found("database", "ok", f"{engine}, schema up to date")
+
+
+def _disk(settings: Settings) -> dict[str, Any]:
+    free = shutil.disk_usage(settings.data_dir).free
+    verdict = "ok" if free >= MIN_FREE_BYTES else "error"
+    return _found("disk", verdict, f"{free / 2**30:.1f} GiB free under {settings.data_dir}")
+
+
+def _destinations(bridge: Bridge) -> list[dict[str, Any]]:
+    if not bridge.settings.destinations:
+        return [_found("destinations", "warning", "none configured: photos stay here; see docs/connectors.md")]
+    opened = Destinations(bridge)
+    findings = []
+    for destination in bridge.settings.destinations:
+        name = str(destination["name"])
+        try:
+            opened.get(name)
+            findings.append(_found(f"destination {name}", "ok", f"ask it with: dermbridge connectors check {name}"))
+        except DermBridgeError as error:
+            findings.append(_found(f"destination {name}", "error", str(error)))
+    opened.close()
+    return findings
+
+
+def _exposure(settings: Settings) -> list[dict[str, Any]]:
+    open_mllp = settings.mllp_host not in ("127.0.0.1", "localhost", "::1")
+    plain_web = settings.base_url.startswith("http:") and "127.0.0.1" not in settings.base_url
+    return [
+        *(
+            [_found("mllp", "warning", "listens beyond this machine without TLS; put a TLS proxy before it")]
+            * open_mllp
+        ),
+        *([_found("web", "warning", "public_url is not https; EHRs will refuse the launch")] * plain_web),
+    ]

@@ -1,0 +1,143 @@
+"""Reading a patient's photos for people: pages of a timeline, neighbours, sites, deliveries, what happened to one.
+
+Every query is bounded by one patient or one page, whatever else the archive holds.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, Row, Select, func, select
+
+from adapter.db.tables import Instant, delivery, media, search_index
+from adapter.errors import BadInput
+from adapter.records.paging import Cursor, SortKey, fetch, place_of
+from adapter.records.rows import Stored, find_where
+from adapter.records.search_parameters import TABLES
+
+NEWEST_FIRST = (SortKey(media.c.created, True), SortKey(media.c.id, True))
+BY_SITE = (SortKey(media.c.site), *NEWEST_FIRST)
+BY_GROUP = {"visit": NEWEST_FIRST, "site": BY_SITE}
+
+
+@dataclass(frozen=True)
+class PhotoPage:
+    """Some photos in order; `next` is the token of the following page."""
+
+    photos: list[Stored]
+    next: str | None
+
+
+def photos_of(
+    tx: Connection, patient_id: str, *, group: str, site: str | None = None, after: str | None = None, count: int = 60
+) -> PhotoPage:
+    """A page of the patient's photos, newest first, by site first when `group` is "site"; `site` is a token column
+    value (``code|system``). Raises BadInput for a token that is not ours."""
+    order = BY_GROUP[group]
+    statement = _photos(patient_id)
+    if site is not None:
+        statement = statement.where(media.c.site == site)
+    cursor = _open_cursor(after, order) if after else None
+    rows, more = fetch(tx, statement, order, cursor, count=count)
+    return PhotoPage([_stored(row) for row in rows], _cursor_token(rows[-1], order) if more else None)
+
+
+def count_by_site(tx: Connection, patient_id: str) -> list[tuple[str | None, int]]:
+    """(site token, photos) of a patient, most photos first."""
+    statement = select(media.c.site, func.count()).where(*_of(patient_id)).group_by(media.c.site)
+    return sorted(((row[0], row[1]) for row in tx.execute(statement)), key=lambda pair: (-pair[1], pair[0] or ""))
+
+
+def neighbours(tx: Connection, photo: Stored) -> tuple[str | None, str | None]:
+    """Ids of the photos taken just before and just after this one, of the same patient."""
+    row = tx.execute(select(media.c.patient, media.c.created).where(media.c.id == photo.id)).one()
+    if row.patient is None:
+        return None, None
+    place = (row.created, photo.id)
+    earlier, _ = fetch(tx, _photos(row.patient), NEWEST_FIRST, Cursor(place), count=1)
+    later, _ = fetch(tx, _photos(row.patient), NEWEST_FIRST, Cursor(place, backward=True), count=1)
+    return (earlier[0].id if earlier else None), (later[0].id if later else None)
+
+
+def photos_of_site(tx: Connection, photo: Stored, *, limit: int = 60) -> list[Stored]:
+    """Photos of the same patient and body site as this one (itself included), newest first."""
+    row = tx.execute(select(media.c.patient, media.c.site).where(media.c.id == photo.id)).one()
+    if row.patient is None:
+        return []
+    conditions = (media.c.patient == row.patient, media.c.site == row.site, media.c.status != _ENTERED_IN_ERROR)
+    return find_where(tx, "Media", *conditions, order_by=media.c.created.desc(), limit=limit)
+
+
+def deliveries_by_media(tx: Connection, media_ids: Sequence[str]) -> dict[str, list[Row[Any]]]:
+    """The latest delivery to each destination, per photo, in one query."""
+    statement = select(delivery).where(delivery.c.media_id.in_(media_ids)).order_by(delivery.c.media_version)
+    latest: dict[tuple[str, str], Row[Any]] = {(row.media_id, row.destination): row for row in tx.execute(statement)}
+    found: dict[str, list[Row[Any]]] = {media_id: [] for media_id in media_ids}
+    for (media_id, _), row in sorted(latest.items()):
+        found[media_id].append(row)
+    return found
+
+
+def by_id(tx: Connection, resource_type: str, ids: Sequence[str]) -> dict[str, Stored]:
+    """The current resources among `ids`, in one query."""
+    return {one.id: one for one in find_where(tx, resource_type, TABLES[resource_type].c.id.in_(ids))} if ids else {}
+
+
+def records_about(tx: Connection, resource_type: str, param: str, reference: str, *, limit: int) -> list[Stored]:
+    """The latest Provenance or AuditEvent rows that point at `reference` (ids rise with time), newest first."""
+    pointing = select(search_index.c.resource_id).where(
+        search_index.c.resource_type == resource_type,
+        search_index.c.param == param,
+        search_index.c.value == reference,
+    )
+    column = TABLES[resource_type].c.id
+    newest = pointing.order_by(search_index.c.resource_id.desc()).limit(limit)
+    return find_where(tx, resource_type, column.in_(newest), order_by=column.desc(), limit=limit)
+
+
+def latest_change(tx: Connection, patient_id: str) -> tuple[datetime | None, datetime | None]:
+    """When a photo and when a delivery of this patient last changed: what a page compares to know it is current."""
+    photo = select(func.max(media.c.last_updated)).where(media.c.patient == patient_id)
+    sent = select(func.max(delivery.c.updated_at)).where(delivery.c.patient == patient_id)
+    return tx.execute(photo).scalar(), tx.execute(sent).scalar()
+
+
+_ENTERED_IN_ERROR = "entered-in-error|"
+
+
+def _of(patient_id: str) -> tuple[Any, ...]:
+    return (media.c.patient == patient_id, media.c.deleted.is_(False), media.c.status != _ENTERED_IN_ERROR)
+
+
+def _photos(patient_id: str) -> Select[Any]:
+    columns = (media.c.id, media.c.version_id, media.c.last_updated, media.c.body)
+    return select(*columns).where(*_of(patient_id))
+
+
+def _stored(row: Row[Any]) -> Stored:
+    return Stored("Media", row.id, row.version_id, row.last_updated, row.body)
+
+
+def _cursor_token(row: Row[Any], order: Sequence[SortKey]) -> str:
+    return base64.urlsafe_b64encode(orjson.dumps(place_of(row, order))).rstrip(b"=").decode()
+
+
+def _open_cursor(token: str, order: Sequence[SortKey]) -> Cursor:
+    try:
+        values = orjson.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+        pairs = zip(values, order, strict=True)
+        return Cursor(tuple(_read(value, key) for value, key in pairs))
+    except (binascii.Error, ValueError, TypeError):
+        raise BadInput("this page link is not one of ours; open the patient again") from None
+
+
+def _read(value: Any, key: SortKey) -> Any:
+    if value is not None and not isinstance(value, str):
+        raise ValueError("a place holds text")
+    return datetime.fromisoformat(value) if value is not None and isinstance(key.column.type, Instant) else value
