@@ -1,0 +1,162 @@
+"""Request bodies, held in memory only: a photo must never reach a temporary file in the clear.
+
+Starlette spools multipart parts above 1 MB to disk, so parts are taken from python-multipart's parser directly.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl
+
+from python_multipart import MultipartParser
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import parse_options_header
+from starlette.requests import Request
+
+from adapter.errors import BadInput, Forbidden, TooLarge, UnsupportedMedia
+
+MOST_PARTS = 200
+FORM_OVERHEAD = 2**20
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a multipart body; `filename` None: an ordinary field."""
+
+    name: str
+    filename: str | None
+    content_type: str
+    content: bytes
+
+
+@dataclass(frozen=True)
+class Form:
+    """Fields of a form and the files sent with it."""
+
+    fields: tuple[tuple[str, str], ...] = ()
+    files: tuple[Part, ...] = ()
+
+    def get(self, name: str, default: str = "") -> str:
+        return next((value for key, value in self.fields if key == name), default).strip()
+
+    def all(self, name: str) -> list[str]:
+        return [value for key, value in self.fields if key == name]
+
+    def file(self, name: str) -> Part | None:
+        """The file of that field, None when it was left empty."""
+        return next((part for part in self.files if part.name == name and part.content), None)
+
+
+async def read_body(request: Request, most: int) -> bytes:
+    """Raises TooLarge as soon as the limit is passed."""
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared[:18]) <= most:
+        body = bytearray()
+        async for piece in request.stream():
+            body += piece
+            if len(body) > most:
+                break
+        else:
+            return bytes(body)
+    raise TooLarge(f"a request may have at most {most} bytes here")
+
+
+def content_type_of(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def parse_form(content_type: str, body: bytes) -> Form:
+    """Raises BadInput or UnsupportedMedia."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        parts = parse_multipart(content_type, body)
+        fields = tuple((part.name, _text(part.content)) for part in parts if part.filename is None)
+        return Form(fields, tuple(part for part in parts if part.filename is not None))
+    if kind == "application/x-www-form-urlencoded":
+        try:
+            pairs = parse_qsl(_text(body), keep_blank_values=True, max_num_fields=5000)
+        except ValueError:
+            raise BadInput("the form has too many fields") from None
+        return Form(tuple(pairs))
+    if not body:
+        return Form()
+    raise UnsupportedMedia("send a form: application/x-www-form-urlencoded or multipart/form-data")
+
+
+def check_csrf(request: Request, token: str) -> None:
+    """What a cookie session changes must carry the session's own token; bearer tokens need none. Raises Forbidden."""
+    session = getattr(request.state, "session", None)
+    given = request.headers.get("x-csrf-token") or token
+    if session is not None and not secrets.compare_digest(given.encode(), session.csrf.encode()):
+        raise Forbidden("this form is out of date; open the page again and repeat the change")
+
+
+@dataclass
+class _Collector:
+    """Callbacks of the parser; what it has seen so far."""
+
+    parts: list[Part] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
+    name: bytearray = field(default_factory=bytearray)
+    value: bytearray = field(default_factory=bytearray)
+    content: bytearray = field(default_factory=bytearray)
+
+    def on_part_begin(self) -> None:
+        self.headers, self.content = {}, bytearray()
+
+    def on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self.name += data[start:end]
+
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self.value += data[start:end]
+
+    def on_header_end(self) -> None:
+        self.headers[self.name.decode("latin-1").lower()] = self.value.decode("latin-1")
+        self.name, self.value = bytearray(), bytearray()
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        self.content += data[start:end]
+
+    def on_part_end(self) -> None:
+        if len(self.parts) >= MOST_PARTS:
+            raise BadInput(f"a form may have at most {MOST_PARTS} parts")
+        _, options = parse_options_header(self.headers.get("content-disposition", ""))
+        if b"name" not in options:
+            raise BadInput("a part of the form has no name")
+        filename = options.get(b"filename")
+        self.parts.append(
+            Part(
+                name=_text(options[b"name"]),
+                filename=None if filename is None else _text(filename),
+                content_type=self.headers.get("content-type", "").partition(";")[0].strip().lower(),
+                content=bytes(self.content),
+            )
+        )
+
+
+def parse_multipart(content_type: str, body: bytes) -> list[Part]:
+    """The parts of a multipart/form-data body (RFC 7578). Raises BadInput."""
+    _, options = parse_options_header(content_type)
+    if not (boundary := options.get(b"boundary")):
+        raise BadInput("the multipart body names no boundary")
+    seen = _Collector()
+    names = ("part_begin", "part_data", "part_end", "header_field", "header_value", "header_end")
+    callbacks = {f"on_{name}": getattr(seen, f"on_{name}") for name in names}
+    try:
+        parser = MultipartParser(boundary, callbacks)  # type: ignore[arg-type]
+        parser.write(body)
+        parser.finalize()
+    except MultipartParseError:
+        raise BadInput("the multipart body is malformed; send it again") from None
+    return seen.parts
+
+
+def _text(raw: bytes) -> str:
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        raise BadInput("the form is not UTF-8") from None
+    if "\x00" in text:
+        raise BadInput("a form may not hold the character U+0000")
+    return text

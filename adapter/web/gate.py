@@ -1,0 +1,60 @@
+"""Who asks, and whether the photo or patient asked for is within reach of that session."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from sqlalchemy import Connection
+from starlette.requests import Request
+
+from adapter.access import Actor, check_patient, check_right, check_scope
+from adapter.access.policy import Letter
+from adapter.access.sessions import Session
+from adapter.errors import NotAuthenticated, NotFound
+from adapter.records import Stored, get
+from adapter.records.confinement import patient_of, same_patients
+
+
+def actor_of(request: Request) -> Actor:
+    """Raises NotAuthenticated when nobody is signed in."""
+    actor = getattr(request.state, "actor", None)
+    if actor is None:
+        raise NotAuthenticated("you are not signed in; open DermBridge from the patient's chart in your EHR")
+    return cast(Actor, actor)
+
+
+def session_of(request: Request) -> Session | None:
+    return cast(Session | None, getattr(request.state, "session", None))
+
+
+def check_whose(tx: Connection, actor: Actor, patient_id: str | None) -> None:
+    """`check_patient` that knows merges: a chart opened under an old number reaches the surviving record.
+
+    Raises NotFound.
+    """
+    if actor.patient_id is None or patient_id is None or patient_id not in same_patients(tx, {actor.patient_id}):
+        check_patient(actor, patient_id)
+
+
+def get_photo(tx: Connection, actor: Actor, letter: Letter, media_id: str) -> tuple[Stored, str | None]:
+    """The Media and its patient's id. Raises Forbidden, NotFound; Gone only to those who may know it existed.
+
+    A photo that belongs to nobody yet needs the right to the worklist.
+    """
+    check_scope(actor, letter, "Media")
+    try:
+        media = get(tx, "Media", media_id)
+    except NotFound:
+        raise NotFound("there is no such photo") from None
+    patient_id = patient_of(media.resource)
+    check_whose(tx, actor, patient_id)
+    if patient_id is None and actor.kind == "person":
+        check_right(actor, "worklist")
+    return media, patient_id
+
+
+def get_patient(tx: Connection, actor: Actor, patient_id: str) -> Stored:
+    """Raises Forbidden or NotFound."""
+    check_scope(actor, "r", "Patient")
+    check_whose(tx, actor, patient_id)
+    return get(tx, "Patient", patient_id)

@@ -1,0 +1,119 @@
+"""What every page is made of: the templates, the built assets, and the frame with user, patient and navigation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jinja2
+import orjson
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse
+
+from adapter.access import Actor, has_right
+from adapter.bridge import Bridge
+from adapter.records import Stored
+from adapter.web.gate import session_of
+from adapter.web.patient_card import patient_card
+
+STATIC = Path(__file__).parent / "static"
+TEMPLATES = Path(__file__).parent / "templates"
+FLASHES = {  # what a page says once after a change: `?said=saved`
+    "saved": ("ok", "The details are saved. Destinations receive the corrected version."),
+    "unchanged": ("info", "Nothing was changed."),
+    "consent": ("ok", "Consent is recorded. Deliveries that waited for it go on by themselves."),
+    "queued": ("ok", "It is in line to be sent now."),
+    "held": ("info", "It is on hold until someone sends it again."),
+    "replayed": ("ok", "The message was applied again; if it still waits, its reason says why."),
+    "undone": ("ok", "The changes were taken back."),
+}
+
+
+@dataclass(frozen=True)
+class Web:
+    """What the pages' handlers are handed: the running bridge and a client for EHRs (SMART launch)."""
+
+    bridge: Bridge
+    http: httpx.Client
+
+    def render(
+        self,
+        request: Request,
+        template: str,
+        title: str,
+        *,
+        patient: Stored | None = None,
+        status: int = 200,
+        **context: Any,
+    ) -> HTMLResponse:
+        """A page within the common frame; `patient` gets the banner."""
+        today = self.bridge.now().astimezone(self.bridge.settings.zone).date()
+        frame = frame_of(request, title) | {"patient": patient_card(patient, today) if patient else None}
+        return HTMLResponse(environment().get_template(template).render(frame | context), status)
+
+
+def frame_of(request: Request, title: str) -> dict[str, Any]:
+    """What base.html asks of every page but the patient; also for pages without a session (errors)."""
+    session = session_of(request)
+    actor: Actor | None = getattr(request.state, "actor", None)
+    said = FLASHES.get(request.query_params.get("said", ""))
+    return {
+        "title": title,
+        "csrf_token": session.csrf if session else "",
+        "user": {"name": actor.display, "role": actor.role.replace("-", " ").capitalize()} if actor else None,
+        "nav": navigation(actor, request.url.path) if actor else [],
+        "flashes": [{"level": said[0], "text": said[1]}] if said else [],
+        "logout_href": "/logout",
+        "patient": None,
+        "need_patient_banner": actor is None or actor.show_banner,
+        "embedded": request.headers.get("sec-fetch-dest") == "iframe",
+    }
+
+
+def navigation(actor: Actor, path: str) -> list[dict[str, Any]]:
+    """Only what this user may open."""
+    home = f"/patients/{actor.patient_id}" if actor.patient_id else "/"
+    entries = [("Photos" if actor.patient_id else "Patients", home, True)]
+    entries.append(("Worklist", "/worklist", actor.patient_id is None and has_right(actor, "worklist")))
+    entries.append(("Deliveries", "/deliveries", actor.patient_id is not None or has_right(actor, "operate")))
+    return [
+        {"label": label, "href": href, "current": path == href, "count": None} for label, href, may in entries if may
+    ]
+
+
+def see_other(path: str, said: str | None = None) -> RedirectResponse:
+    """303 after a change, so that reloading repeats nothing. `path` must be one of ours."""
+    joint = "&" if "?" in path else "?"
+    return RedirectResponse(f"{path}{joint}said={said}" if said else path, 303)
+
+
+def local_path(path: str, otherwise: str) -> str:
+    """`path` when it stays on this server: an open redirect would lend our name to any page."""
+    return path if path.startswith("/") and not path.startswith(("//", "/\\")) else otherwise
+
+
+def wants_json(request: Request) -> bool:
+    return "application/json" in request.headers.get("accept", "")
+
+
+def asset(name: str) -> str:
+    """URL of a built file; the plain name where nothing is built (a checkout without Node)."""
+    return f"/static/{_manifest().get(name, name)}"
+
+
+@cache
+def environment() -> jinja2.Environment:
+    pages = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    pages.globals["asset"] = asset
+    return pages
+
+
+@cache
+def _manifest() -> dict[str, str]:
+    file = STATIC / "manifest.json"
+    return dict(orjson.loads(file.read_bytes())) if file.exists() else {}
