@@ -120,7 +120,7 @@ def audit_event(
         "patient": patient_ref is not None,
         "one-entity": len(entity_refs) == 1,
         "entities": len(entity_refs) > 0,
-        "query": query is not None,
+        "query": bool(query),
         "purpose": purpose is not None,
         "detail": bool(detail),
         "no-detail": not detail and request_id is None,
@@ -211,7 +211,7 @@ def _entities(
         person = {"type": coding(_ENTITY_TYPE, "1"), "role": coding(_OBJECT_ROLE, "1")}
         entities.append({"what": reference(patient_ref), **person})
     entities += [_record(row, target) for target in entity_refs]
-    if query is not None:
+    if query:
         asked = {"type": coding(_ENTITY_TYPE, "2"), "role": coding(_OBJECT_ROLE, "24")}
         entities.append({**asked, "query": base64.b64encode(query.encode()).decode()})
     if detail:

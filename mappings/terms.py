@@ -48,6 +48,7 @@ CONTENT_SHA256: Final = f"{CANON}/StructureDefinition/content-sha256"
 LATERALITY: Final = f"{CANON}/StructureDefinition/laterality"
 REMOVED: Final = f"{CANON}/StructureDefinition/removed-metadata"
 WITHDRAWAL: Final = f"{CANON}/StructureDefinition/consent-withdrawal"
+SIGNER_RELATION: Final = f"{CANON}/StructureDefinition/signer-relation"
 SIGNED_BY: Final = f"{CANON}/StructureDefinition/consent-signed-by"
 
 # -- profiles we claim -------------------------------------------------------------------------------------
