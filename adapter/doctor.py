@@ -68,9 +68,6 @@ def _exposure(settings: Settings) -> list[dict[str, Any]]:
     open_mllp = settings.mllp_host not in ("127.0.0.1", "localhost", "::1")
     plain_web = settings.base_url.startswith("http:") and "127.0.0.1" not in settings.base_url
     return [
-        *(
-            [_found("mllp", "warning", "listens beyond this machine without TLS; put a TLS proxy before it")]
-            * open_mllp
-        ),
+        *([_found("mllp", "warning", "listens beyond this machine; put TLS before it")] * open_mllp),
         *([_found("web", "warning", "public_url is not https; EHRs will refuse the launch")] * plain_web),
     ]

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Row, insert, or_, select
+from sqlalchemy import Connection, insert, or_, select
 from sqlalchemy.exc import IntegrityError
 
 from adapter import access, consent, delivery, governance, identity
@@ -30,6 +30,7 @@ from adapter.records.binaries import BinaryRow, create_binary
 from adapter.records.vault import SealedBlob
 from adapter.work import Work, enqueue
 from mappings.capture_to_media import Capture, Content, capture_to_media
+from mappings.provenance import Agent, Entity, hashed, provenance
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def capture_status(tx: Connection, capture_id: str) -> dict[str, Any]:
     if row is None:
         raise NotFound(f"there is no capture {capture_id}")
     media = get(tx, "Media", capture_id)
-    latest: dict[str, Row[Any]] = {}
+    latest: dict[str, Any] = {}
     for one in delivery.deliveries_of(tx, capture_id):
         latest.setdefault(one.destination, one)
     body = {
@@ -214,18 +215,17 @@ def _keys(actor: Actor, upload: Upload, sha256: str, whose: Whose, taken_at: dat
     return f"{actor.id}:{upload.idempotency_key}", fingerprint
 
 
-def _find_before(tx: Connection, photo: _Photo) -> Row[Any] | None:
+def _find_before(tx: Connection, photo: _Photo) -> Any:
     """A capture with this key, else one with this content."""
     rows = tx.execute(
         select(capture.c.id, capture.c.idempotency_key, capture.c.fingerprint).where(
             or_(capture.c.idempotency_key == photo.key, capture.c.fingerprint == photo.fingerprint)
         )
     ).all()
-    found: Row[Any] | None = min(rows, key=lambda row: (row.idempotency_key != photo.key, row.id), default=None)
-    return found
+    return min(rows, key=lambda row: (row.idempotency_key != photo.key, row.id), default=None)
 
 
-def _seen_before(tx: Connection, before: Row[Any], photo: _Photo) -> CaptureAnswer:
+def _seen_before(tx: Connection, before: Any, photo: _Photo) -> CaptureAnswer:
     if before.fingerprint != photo.fingerprint:
         raise Conflict("this Idempotency-Key was used for another photo, patient or time; send a new key with each")
     return CaptureAnswer(before.id, 200, capture_status(tx, before.id))

@@ -20,7 +20,7 @@ _GRAMMAR = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class DTM:
-    """A moment with its precision: `clock` is the text of the parts that were sent, `zone` the offset or None."""
+    """A moment with its precision: parts that were not sent are None, `zone` is the offset as sent or None."""
 
     year: int
     month: int | None = None
@@ -33,7 +33,7 @@ class DTM:
 
     @classmethod
     def parse(cls, text: str, location: str = "") -> DTM:
-        """Read a DTM; raises MessageError (condition 102, at `location`) for anything but the grammar or the calendar."""
+        """Read a DTM; raises MessageError (condition 102, at `location`) for what is not in grammar or calendar."""
         if found := cls.find(text):
             return found
         raise MessageError(
@@ -76,8 +76,9 @@ class DTM:
         if self.minute is None or zone is None:
             return self.fhir_date()
         fraction = f".{self.fraction}" if self.fraction else ""
-        offset = local.replace(tzinfo=zone).isoformat()[-6:]
-        return f"{local:%Y-%m-%dT%H:%M:%S}{fraction}{offset}"
+        minutes = round((zone.utcoffset(local) or timedelta()) / timedelta(minutes=1))
+        sign, (hours, rest) = "-" if minutes < 0 else "+", divmod(abs(minutes), 60)
+        return f"{local.isoformat(timespec='seconds')[:19]}{fraction}{sign}{hours:02}:{rest:02}"
 
     def instant(self, default_offset: tzinfo | None = None) -> datetime | None:
         """First instant of what was sent, in UTC, for comparing; None when the zone is not known."""

@@ -72,6 +72,11 @@ class Segment:
         self.separators = separators
         self._decode = decode_escapes
 
+    @property
+    def last(self) -> int:
+        """The number of the last field that was sent."""
+        return len(self._fields) - 1
+
     def raw(self, n: int) -> str:
         """Field n as sent, "" when absent."""
         return self._fields[n] if n < len(self._fields) else ""

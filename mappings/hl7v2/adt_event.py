@@ -1,0 +1,165 @@
+"""An ADT message as an event: what happened, when, and to which patients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from functools import cached_property
+
+from mappings.hl7v2.datatypes import CX
+from mappings.hl7v2.dtm import DTM
+from mappings.hl7v2.er7 import Message, Segment, patient_keys
+from mappings.hl7v2.errors import (
+    REQUIRED_FIELD_MISSING,
+    UNSUPPORTED_EVENT_CODE,
+    UNSUPPORTED_MESSAGE_TYPE,
+    MessageError,
+)
+from mappings.hl7v2.header import ADT_EVENTS, Header
+
+_NEEDS_MRG_1 = ("merge-patient", "move-patient")
+__all__ = ["AdtEvent", "PatientGroup", "adt_to_event", "patient_keys"]
+
+
+@dataclass(frozen=True)
+class PatientGroup:
+    """One PID with what belongs to it: PD1, MRG, PV1, PV2, None when not sent. Identifiers with `""` are left out."""
+
+    pid: Segment
+    pd1: Segment | None = None
+    mrg: Segment | None = None
+    pv1: Segment | None = None
+    pv2: Segment | None = None
+    default_offset: tzinfo | None = None
+
+    @cached_property
+    def patient_identifiers(self) -> tuple[CX, ...]:
+        """PID-3."""
+        return _identifiers(self.pid, 3)
+
+    @cached_property
+    def prior_identifiers(self) -> tuple[CX, ...]:
+        """MRG-1, prior patient identifier list."""
+        return _identifiers(self.mrg, 1)
+
+    @property
+    def account(self) -> CX | None:
+        """PID-18."""
+        return next(iter(_identifiers(self.pid, 18)), None)
+
+    @property
+    def prior_account(self) -> CX | None:
+        """MRG-3."""
+        return next(iter(_identifiers(self.mrg, 3)), None)
+
+    @property
+    def visit(self) -> CX | None:
+        """PV1-19."""
+        return next(iter(_identifiers(self.pv1, 19)), None)
+
+    @property
+    def alternate_visits(self) -> tuple[CX, ...]:
+        """PV1-50."""
+        return _identifiers(self.pv1, 50)
+
+    @property
+    def prior_visit(self) -> CX | None:
+        """MRG-5."""
+        return next(iter(_identifiers(self.mrg, 5)), None)
+
+    @property
+    def prior_alternate_visits(self) -> tuple[CX, ...]:
+        """MRG-6."""
+        return _identifiers(self.mrg, 6)
+
+    @property
+    def pid_33(self) -> datetime | None:
+        """Last update of these demographics at the sender, UTC: the tie-breaker against stale messages."""
+        updated = DTM.find(self.pid.text(33))
+        return updated.instant(self.default_offset) if updated else None
+
+    @property
+    def has_uncertain_identity(self) -> bool:
+        """PID-31 = Y (identity unknown) or PID-32 valued (identity reliability): no automatic link or merge."""
+        return self.pid.text(31).upper() == "Y" or bool(self.pid.valued(32))
+
+    @property
+    def is_protected(self) -> bool:
+        """PV1-16 (VIP) valued other than N, or PD1-12 (protection indicator) = Y: photos are at least restricted."""
+        vip = self.pv1.text(16).upper() if self.pv1 else ""
+        return vip not in ("", "N") or bool(self.pd1 and self.pd1.text(12).upper() == "Y")
+
+
+@dataclass(frozen=True)
+class AdtEvent:
+    """`kind` and `trigger_event` are those of `hl7v2_adt_events.toml`; `recorded_at` is EVN-2, else MSH-7, in UTC, None
+    when neither tells an instant. `occurred` is EVN-6, else EVN-2, as sent. `default_offset` is the offset of MSH-7,
+    else the site's zone: pass it on to the mappings. `groups` is empty only for kinds `ignore`.
+    """
+
+    header: Header
+    trigger_event: str
+    kind: str
+    recorded_at: datetime | None
+    occurred: DTM | None
+    default_offset: tzinfo | None
+    groups: tuple[PatientGroup, ...]
+
+
+def adt_to_event(message: Message, default_offset: tzinfo | None = None) -> AdtEvent:
+    """Read an ADT message; `default_offset` is the site's time zone.
+
+    Raises MessageError: 200 not ADT, 201 unknown or refused event, 101 no patient identifier (PID-3), or a merge,
+    move or change without the MRG segment that names what to merge, move or change.
+    """
+    header = message.header
+    if header.code != "ADT":
+        text = "Only ADT messages are read here; route other message types elsewhere."
+        raise MessageError(text, condition=UNSUPPORTED_MESSAGE_TYPE, location="MSH^1^9^1^1")
+    evn = message.find("EVN")
+    trigger_event = header.trigger_event or (evn.text(1) if evn else "")
+    kind = ADT_EVENTS.get(trigger_event, {}).get("kind", "refuse")
+    if kind == "refuse":
+        text = "The trigger event is unknown or not supported; remove it from the feed's subscription."
+        raise MessageError(text, condition=UNSUPPORTED_EVENT_CODE, location="MSH^1^9^1^2")
+    sent_at = DTM.find(message.segments[0].text(7))
+    offset = (sent_at.zone if sent_at else None) or default_offset
+    times = [found for n in (6, 2) if evn and (found := DTM.find(evn.text(n)))]
+    recorded = (DTM.find(evn.text(2)) if evn else None) or sent_at
+    groups = tuple(_groups(message, offset))
+    if kind != "ignore":
+        _check_groups(kind, groups)
+    recorded_at = recorded.instant(offset) if recorded else None
+    return AdtEvent(header, trigger_event, kind, recorded_at, next(iter(times), sent_at), offset, groups)
+
+
+def _groups(message: Message, offset: tzinfo | None) -> Iterator[PatientGroup]:
+    """A PID begins a group; a second MRG begins another with the same PID and PD1 (ADT_A45, ADT_A43)."""
+    current: dict[str, Segment] = {}
+    for segment in message.segments:
+        name = segment.name.lower()
+        if name == "pid" or (name == "mrg" and "mrg" in current):
+            if current:
+                yield PatientGroup(**current, default_offset=offset)
+            current = {part: current[part] for part in ("pid", "pd1") if name == "mrg" and part in current}
+        if name == "pid" or (name in ("pd1", "mrg", "pv1", "pv2") and "pid" in current):
+            current.setdefault(name, segment)
+    if current:
+        yield PatientGroup(**current, default_offset=offset)
+
+
+def _check_groups(kind: str, groups: tuple[PatientGroup, ...]) -> None:
+    if not groups or not all(group.patient_identifiers for group in groups):
+        text = "PID-3 holds no patient identifier; the sender must fill it."
+        raise MessageError(text, condition=REQUIRED_FIELD_MISSING, location="PID^1^3")
+    if kind.startswith(("merge-", "move-", "change-")) and not all(group.mrg for group in groups):
+        text = "The event names what it changes in an MRG segment, and there is none; the sender must add it."
+        raise MessageError(text, condition=REQUIRED_FIELD_MISSING, location="MRG")
+    if kind.startswith(_NEEDS_MRG_1) and not all(group.prior_identifiers for group in groups):
+        text = "MRG-1 holds no prior patient identifier; the sender must fill it."
+        raise MessageError(text, condition=REQUIRED_FIELD_MISSING, location="MRG^1^1")
+
+
+def _identifiers(segment: Segment | None, n: int) -> tuple[CX, ...]:
+    return tuple(cx for r in segment.valued(n) if (cx := CX.find(r))) if segment else ()
