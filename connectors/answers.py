@@ -1,7 +1,7 @@
 """Reading what a destination answered: status -> DeliveryError, waiting times, ids in Location headers.
 
-Sources: http://hl7.org/fhir/R4/http.html (statuses), RFC 9110 10.2.3 (Retry-After), draft-ietf-httpapi-ratelimit-headers
-(RateLimit; Medplum sends it without Retry-After).
+Sources: http://hl7.org/fhir/R4/http.html (statuses), RFC 9110 10.2.3 (Retry-After),
+draft-ietf-httpapi-ratelimit-headers (RateLimit; Medplum sends it without Retry-After).
 """
 
 from __future__ import annotations
@@ -18,9 +18,39 @@ from connectors.contract import DeliveryError, Retry, RouteRefused
 
 # http://hl7.org/fhir/R4/valueset-issue-type.html. Only these are repeated in reasons: anything else is remote text.
 ISSUE_CODES: Final = frozenset(
-    "invalid structure required value invariant security login unknown expired forbidden suppressed processing "
-    "not-supported duplicate multiple-matches not-found deleted too-long code-invalid extension too-costly "
-    "business-rule conflict transient lock-error no-store exception timeout incomplete throttled informational".split()
+    [
+        "invalid",
+        "structure",
+        "required",
+        "value",
+        "invariant",
+        "security",
+        "login",
+        "unknown",
+        "expired",
+        "forbidden",
+        "suppressed",
+        "processing",
+        "not-supported",
+        "duplicate",
+        "multiple-matches",
+        "not-found",
+        "deleted",
+        "too-long",
+        "code-invalid",
+        "extension",
+        "too-costly",
+        "business-rule",
+        "conflict",
+        "transient",
+        "lock-error",
+        "no-store",
+        "exception",
+        "timeout",
+        "incomplete",
+        "throttled",
+        "informational",
+    ]
 )
 
 # status -> (retry of a write, what to do). Reads of a busy or broken server are always LATER.

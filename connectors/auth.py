@@ -96,7 +96,9 @@ class Credentials:
         body = answer.resource()
         if not isinstance(body.get("access_token"), str):
             raise DeliveryError(
-                "The token endpoint answered without an access token.", remedy="Check auth.token_url.", retry=Retry.LATER
+                "The token endpoint answered without an access token.",
+                remedy="Check auth.token_url.",
+                retry=Retry.LATER,
             )
         life = _seconds(body.get("expires_in"))
         self._token = body["access_token"]
@@ -109,7 +111,7 @@ class Credentials:
         except (KeyError, OSError, ValueError) as error:
             raise DeliveryError(
                 f"The secret {self._auth.secret!r} is not there.",
-                remedy="Set it in the environment or as a file (see the profile's auth.secret).",
+                remedy="Put it into a file of that name among the secrets (docs/connectors.md); it is tried again.",
                 retry=Retry.LATER,
             ) from error
 
@@ -149,8 +151,8 @@ def _signing_key(text: str) -> tuple[RSAKey | ECKey, str]:
 
 _KEY_READERS: Final[tuple[Callable[[str], object], ...]] = (
     lambda text: import_key(json.loads(text)),
-    lambda text: RSAKey.import_key(text),
-    lambda text: ECKey.import_key(text),
+    RSAKey.import_key,
+    ECKey.import_key,
 )
 
 

@@ -29,9 +29,7 @@ class DeliveryError(Exception):
     own ids; never a remote body, a name, an MRN or a URL with a signature. `retry_after` is in seconds.
     """
 
-    def __init__(
-        self, reason: str, *, remedy: str, retry: Retry, retry_after: float | None = None
-    ) -> None:
+    def __init__(self, reason: str, *, remedy: str, retry: Retry, retry_after: float | None = None) -> None:
         super().__init__(reason)
         self.remedy = remedy
         self.retry = retry

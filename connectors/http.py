@@ -86,9 +86,10 @@ class Http:
         write: bool,
         type_level: bool = False,
         limit: int = JSON_LIMIT,
+        accepted: frozenset[int] = frozenset(),
         **content: Any,
     ) -> Answer:
-        """Send one request and return an answer below 300; raise DeliveryError for everything else.
+        """Send one request and return an answer below 300 or in `accepted`; raise DeliveryError for everything else.
 
         `content` is httpx's: `json`, `content`, `data`, `headers`. A `write` is sent once, unless the connection was
         refused before it left.
@@ -99,14 +100,19 @@ class Http:
             wait=_wait,
             reraise=True,
         )
-        return retrying(self._attempt, method, path, doing, write, type_level, limit, content)
 
-    def _attempt(
-        self, method: str, path: str, doing: str, write: bool, type_level: bool, limit: int, content: dict[str, Any]
-    ) -> Answer:
-        answer = self._exchange(method, path, doing, write, limit, content)
-        if answer.status == 401 and self._authoriser is not None and self._authoriser.renew():
+        def attempt() -> Answer:
             answer = self._exchange(method, path, doing, write, limit, content)
+            if answer.status == 401 and self._authoriser is not None and self._authoriser.renew():
+                answer = self._exchange(method, path, doing, write, limit, content)
+            if answer.status not in accepted:
+                self._check(answer, doing, write, type_level)
+            return answer
+
+        return retrying(attempt)
+
+    @staticmethod
+    def _check(answer: Answer, doing: str, write: bool, type_level: bool) -> None:
         try:
             check_answer(answer, doing=doing, write=write, type_level=type_level)
         except DeliveryError as error:
@@ -115,11 +121,8 @@ class Http:
             raise _Transient(
                 str(error), remedy=error.remedy, retry=error.retry, retry_after=error.retry_after
             ) from error
-        return answer
 
-    def _exchange(
-        self, method: str, path: str, doing: str, write: bool, limit: int, content: dict[str, Any]
-    ) -> Answer:
+    def _exchange(self, method: str, path: str, doing: str, write: bool, limit: int, content: dict[str, Any]) -> Answer:
         request_id = str(uuid.uuid4())
         # X-Intermediary: "SHALL be added by interface engines that change content" (R4 http.html#custom).
         headers = {"Accept": FHIR_JSON, "X-Request-Id": request_id, "X-Intermediary": "DermBridge"}
@@ -127,12 +130,14 @@ class Http:
         if self._authoriser is not None and (authorization := self._authoriser.authorization()):
             headers["Authorization"] = authorization
         try:
-            request = self._client.build_request(
-                method, self.absolute(path), **{**content, "headers": headers}
-            )
-            with self._client.stream(request.method, request.url, content=request.content, headers=request.headers) as r:
+            request = self._client.build_request(method, self.absolute(path), **{**content, "headers": headers})
+            with self._client.stream(
+                request.method, request.url, content=request.content, headers=request.headers
+            ) as r:
                 body = _read(r, limit)
-                return Answer(r.status_code, {name.lower(): value for name, value in r.headers.items()}, body, request_id)
+                return Answer(
+                    r.status_code, {name.lower(): value for name, value in r.headers.items()}, body, request_id
+                )
         except NOT_SENT as error:
             raise _Transient(
                 f"{doing}: the destination could not be reached ({type(error).__name__}).",

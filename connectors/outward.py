@@ -18,8 +18,8 @@ from mappings.terms import CANON, URI
 Resource = dict[str, Any]
 
 _LOCAL: Final = re.compile(r"^(?P<type>[A-Z][A-Za-z]+)/[A-Za-z0-9.\-]{1,64}(?:/_history/[^/]+)?$")
-# Server-owned, or about our server only: our profiles and source mean nothing at the destination.
-_META_KEPT: Final = frozenset({"security", "tag"})
+# The rest is server-owned or about our server only: our profiles, tags and source mean nothing at the destination.
+_META_KEPT: Final = frozenset({"security"})
 
 
 def localised(resource: Mapping[str, Any], references: Mapping[str, str]) -> Resource:
@@ -71,12 +71,12 @@ def _remove(node: Any, names: list[str]) -> None:
             del node[names[0]]
 
 
-def capture_identifier(media: Mapping[str, Any]) -> Resource:
-    """The identifier that all versions of one photo share. Raises ValueError when the Media has none."""
+def find_capture_identifier(media: Mapping[str, Any]) -> Resource | None:
+    """The identifier that all versions of one photo share."""
     for identifier in media.get("identifier", []):
         if identifier.get("system") == URI and identifier.get("value"):
             return {"system": URI, "value": identifier["value"]}
-    raise ValueError("The Media has no identifier of system urn:ietf:rfc:3986; without it a resend cannot be recognised.")
+    return None
 
 
 def delivery_identifier(parcel: Parcel) -> Resource:
@@ -99,7 +99,12 @@ def photo_body(
     identifiers = [each for each in media.get("identifier", []) if each != delivery_identifier(parcel)]
     media["identifier"] = [*identifiers, delivery_identifier(parcel)]
     attachment = {name: value for name, value in media.get("content", {}).items() if name not in {"url", "data"}}
-    described = {"contentType": parcel.content_type, "size": parcel.size, "hash": parcel.sha1_b64, "title": parcel.filename}
+    described = {
+        "contentType": parcel.content_type,
+        "size": parcel.size,
+        "hash": parcel.sha1_b64,
+        "title": parcel.filename,
+    }
     media["content"] = attachment | described | dict(content)
     if route == "fhir-media":
         return without(media, profile.omit)

@@ -1,6 +1,7 @@
 """The declarative description of one destination, as written in TOML.
 
-`based_on = "medplum"` starts from a shipped profile (`connectors/profiles/`), so that a site writes only what differs.
+`based_on = "medplum"` starts from a shipped profile (`connectors/profiles/`) or from a .toml file, so that a site
+writes only what differs.
 Every key does something today; an unknown one is refused with file, key and remedy.
 """
 
@@ -133,11 +134,7 @@ PROFILES: Final[Mapping[str, type[Profile]]] = {"directory": DirectoryProfile, "
 
 def read_profile(path: Path) -> Profile:
     """Read one TOML file. Raises ProfileError."""
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProfileError(f"{path}: cannot be read ({error}).") from error
-    return parse_profile(text, source=str(path))
+    return parse_profile(_read(path), source=str(path))
 
 
 def find_shipped_profiles() -> list[str]:
@@ -148,9 +145,14 @@ def find_shipped_profiles() -> list[str]:
 
 def parse_profile(text: str, *, source: str) -> Profile:
     """Build the profile that `text` (TOML) describes. `source` names it in messages. Raises ProfileError."""
-    table = _with_base(_load(text, source), source)
+    return build_profile(_load(text, source), source=source)
+
+
+def build_profile(given: Mapping[str, Any], *, source: str) -> Profile:
+    """Build the profile that a table (`based_on` and what differs from it) describes. Raises ProfileError."""
+    table = _with_base(dict(given), source)
     kind = table.get("kind")
-    if kind not in PROFILES:
+    if not isinstance(kind, str) or kind not in PROFILES:
         raise ProfileError(f"{source}: kind {kind!r} is not known; use one of {', '.join(sorted(PROFILES))}.")
     model = PROFILES[kind]
     try:
@@ -171,11 +173,20 @@ def _with_base(table: dict[str, Any], source: str) -> dict[str, Any]:
     base = table.pop("based_on", None)
     if base is None:
         return table
+    if isinstance(base, str) and base.endswith(".toml"):
+        return _merged(_with_base(_load(_read(Path(base)), base), base), table)
     if base not in find_shipped_profiles():
         shipped = ", ".join(find_shipped_profiles())
-        raise ProfileError(f"{source}: based_on {base!r} is not shipped; use one of {shipped}.")
+        raise ProfileError(f"{source}: based_on {base!r} is not shipped; use one of {shipped}, or a .toml file.")
     text = (resources.files("connectors") / "profiles" / f"{base}.toml").read_text("utf-8")
     return _merged(_load(text, f"connectors/profiles/{base}.toml"), table)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProfileError(f"{path}: cannot be read ({error}).") from error
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,88 @@
+"""What `connectors check` says of a FHIR destination: its CapabilityStatement and the scopes we were granted.
+
+http://hl7.org/fhir/R4/capabilitystatement.html. A statement is a claim: servers leave out what they do and promise what
+they do not, so a missing interaction is an error only where nothing would work without it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from connectors.auth import Credentials, find_missing_scopes
+from connectors.contract import DeliveryError, Finding
+from connectors.fhir_server import FhirServer
+from connectors.profile import FhirR4Profile
+
+KINDS: Final = {"fhir-media": "Media", "fhir-documentreference": "DocumentReference"}
+LETTER: Final = {"create": "c", "read": "r", "search-type": "s", "update": "u"}
+
+
+def check(profile: FhirR4Profile, server: FhirServer, credentials: Credentials) -> list[Finding]:
+    """Reads only. What cannot be reached is a finding, not an exception."""
+    try:
+        statement = server.capabilities()
+        authorised = credentials.authorization()
+    except DeliveryError as error:
+        return [Finding("connection", "error", str(error), error.remedy)]
+    findings = [Finding("connection", "ok", f"{profile.base_url} answers"), _version(statement)]
+    findings += [_interactions(statement, kind, wanted) for kind, wanted in _needed(profile)]
+    if all(_missing(statement, kind, ["create"]) for kind in map(KINDS.__getitem__, profile.routes)):
+        remedy = "Choose routes the destination offers, or ask it to allow them."
+        findings.append(Finding("routes", "error", "no route of the profile is declared", remedy))
+    if profile.conditional_create:
+        findings.append(_conditional(statement, KINDS[profile.routes[0]]))
+    if authorised and credentials.granted is not None:
+        findings.append(_scopes(profile, credentials.granted))
+    return findings
+
+
+def _needed(profile: FhirR4Profile) -> list[tuple[str, list[str]]]:
+    needed = [("Patient", ["search-type"])]
+    if profile.encounter.policy != "omit":
+        needed.append(("Encounter", ["search-type"]))
+    if profile.binary_upload != "inline":
+        needed.append(("Binary", ["create", "read"]))
+    needed += [(KINDS[route], ["create", "read", "search-type", "update"]) for route in profile.routes]
+    if profile.consent_strategy == "resource":
+        needed.append(("Consent", ["create", "search-type"]))
+    return needed
+
+
+def _declared(statement: dict[str, Any], kind: str) -> dict[str, Any]:
+    types = [each for rest in statement.get("rest", []) for each in rest.get("resource", [])]
+    return next((each for each in types if each.get("type") == kind), {})
+
+
+def _missing(statement: dict[str, Any], kind: str, wanted: list[str]) -> list[str]:
+    offered = {each.get("code") for each in _declared(statement, kind).get("interaction", [])}
+    return [each for each in wanted if each not in offered]
+
+
+def _interactions(statement: dict[str, Any], kind: str, wanted: list[str]) -> Finding:
+    missing = _missing(statement, kind, wanted)
+    if not missing:
+        return Finding(kind, "ok", ", ".join(wanted))
+    remedy = "Try one photo with `connectors dry-run`; ask the destination if it is refused."
+    return Finding(kind, "warning", f"not declared: {', '.join(missing)}", remedy)
+
+
+def _version(statement: dict[str, Any]) -> Finding:
+    version = str(statement.get("fhirVersion", "none"))
+    if version.startswith("4.0"):
+        return Finding("FHIR version", "ok", version)
+    return Finding("FHIR version", "error", f"{version} instead of 4.0", "Use the R4 address of the destination.")
+
+
+def _conditional(statement: dict[str, Any], kind: str) -> Finding:
+    if _declared(statement, kind).get("conditionalCreate") is True:
+        return Finding("conditional create", "ok", "declared")
+    remedy = "Leave it on if the destination honours If-None-Exist anyway; a search before each write guards as well."
+    return Finding("conditional create", "warning", f"not declared for {kind}", remedy)
+
+
+def _scopes(profile: FhirR4Profile, granted: str) -> Finding:
+    needed = [(kind, LETTER[each]) for kind, wanted in _needed(profile) for each in wanted]
+    missing = find_missing_scopes(granted, needed)
+    if not missing:
+        return Finding("scopes", "ok", "all that is needed was granted")
+    return Finding("scopes", "error", f"not granted: {', '.join(missing)}", "Have these scopes granted to our client.")

@@ -1,0 +1,122 @@
+"""What a FHIR destination already holds of a photo, and the receipt for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from connectors.contract import Parcel, Receipt, RouteRefused
+from connectors.fhir_identity import Place, tail
+from connectors.fhir_server import FhirServer, Stored
+from connectors.outward import delivery_identifier, find_capture_identifier, has_identifier
+from connectors.profile import FhirR4Profile
+
+Resource = dict[str, Any]
+
+RESOURCE_TYPE: Final[Mapping[str, str]] = {"fhir-media": "Media", "fhir-documentreference": "DocumentReference"}
+# DocumentReference.status by the Media.status we deliver; a Media keeps its own.
+_DOCUMENT_STATUS: Final = {"completed": "current"}
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A resource at the destination that stands for this photo, in some version, in somebody's record."""
+
+    route: str
+    resource: Resource
+
+    @property
+    def patient(self) -> str:
+        return tail(self.resource.get("subject", {}).get("reference"))
+
+    @property
+    def encounter(self) -> str | None:
+        in_context = self.resource.get("context", {}).get("encounter", [{}])[0]
+        return tail(self.resource.get("encounter", in_context).get("reference")) or None
+
+    @property
+    def attachment(self) -> Resource:
+        if self.route == "fhir-media":
+            return dict(self.resource.get("content", {}))
+        return dict(self.resource.get("content", [{}])[0].get("attachment", {}))
+
+
+def find_copies(server: FhirServer, profile: FhirR4Profile, parcel: Parcel) -> list[Copy]:
+    """Every resource of this capture at the destination, the previous receipt's included."""
+    copies: list[Copy] = []
+    for route in profile.routes:
+        try:
+            found = server.find_by_identifier(RESOURCE_TYPE[route], find_capture_identifier(parcel.media) or {})
+        except RouteRefused:
+            continue
+        copies += [Copy(route, resource) for resource in found]
+    previous = parcel.previous
+    kind = RESOURCE_TYPE.get(previous.route, "") if previous else ""
+    if previous and kind in previous.ids and previous.ids[kind] not in {copy.resource.get("id") for copy in copies}:
+        resource = server.find(kind, previous.ids[kind])
+        copies += [Copy(previous.route, resource)] if resource else []
+    return copies
+
+
+def find_in_record(copies: list[Copy], place: Place) -> Copy | None:
+    """The copy in this patient's record, if any."""
+    return next((copy for copy in copies if copy.patient == place.patient), None)
+
+
+def find_delivered(parcel: Parcel, place: Place, copies: list[Copy]) -> Copy | None:
+    """The copy that is exactly this parcel: this version, this patient, this status."""
+    ours = delivery_identifier(parcel)
+    for copy in copies:
+        is_current = copy.resource.get("status") == expected_status(copy.route, parcel)
+        if is_current and copy.patient == place.patient and has_identifier(copy.resource, ours):
+            return copy
+    return None
+
+
+def expected_status(route: str, parcel: Parcel) -> str:
+    """The status the resource must have at the destination."""
+    status = str(parcel.media.get("status"))
+    return status if route == "fhir-media" else _DOCUMENT_STATUS.get(status, status)
+
+
+def receipt_for_copy(profile: FhirR4Profile, copy: Copy, place: Place) -> Receipt:
+    """The receipt of something that was already there."""
+    stored = Stored(copy.resource.get("id"), None, created=False, resource=copy.resource)
+    binary_id = _find_binary_id(copy.attachment.get("url"))
+    return receipt_for(profile, copy.route, stored, place, binary_id, duplicate=True)
+
+
+def receipt_for(
+    profile: FhirR4Profile, route: str, stored: Stored, place: Place, binary_id: str | None, *, duplicate: bool = False
+) -> Receipt:
+    """The receipt of a write. Its location is built from our own base_url, so it never carries a signature."""
+    kind = RESOURCE_TYPE[route]
+    encounter = place.encounter.partition("/")[2] if place.encounter else None
+    ids = {kind: stored.id, "Binary": binary_id, "Patient": place.patient.partition("/")[2], "Encounter": encounter}
+    return Receipt(
+        route=route,
+        ids={name: value for name, value in ids.items() if value},
+        location=f"{profile.base_url}/{kind}/{stored.id}" if stored.id else None,
+        version=stored.version or stored.resource.get("meta", {}).get("versionId"),
+        received_at=find_updated_at(stored.resource),
+        duplicate=duplicate,
+    )
+
+
+def find_updated_at(resource: Resource) -> datetime | None:
+    """`meta.lastUpdated`; None when the destination did not answer with the resource."""
+    try:
+        moment = datetime.fromisoformat(resource.get("meta", {}).get("lastUpdated", ""))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else None
+
+
+def _find_binary_id(url: object) -> str | None:
+    """The id in `Binary/id`; None for anything else, such as a signed address."""
+    if not isinstance(url, str) or "?" in url:
+        return None
+    kind, _, resource_id = tail(url).partition("/")
+    return resource_id if kind == "Binary" and resource_id else None

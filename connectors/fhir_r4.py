@@ -1,0 +1,202 @@
+"""Photos into a FHIR R4 server, as Media or DocumentReference with a Binary.
+
+A photo is recognised by two identifiers on the resource we write: the capture's, shared by all its versions, and the
+delivery's, which names exactly one version at one destination. `send` looks for both before it writes, so that a
+replay, a lost answer or a restart never files a photo twice.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+from connectors import fhir_check
+from connectors.auth import Credentials, Secrets
+from connectors.contract import DeliveryError, Evidence, Finding, Parcel, Receipt, Retry, RouteRefused
+from connectors.fhir_consents import file_consents
+from connectors.fhir_copies import (
+    RESOURCE_TYPE,
+    Copy,
+    expected_status,
+    find_copies,
+    find_delivered,
+    find_in_record,
+    find_updated_at,
+    receipt_for,
+    receipt_for_copy,
+)
+from connectors.fhir_identity import Place, get_place
+from connectors.fhir_server import FhirServer, Stored
+from connectors.http import Http, open_client
+from connectors.outward import delivery_identifier, find_capture_identifier, has_identifier, photo_body
+from connectors.parcels import check_parcel, get_content
+from connectors.profile import FhirR4Profile
+
+Resource = dict[str, Any]
+
+STATUS_REASON: Final = "http://hl7.org/fhir/StructureDefinition/event-statusReason"
+
+
+class FhirR4:
+    """The connector of kind `fhir-r4`; see `connectors.contract.Connector` for what each method promises."""
+
+    def __init__(self, profile: FhirR4Profile, secrets: Secrets) -> None:
+        self._profile = profile
+        self._client = open_client(profile.timeouts)
+        attempts = profile.timeouts.attempts
+        bare = Http(self._client, profile.base_url, attempts=attempts)
+        self._credentials = Credentials(profile.auth, bare, secrets)
+        http = Http(
+            self._client, profile.base_url, attempts=attempts, headers=profile.headers, authoriser=self._credentials
+        )
+        self._server = FhirServer(profile, http, bare)
+
+    def check(self) -> list[Finding]:
+        return fhir_check.check(self._profile, self._server, self._credentials)
+
+    def find(self, parcel: Parcel) -> Receipt | None:
+        check_parcel(parcel, self._profile.max_bytes)
+        place = get_place(self._server, self._profile, parcel)
+        delivered = find_delivered(parcel, place, self._copies(parcel))
+        return receipt_for_copy(self._profile, delivered, place) if delivered else None
+
+    def send(self, parcel: Parcel) -> Receipt:
+        check_parcel(parcel, self._profile.max_bytes)
+        place = get_place(self._server, self._profile, parcel, may_create=True)
+        copies = self._copies(parcel)
+        delivered = find_delivered(parcel, place, copies)
+        if delivered and self._holds(parcel, delivered.attachment):
+            return receipt_for_copy(self._profile, delivered, place)
+        references = place.references(parcel)
+        if self._profile.consent_strategy == "resource":
+            references |= file_consents(self._server, parcel, place, references)
+        current = find_in_record(copies, place)
+        binary_id, content = self._place_content(parcel, place, current)
+
+        def body(route: str) -> Resource:
+            return photo_body(route, parcel, self._profile, references, content)
+
+        if current is None:
+            # While no copy exists anywhere, the capture's identifier is the stronger guard: it also stops a late
+            # arrival of an older version. A copy in another patient's record bears it too, hence the delivery's then.
+            guard = delivery_identifier(parcel) if copies else find_capture_identifier(parcel.media) or {}
+            route, stored = self._create(body, guard)
+            if stored.created:
+                return receipt_for(self._profile, route, stored, place, binary_id)
+            copies = self._copies(parcel)  # somebody was faster
+            if delivered := find_delivered(parcel, place, copies):
+                return receipt_for_copy(self._profile, delivered, place)
+            current = _get_in_record(copies, place)
+        stored = self._server.update(body(current.route), current.resource)
+        return receipt_for(self._profile, current.route, stored, place, binary_id)
+
+    def read_back(self, parcel: Parcel, receipt: Receipt) -> Evidence:
+        check_parcel(parcel, self._profile.max_bytes)
+        place = get_place(self._server, self._profile, parcel)
+        copy = self._find_copy(parcel, place, receipt)
+        if copy is None:
+            return Evidence(None, None, None, None, ("The destination holds no record of this photo.",))
+        content = self._server.download(copy.attachment, limit=parcel.size)
+        size, digest = (None, None) if content is None else (len(content), hashlib.sha256(content).hexdigest())
+        omits_encounter = {"encounter", "context", "context.encounter"} & set(self._profile.omit)
+        seen: tuple[tuple[str, object, object], ...] = (
+            ("status", expected_status(copy.route, parcel), copy.resource.get("status")),
+            ("patient", place.patient, copy.patient),
+            ("encounter", None if omits_encounter else place.encounter, copy.encounter),
+            ("version", True, has_identifier(copy.resource, delivery_identifier(parcel))),
+            ("size", parcel.size, size),
+            ("sha256", parcel.sha256, digest),
+        )
+        differences = tuple(f"{name}: expected {ours}, found {theirs}" for name, ours, theirs in seen if ours != theirs)
+        return Evidence(size, digest, copy.patient, copy.encounter, differences)
+
+    def retract(self, parcel: Parcel, receipt: Receipt, reason: str) -> Receipt:
+        kind = RESOURCE_TYPE[receipt.route]
+        current = self._server.find(kind, receipt.ids[kind]) if kind in receipt.ids else None
+        if current is None or current.get("status") == "entered-in-error":
+            return replace(receipt, duplicate=True)
+        stored = self._server.update(_retracted(current, receipt, parcel.delivery_id, reason), current)
+        updated_at = find_updated_at(stored.resource)
+        return replace(receipt, version=stored.version, received_at=updated_at, duplicate=False)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _copies(self, parcel: Parcel) -> list[Copy]:
+        return find_copies(self._server, self._profile, parcel)
+
+    def _find_copy(self, parcel: Parcel, place: Place, receipt: Receipt) -> Copy | None:
+        kind = RESOURCE_TYPE[receipt.route]
+        if kind not in receipt.ids:  # accepted for review (202): it may have been filed since
+            return find_in_record(self._copies(parcel), place)
+        resource = self._server.find(kind, receipt.ids[kind])
+        return Copy(receipt.route, resource) if resource else None
+
+    def _create(self, body: Callable[[str], Resource], guard: Resource) -> tuple[str, Stored]:
+        """Create by the first route the destination offers."""
+        *preferred, last = self._profile.routes
+        for route in preferred:
+            try:
+                return route, self._server.create(body(route), unless=guard)
+            except RouteRefused:
+                continue
+        return last, self._server.create(body(last), unless=guard)
+
+    def _holds(self, parcel: Parcel, attachment: Resource) -> bool:
+        """Whether these really are the bytes: what a destination says of them is not enough to leave them there."""
+        held = self._server.download(attachment, limit=parcel.size)
+        return held is not None and hashlib.sha256(held).hexdigest() == parcel.sha256
+
+    def _place_content(self, parcel: Parcel, place: Place, current: Copy | None) -> tuple[str | None, dict[str, str]]:
+        """Put the bytes at the destination, unless the record we replace has them: (Binary id, url or data)."""
+        binary_id = _find_same_binary(parcel, current) if current else None
+        if binary_id and self._holds(parcel, {"url": f"Binary/{binary_id}", "contentType": parcel.content_type}):
+            return binary_id, {"url": f"Binary/{binary_id}"}
+        content = get_content(parcel)
+        if self._profile.binary_upload == "inline":
+            return None, {"data": base64.b64encode(content).decode()}
+        binary_id = self._server.upload(content, parcel.content_type, place.patient)
+        return binary_id, {"url": f"Binary/{binary_id}"}
+
+
+def _get_in_record(copies: list[Copy], place: Place) -> Copy:
+    if current := find_in_record(copies, place):
+        return current
+    raise DeliveryError(
+        "The destination found this photo already there, but not in this patient's record.",
+        remedy="Have the other copy retracted, then replay.",
+        retry=Retry.NEVER,
+    )
+
+
+def _find_same_binary(parcel: Parcel, current: Copy) -> str | None:
+    """The Binary of the previous receipt, if the record still has it and its bytes are those of this version."""
+    previous = parcel.previous
+    if previous is None or current.resource.get("id") != previous.ids.get(RESOURCE_TYPE[current.route]):
+        return None
+    attachment = current.attachment
+    same = (attachment.get("hash"), attachment.get("size")) == (parcel.sha1_b64, parcel.size)
+    return previous.ids.get("Binary") if same else None
+
+
+def _retracted(current: Resource, receipt: Receipt, delivery_id: str, reason: str) -> Resource:
+    """`current` as entered in error. Everything else stays as the destination has it, its patient above all.
+
+    Only a Binary address is written anew: a server that answered with a signed address would store that one.
+    """
+    body = current | {"status": "entered-in-error"}
+    url = {"url": f"Binary/{receipt.ids['Binary']}"} if "Binary" in receipt.ids else {}
+    if current["resourceType"] == "Media":
+        because = {"url": STATUS_REASON, "valueCodeableConcept": {"text": reason}}
+        body["extension"] = [*current.get("extension", []), because]
+        body["content"] = current.get("content", {}) | url
+        return body
+    body["docStatus"] = "entered-in-error"
+    body["description"] = f"{reason} ({delivery_id})"
+    body["content"] = [
+        content | {"attachment": content.get("attachment", {}) | url} for content in current.get("content", [])
+    ]
+    return body

@@ -1,0 +1,172 @@
+"""The FHIR R4 interactions a destination is asked for: search, read, create, update, Binary up and down.
+
+http://hl7.org/fhir/R4/http.html
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from connectors.answers import Answer, find_id
+from connectors.contract import DeliveryError, Retry
+from connectors.http import FHIR_JSON, Http
+from connectors.outward import has_identifier
+from connectors.profile import FhirR4Profile
+
+Resource = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a write left behind. `id` is None when the server did not say (202, mediated review)."""
+
+    id: str | None
+    version: str | None
+    created: bool
+    resource: Resource
+
+
+class FhirServer:
+    """One FHIR R4 server. Every method raises DeliveryError."""
+
+    def __init__(self, profile: FhirR4Profile, http: Http, bare: Http) -> None:
+        self._profile = profile
+        self._http = http
+        self._bare = bare  # without authorization, for addresses that are not below base_url
+
+    def capabilities(self) -> Resource:
+        return self._http.request("GET", "metadata", doing="Reading the CapabilityStatement", write=False).resource()
+
+    def find_by_identifier(self, resource_type: str, identifier: Mapping[str, Any]) -> list[Resource]:
+        """All resources of the type that really bear `identifier`."""
+        parameters = {"identifier": search_token(identifier)}
+        doing = f"Searching {resource_type} by identifier"
+        if self._profile.search == "post":
+            answer = self._http.request(
+                "POST", f"{resource_type}/_search", doing=doing, write=False, type_level=True, data=parameters
+            )
+        else:
+            path = f"{resource_type}?{urlencode(parameters, quote_via=quote)}"
+            answer = self._http.request("GET", path, doing=doing, write=False, type_level=True)
+        entries = [entry.get("resource", {}) for entry in answer.resource().get("entry", [])]
+        return [
+            each for each in entries if each.get("resourceType") == resource_type and has_identifier(each, identifier)
+        ]
+
+    def find(self, resource_type: str, resource_id: str) -> Resource | None:
+        """The current version; None when it is not there or was deleted."""
+        doing = f"Reading {resource_type}"
+        answer = self._http.request(
+            "GET", f"{resource_type}/{resource_id}", doing=doing, write=False, accepted=frozenset({404, 410})
+        )
+        return answer.resource() if answer.status < 300 else None
+
+    def create(self, body: Resource, *, unless: Mapping[str, Any] | None = None) -> Stored:
+        """Create `body`; with `unless` (an identifier), and if the destination offers it, only when none bears it."""
+        headers = self._write_headers()
+        conditional = unless is not None and self._profile.conditional_create
+        if unless is not None and conditional:
+            headers["If-None-Exist"] = "identifier=" + quote(search_token(unless), safe=":/|.-_~")
+        kind = body["resourceType"]
+        answer = self._http.request(
+            "POST", kind, doing=f"Creating {kind}", write=True, type_level=True, json=body, headers=headers
+        )
+        return _stored(answer, kind, created=not (conditional and answer.status == 200))
+
+    def update(self, body: Resource, current: Resource) -> Stored:
+        """Replace `current` by `body`, unless somebody changed it since we read it (If-Match)."""
+        headers = self._write_headers()
+        if version := current.get("meta", {}).get("versionId"):
+            headers["If-Match"] = f'W/"{version}"'
+        kind, resource_id = body["resourceType"], current["id"]
+        body = body | {"id": resource_id}
+        path = f"{kind}/{resource_id}"
+        answer = self._http.request("PUT", path, doing=f"Updating {kind}", write=True, json=body, headers=headers)
+        stored = _stored(answer, kind, created=False)
+        return Stored(resource_id, stored.version, created=False, resource=stored.resource)
+
+    def upload(self, content: bytes, content_type: str, patient: str) -> str:
+        """Create a Binary readable by whoever may read `patient` (a reference) and return its id."""
+        raw = self._profile.binary_upload == "raw"
+        headers = self._write_headers()
+        if raw:
+            headers |= {"Content-Type": content_type, "X-Security-Context": patient}
+            sent: dict[str, Any] = {"content": content}
+        else:
+            text = base64.b64encode(content).decode()
+            context = {"reference": patient}
+            sent = {"json": {"resourceType": "Binary", "contentType": content_type, "securityContext": context}}
+            sent["json"]["data"] = text
+        doing = f"Creating Binary ({self._profile.binary_upload})"
+        answer = self._http.request("POST", "Binary", doing=doing, write=True, headers=headers, **sent)
+        stored = _stored(answer, "Binary", created=True)
+        if stored.id is None:
+            raise DeliveryError(
+                "The destination accepted the Binary without saying its id.",
+                remedy='Set binary_upload = "inline" in the profile, then replay.',
+                retry=Retry.NEVER,
+            )
+        return stored.id
+
+    def download(self, attachment: Mapping[str, Any], *, limit: int) -> bytes | None:
+        """The bytes an Attachment means, at most about `limit` of them; None when it means none we may fetch.
+
+        Follows inline data, a Binary below base_url (raw or JSON), and the signed addresses of `attachment_hosts`;
+        those never see our authorization and never leave this method.
+        """
+        if "data" in attachment:
+            return _decoded(attachment["data"])
+        if not isinstance(attachment.get("url"), str):
+            return None
+        url = self._http.absolute(attachment["url"])
+        ours = self._http.is_ours(url)
+        if not ours and urlsplit(url).hostname not in self._profile.attachment_hosts:
+            return None
+        wanted = f"{attachment.get('contentType', '*/*')}, */*;q=0.5"
+        answer = (self._http if ours else self._bare).request(
+            "GET",
+            url,
+            doing="Reading the photo back",
+            write=False,
+            headers={"Accept": wanted},
+            limit=limit * 4 // 3 + 4096,
+            accepted=frozenset({404, 406, 410}),
+        )
+        if ours and answer.status == 406:
+            answer = self._http.request(
+                "GET", url, doing="Reading the photo back", write=False, limit=limit * 4 // 3 + 4096
+            )
+        if answer.status >= 300:
+            return None
+        body = answer.resource() if "json" in answer.headers.get("content-type", "") else {}
+        return _decoded(body["data"]) if body.get("resourceType") == "Binary" and "data" in body else answer.content
+
+    def _write_headers(self) -> dict[str, str]:
+        prefer = {"Prefer": self._profile.prefer} if self._profile.prefer else {}
+        return {"Content-Type": FHIR_JSON} | prefer
+
+
+def search_token(identifier: Mapping[str, Any]) -> str:
+    """`system|value` with FHIR's search escapes (http://hl7.org/fhir/R4/search.html#escaping)."""
+    value = str(identifier.get("value", ""))
+    for special in ("\\", ",", "|", "$"):
+        value = value.replace(special, "\\" + special)
+    return f"{identifier.get('system', '')}|{value}"
+
+
+def _stored(answer: Answer, kind: str, *, created: bool) -> Stored:
+    resource_id, version = find_id(answer, kind)
+    body = answer.resource()
+    return Stored(resource_id, version, created, body if body.get("resourceType") == kind else {})
+
+
+def _decoded(data: object) -> bytes | None:
+    try:
+        return base64.b64decode(str(data), validate=True)
+    except (binascii.Error, ValueError):
+        return None
