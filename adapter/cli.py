@@ -229,6 +229,34 @@ def _patient_option(text: str | None) -> Any:
     return {"system": system, "value": value}
 
 
+imports = group("import", "Photos from elsewhere: a shared drive.")
+
+
+@imports.command("drive")
+def import_drive(
+    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Folder with photos.")],
+    rules: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="CSV: path patterns to metadata.")],
+    dry_run: Annotated[bool, typer.Option(help="Say what would happen; write nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Capture the photos of a folder. Example: dermbridge import drive /mnt/photos --rules rules.csv --dry-run"""
+    from rich.progress import Progress
+
+    from adapter.access import SYSTEM
+    from adapter.batch.drive import photo_files, plan_import, read_rules, run_import
+
+    known = read_rules(rules)
+    with beside_service() as bridge, Progress(console=err, disable=as_json) as progress:
+        task = progress.add_task("reading" if dry_run else "importing", total=sum(1 for _ in photo_files(folder)))
+        if dry_run:
+            items = [(progress.advance(task), item)[1] for item in plan_import(bridge, folder, known)]
+        else:
+            items = run_import(bridge, SYSTEM, folder, known, lambda _item: progress.advance(task))
+    rows = [vars(item) for item in items]
+    show(rows, ["path", "verdict", "reason"], as_json=as_json, empty="there are no files in this folder")
+    raise typer.Exit(int(any(item.verdict in ("refused", "no-rule") for item in items)))
+
+
 # --- ADT ------------------------------------------------------------------------------------------------------------
 
 adt = group("adt", "HL7 v2 ADT: send, queue, replay, unmerge.")

@@ -109,7 +109,7 @@ def job_status(tx: Connection, job_id: str) -> dict[str, Any]:
     if row is None:
         raise NotFound(f"there is no job {job_id}")
     states = select(job_item.c.state, func.count()).where(job_item.c.job_id == job_id).group_by(job_item.c.state)
-    counts: dict[str, int] = {state: number for state, number in tx.execute(states)}
+    counts: dict[str, int] = dict(tuple(row) for row in tx.execute(states))
     items = tx.execute(
         select(job_item.c.target, job_item.c.state, job_item.c.result)
         .where(job_item.c.job_id == job_id)

@@ -107,7 +107,7 @@ def _check_nothing(_bridge: Bridge, parameters: Parameters) -> None:
 
 def _redeliver(tx: Connection, bridge: Bridge, actor: Actor, media_id: str, _parameters: Parameters) -> Change:
     media = photo_in_reach(tx, actor, media_id)
-    states = {}
+    states: dict[str, Any] = {}
     for row in delivery.deliveries_of(tx, media.id):
         states.setdefault(row.destination, row)
     sent = 0
