@@ -67,6 +67,14 @@ def get_binary(tx: Connection, binary_id: str) -> BinaryRow:
     return BinaryRow(**row._mapping)
 
 
+def find_rendition(tx: Connection, security_context: str, rendition: str | None) -> BinaryRow | None:
+    """The latest Binary of that kind for a record; `rendition` None: the clean copy itself."""
+    columns = [binary.c[name] for name in BinaryRow.__dataclass_fields__]
+    conditions = (binary.c.security_context == security_context, binary.c.rendition == rendition)
+    row = tx.execute(select(*columns).where(*conditions).order_by(binary.c.id.desc()).limit(1)).one_or_none()
+    return None if row is None else BinaryRow(**row._mapping)
+
+
 def open_binary(tx: Connection, vault: Vault, row: BinaryRow) -> OpenBinary:
     """Raises NotFound when the bytes or their key were destroyed."""
     blob = vault.open(tx, row.blob_id)

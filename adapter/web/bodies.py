@@ -5,7 +5,6 @@ Starlette spools multipart parts above 1 MB to disk, so parts are taken from pyt
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
@@ -14,7 +13,7 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
-from adapter.errors import BadInput, Forbidden, TooLarge, UnsupportedMedia
+from adapter.errors import BadInput, TooLarge, UnsupportedMedia
 
 MOST_PARTS = 200
 FORM_OVERHEAD = 2**20
@@ -82,14 +81,6 @@ def parse_form(content_type: str, body: bytes) -> Form:
     if not body:
         return Form()
     raise UnsupportedMedia("send a form: application/x-www-form-urlencoded or multipart/form-data")
-
-
-def check_csrf(request: Request, token: str) -> None:
-    """What a cookie session changes must carry the session's own token; bearer tokens need none. Raises Forbidden."""
-    session = getattr(request.state, "session", None)
-    given = request.headers.get("x-csrf-token") or token
-    if session is not None and not secrets.compare_digest(given.encode(), session.csrf.encode()):
-        raise Forbidden("this form is out of date; open the page again and repeat the change")
 
 
 @dataclass
