@@ -10,8 +10,12 @@ from sqlalchemy import Connection
 from adapter.access import Actor
 from adapter.bridge import Bridge
 from adapter.records import Stored, create_all, new_id
-from mappings.audit_event import AuditActor, AuditServer, Outcome, audit_event
+from mappings.audit_event import Outcome, Party, User, audit_event
 from mappings.terms import Json
+
+DEVICE = "Device/dermbridge"
+SHORT_NAMES = {"export": "disclose", "break-glass": "break-glass-start"}
+"""What the rooms say -> the row of mappings/tables/audit_events.toml; every other event is called as its row is."""
 
 
 class Access(Protocol):
@@ -45,14 +49,26 @@ def audit(
     detail: str | None = None,
     query: str | None = None,
     recipient: str | None = None,
+    purpose: str | None = None,
 ) -> Stored:
-    """Write one AuditEvent; `event` is one of mappings.audit_event.EVENTS.
+    """Write one AuditEvent; `event` is one of mappings.audit_event.EVENTS or of `SHORT_NAMES`.
 
-    `references` are the records touched, with their version; `recipient` is where an export went. `detail` must hold
-    no name, MRN or body. Raises ValueError for an unknown event.
+    `references` are the records touched, with their version; `recipient` is the name or URL an export went to,
+    `purpose` a v3-ActReason code (TREAT for an export that states none). `detail` must hold no name, MRN or body.
+    Raises ValueError for an unknown event or when an event lacks what it must say (break-glass: its detail).
     """
     told = _event(
-        bridge, event, actor, patient_id, references, outcome=outcome, detail=detail, query=query, recipient=recipient
+        bridge,
+        event,
+        actor,
+        patient_id,
+        references,
+        outcome=outcome,
+        query=query,
+        recipient=recipient,
+        purpose=purpose,
+        detail={"detail": detail} if detail and outcome == "0" else None,
+        outcome_desc=detail if outcome != "0" else None,
     )
     return create_all(tx, [told], at=bridge.now())[0]
 
@@ -72,16 +88,54 @@ def fhir_audit(bridge: Bridge) -> FhirAudit:
 
 
 def _event(
-    bridge: Bridge, event: str, actor: Actor, patient_id: str | None, references: Sequence[str], **more: Any
+    bridge: Bridge,
+    event: str,
+    actor: Actor,
+    patient_id: str | None,
+    references: Sequence[str],
+    *,
+    query: str | None = None,
+    recipient: str | None = None,
+    purpose: str | None = None,
+    **more: Any,
 ) -> Json:
     at = bridge.now()
+    kind = SHORT_NAMES.get(event, event)
     return audit_event(
-        event,
+        kind,
         event_id=new_id(at),
         recorded=at,
-        actor=AuditActor(actor.kind, actor.id, actor.display, actor.role, actor.address, actor.token_id),
-        server=AuditServer(bridge.settings.base_url, bridge.settings.site_name),
+        server=Party(who=DEVICE, address=bridge.settings.base_url),
+        site=bridge.settings.site_name,
+        actor=_user(actor, recipient),
+        client=_client(actor, recipient),
         patient_ref=f"Patient/{patient_id}" if patient_id else None,
-        entity_refs=references,
+        entity_refs=tuple(dict.fromkeys(references)),
+        query=(query or "?") if kind == "query" else query,
+        purpose=purpose or ("TREAT" if kind == "disclose" else None),
         **more,
     )
+
+
+def _user(actor: Actor, recipient: str | None) -> User | None:
+    """Who asked, when that is a person or when the other machine only receives."""
+    policy = (f"urn:ietf:params:oauth:jti:{actor.token_id}",) if actor.token_id else ()
+    if actor.kind == "person":
+        return User(who=actor.id, name=actor.display, roles=(actor.role,), policy=policy)
+    if recipient is None:
+        return None
+    who = DEVICE if actor.kind == "system" else _client_id(actor)
+    return User(who=who, name=actor.display, policy=policy)
+
+
+def _client(actor: Actor, recipient: str | None) -> Party | None:
+    """The other machine; None when DermBridge acts by itself."""
+    if recipient is not None:
+        return Party(who={"display": recipient}, address=recipient)
+    if actor.kind == "system":
+        return None
+    return Party(who=_client_id(actor) if actor.kind == "machine" else {"display": "browser"}, address=actor.address)
+
+
+def _client_id(actor: Actor) -> Json:
+    return {"identifier": {"value": actor.id}, "display": actor.display}
