@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse, RedirectResponse
 
 from adapter.access import Actor, has_right
 from adapter.bridge import Bridge
+from adapter.errors import DermBridgeError
 from adapter.records import Stored
 from adapter.web.gate import session_of
 from adapter.web.patient_card import patient_card
@@ -46,13 +47,12 @@ class Web:
         title: str,
         *,
         patient: Stored | None = None,
-        status: int = 200,
         **context: Any,
     ) -> HTMLResponse:
         """A page within the common frame; `patient` gets the banner."""
         today = self.bridge.now().astimezone(self.bridge.settings.zone).date()
         frame = frame_of(request, title) | {"patient": patient_card(patient, today) if patient else None}
-        return HTMLResponse(environment().get_template(template).render(frame | context), status)
+        return HTMLResponse(environment().get_template(template).render(frame | context))
 
 
 def frame_of(request: Request, title: str) -> dict[str, Any]:
@@ -117,3 +117,32 @@ def environment() -> jinja2.Environment:
 def _manifest() -> dict[str, str]:
     file = STATIC / "manifest.json"
     return dict(orjson.loads(file.read_bytes())) if file.exists() else {}
+
+
+HEADINGS = {
+    401: "You are not signed in",
+    403: "You may not do this",
+    404: "Not found here",
+    409: "It has changed meanwhile",
+    412: "It has changed meanwhile",
+    413: "Too large",
+    503: "Not available just now",
+}
+
+
+def error_page(request: Request, error: DermBridgeError) -> HTMLResponse:
+    """Any refusal or failure for people; the message of the error tells what to do."""
+    actor: Actor | None = getattr(request.state, "actor", None)
+    home = f"/patients/{actor.patient_id}" if actor and actor.patient_id else "/"
+    message = str(error)
+    context = {
+        "heading": HEADINGS.get(error.http_status, "This did not work"),
+        "message": message[:1].upper() + message[1:] + ("" if message.endswith(".") else "."),
+        "status": error.http_status,
+        "reference": None,
+        "actions": [{"label": "Back to the photos" if home != "/" else "Find a patient", "href": home}]
+        if actor
+        else [],
+    }
+    frame = frame_of(request, context["heading"]) | context
+    return HTMLResponse(environment().get_template("error.html").render(frame), error.http_status)

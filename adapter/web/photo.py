@@ -1,0 +1,256 @@
+"""/photos/{id}: one photo, where it went, what happened to it, and the form that corrects its details."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+from starlette.requests import Request
+from starlette.responses import Response
+
+from adapter import consent, governance
+from adapter.access import Actor, can
+from adapter.batch.operations import replace_media
+from adapter.bridge import Bridge
+from adapter.db.tables import body_structure
+from adapter.errors import BadInput, Unprocessable
+from adapter.records import Stored, find, find_where
+from adapter.records.binaries import get_binary
+from adapter.records.confinement import patient_of
+from adapter.records.timeline import deliveries_by_media, neighbours, photos_of_site, records_about
+from adapter.web.bodies import Form
+from adapter.web.gate import actor_of, get_photo
+from adapter.web.pages import Web, see_other
+from adapter.web.photo_card import (
+    day,
+    encounter_of,
+    laterality_of,
+    lateralities,
+    lesion_label,
+    lesion_of,
+    lesions,
+    photo_card,
+    site_groups,
+    site_of,
+    taken_at,
+    views,
+    visit_label,
+    visits,
+)
+from adapter.web.timeline import visits_of
+from mappings.body_sites import UnknownBodySite, get_body_site
+from mappings.canonical_resources import codes_of
+from mappings.capture_to_media import assign
+from mappings.terms import CONTENT_SHA256, REMOVED, REMOVED_METADATA
+
+HISTORY_SHOWN = 30
+USES_SHOWN = ("treatment-documentation", "teaching", "research", "publication-deidentified")
+SENT_AGAIN_FROM = frozenset({"failed", "held", "unknown", "withheld"})
+
+
+def photo_page(web: Web, request: Request) -> Response:
+    bridge, actor = web.bridge, actor_of(request)
+    with bridge.db.snapshot() as tx:
+        media, patient_id = get_photo(tx, actor, "r", request.path_params["id"])
+        patient = find(tx, "Patient", patient_id) if patient_id else None
+        sent = deliveries_by_media(tx, [media.id])[media.id]
+        earlier_id, later_id = neighbours(tx, media)
+        context = {
+            "photo": _photo(tx, bridge, media, sent),
+            "earlier": _earlier(tx, bridge, media),
+            "previous_href": f"/photos/{earlier_id}" if earlier_id else None,
+            "next_href": f"/photos/{later_id}" if later_id else None,
+            "consent": _consent(tx, bridge, patient_id),
+            "deliveries": [_delivery(bridge, one) for one in sent],
+            "history": _history(tx, bridge, media),
+            "edit": _edit(tx, bridge, actor, media, patient_id),
+        }
+    with bridge.db.transaction() as tx:
+        governance.audit(tx, bridge, "read", actor, patient_id=patient_id, references=[media.version_reference])
+    return web.render(request, "photo.html", "Photo", patient=patient, **context)
+
+
+def edit_photo(web: Web, request: Request, form: Form) -> Response:
+    """POST /photos/{id}: site, side, view, lesion, visit and note; `version` must be the one that was shown."""
+    bridge, actor = web.bridge, actor_of(request)
+    with bridge.db.transaction() as tx:
+        media, patient_id = get_photo(tx, actor, "u", request.path_params["id"])
+        _check_choices(tx, bridge, patient_id, form)
+        if form.get("version") != str(media.version_id):
+            raise BadInput("this photo was changed meanwhile; open it again and repeat the correction")
+        changed = _corrected(media, form)
+        said = "unchanged"
+        if changed != media.resource:
+            replace_media(tx, bridge, actor, media, changed, "corrected")
+            said = "saved"
+    return see_other(f"/photos/{media.id}", said)
+
+
+def _corrected(media: Stored, form: Form) -> dict[str, Any]:
+    resource = media.resource
+    lesion, visit = form.get("lesion"), form.get("encounter")
+    changed = assign(
+        resource,
+        body_site=form.get("site") or None,
+        laterality=form.get("laterality") or None,
+        view=form.get("view") or None,
+        lesion=f"BodyStructure/{lesion}" if lesion else None,
+        encounter=f"Encounter/{visit}" if visit else None,
+    )
+    if form.get("note") != (resource.get("note") or [{"text": ""}])[0]["text"]:
+        changed = {name: value for name, value in changed.items() if name != "note"}
+        changed |= {"note": [{"text": form.get("note")}]} if form.get("note") else {}
+    return changed
+
+
+def _check_choices(tx: Connection, bridge: Bridge, patient_id: str | None, form: Form) -> None:
+    """Visit and lesion must be this patient's own. Raises Unprocessable."""
+    for field, resource_type in (("encounter", "Encounter"), ("lesion", "BodyStructure")):
+        if chosen := form.get(field):
+            found = find(tx, resource_type, chosen)
+            if found is None or patient_id is None or patient_of(found.resource) != patient_id:
+                raise Unprocessable(f"this {field} does not belong to the photo's patient; choose another")
+    if site := form.get("site"):
+        try:
+            get_body_site(site, unlisted="accept" if bridge.settings.accept_unlisted_body_sites else "refuse")
+        except UnknownBodySite as error:
+            raise Unprocessable(str(error), issue_type="code-invalid") from None
+    for field, known in (("laterality", {one["code"] for one in lateralities()}), ("view", codes_of("photo-view"))):
+        if form.get(field) and form.get(field) not in known:
+            raise BadInput(f"this {field} is not one that can be chosen")
+
+
+# --- what the page shows --------------------------------------------------------------------------------------------
+
+
+def _photo(tx: Connection, bridge: Bridge, media: Stored, sent: list[Any]) -> dict[str, Any]:
+    resource, zone = media.resource, bridge.settings.zone
+    content = resource.get("content", {})
+    lesion = find(tx, "BodyStructure", lesion_of(resource) or "-")
+    visit = find(tx, "Encounter", encounter_of(resource) or "-")
+    extensions = {one["url"]: one for one in content.get("extension", [])}
+    return photo_card(media, sent, zone) | {
+        "width": resource.get("width"),
+        "height": resource.get("height"),
+        "byte_size": content.get("size", 0),
+        "format": content.get("contentType", "").removeprefix("image/").upper(),
+        "sha256": extensions.get(CONTENT_SHA256, {}).get("valueString", "") or _clean_sha256(tx, content),
+        "version": str(media.version_id),
+        "operator": resource.get("operator", {}).get("display") or resource.get("operator", {}).get("reference"),
+        "visit": {"label": visit_label(visit, zone), "href": None} if visit else None,
+        "lesion": {"label": lesion_label(lesion), "href": None} if lesion else None,
+        "note": (resource.get("note") or [{}])[0].get("text"),
+        "removed": _removed(tx, media),
+        "site_code": site_of(resource),
+        "laterality_code": laterality_of(resource),
+        "encounter_id": encounter_of(resource),
+        "lesion_id": lesion_of(resource),
+    }
+
+
+def _clean_sha256(tx: Connection, content: dict[str, Any]) -> str:
+    return get_binary(tx, content["url"].removeprefix("Binary/")).sha256 if content.get("url") else ""
+
+
+def _removed(tx: Connection, media: Stored) -> list[str]:
+    """What the clean copy leaves out, as the capture's Provenance says."""
+    wordings = codes_of("removed-metadata")
+    found = []
+    for one in records_about(tx, "Provenance", "target", media.reference, limit=HISTORY_SHOWN):
+        for entity in one.resource.get("entity", []):
+            for extension in entity.get("extension", []):
+                if extension["url"] == REMOVED:
+                    concept = extension["valueCodeableConcept"]
+                    code = next((c["code"] for c in concept["coding"] if c["system"] == REMOVED_METADATA), "other")
+                    found.append(concept.get("text") if code == "other" else wordings[code])
+    return [text for text in dict.fromkeys(found) if text]
+
+
+def _earlier(tx: Connection, bridge: Bridge, media: Stored) -> dict[str, str] | None:
+    """The best prior: the same site before this one, rather of the same view and side."""
+    zone, resource = bridge.settings.zone, media.resource
+    at = taken_at(resource, zone)
+    priors = []
+    for one in photos_of_site(tx, media) if at else []:
+        before = taken_at(one.resource, zone)
+        if one.id != media.id and before and at and before < at:
+            priors.append((one, before))
+    if not priors:
+        return None
+    wanted = (resource.get("view"), laterality_of(resource))
+    best, before = max(
+        priors,
+        key=lambda prior: ((prior[0].resource.get("view"), laterality_of(prior[0].resource)) == wanted, prior[1]),
+    )
+    compare_href = f"/compare?media={best.id}&media={media.id}"
+    return {"href": f"/photos/{best.id}", "compare_href": compare_href, "label": f"Compare with {day(before)}"}
+
+
+def _consent(tx: Connection, bridge: Bridge, patient_id: str | None) -> dict[str, Any]:
+    """The decision that counts now, and what was said about the uses people ask for most."""
+    decision = consent.decide(tx, bridge, patient_id)
+    uses = []
+    for use in USES_SHOWN:
+        one = consent.decide(tx, bridge, patient_id, use=use)
+        said = ("permit" if one.permit else "deny") if one.consent_ids else "not-asked"
+        uses.append({"label": codes_of("photo-use")[use], "decision": said})
+    latest = find(tx, "Consent", decision.consent_ids[-1].removeprefix("Consent/")) if decision.consent_ids else None
+    return {
+        "decision": "permit" if decision.permit else "deny",
+        "because": decision.because,
+        "uses": uses,
+        "recorded_at": latest.last_updated.astimezone(bridge.settings.zone) if latest else None,
+        "href": None,
+    }
+
+
+def _delivery(bridge: Bridge, row: Any) -> dict[str, Any]:
+    zone = bridge.settings.zone
+    return {
+        "destination": row.destination,
+        "state": str(row.state),
+        "reason": row.reason,
+        "remedy": row.remedy,
+        "receipt": row.receipt,
+        "accepted_at": row.accepted_at and row.accepted_at.astimezone(zone),
+        "confirmed_at": row.confirmed_at and row.confirmed_at.astimezone(zone),
+        "retry_href": f"/deliveries/{row.id}/send-again" if row.state in SENT_AGAIN_FROM else None,
+    }
+
+
+def _history(tx: Connection, bridge: Bridge, media: Stored) -> list[dict[str, Any]]:
+    """AuditEvents about the photo, newest first: who did what and when."""
+    events = records_about(tx, "AuditEvent", "entity", media.reference, limit=HISTORY_SHOWN)
+    zone = bridge.settings.zone
+    return [
+        {
+            "at": datetime.fromisoformat(one.resource["recorded"]).astimezone(zone),
+            "who": next((a["name"] for a in one.resource.get("agent", []) if a.get("name")), "DermBridge"),
+            "what": _done(one.resource),
+            "detail": one.resource.get("outcomeDesc"),
+        }
+        for one in events
+    ]
+
+
+_DONE = {"C": "Stored", "R": "Viewed", "U": "Changed", "D": "Deleted", "E": "Listed"}
+
+
+def _done(event: dict[str, Any]) -> str:
+    return _DONE.get(event.get("action", ""), "Touched")
+
+
+def _edit(tx: Connection, bridge: Bridge, actor: Actor, media: Stored, patient_id: str | None) -> dict[str, Any] | None:
+    if not can(actor, "u", "Media"):
+        return None
+    of_patient = find_where(tx, "BodyStructure", body_structure.c.patient == patient_id) if patient_id else []
+    offered = visits_of(tx, patient_id) if patient_id else []
+    return {
+        "action": f"/photos/{media.id}",
+        "site_groups": site_groups(),
+        "lateralities": lateralities(),
+        "views": views(),
+        "visits": visits(offered, bridge.settings.zone),
+        "lesions": lesions(of_patient),
+    }
