@@ -25,8 +25,8 @@ from adapter.web.pages import Web, see_other
 from adapter.web.photo_card import (
     day,
     encounter_of,
-    laterality_of,
     lateralities,
+    laterality_of,
     lesion_label,
     lesion_of,
     lesions,

@@ -1,0 +1,156 @@
+"""/deliveries: what is on its way to which destination, and the two things a person can say: send again, hold."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from adapter import governance
+from adapter.access import Actor, check_right, check_scope, has_right
+from adapter.bridge import Bridge
+from adapter.delivery import DeliveryState, hold, send_again
+from adapter.delivery.outbox import destination_names, get_delivery
+from adapter.errors import BadInput
+from adapter.records import Stored
+from adapter.records.confinement import same_patients
+from adapter.records.delivery_list import Standing, attempts_of, next_tries, page_of_deliveries, standings
+from adapter.records.timeline import by_id
+from adapter.web.bodies import Form
+from adapter.web.gate import actor_of, check_whose
+from adapter.web.pages import Web, see_other
+from adapter.web.patient_card import patient_name
+from adapter.web.photo_card import laterality_of, site_of, site_wording
+
+REFRESH_SECONDS = 10
+_AGAIN = frozenset({"failed", "held", "unknown", "withheld", "pending"})
+
+
+def deliveries(web: Web, request: Request) -> Response:
+    """?destination=..&state=..&page=.. ; a session confined to a chart sees its patient's."""
+    bridge, actor, query = web.bridge, actor_of(request), request.query_params
+    check_scope(actor, "s", "Media")
+    if actor.patient_id is None:
+        check_right(actor, "operate")
+    destination, state = query.get("destination") or None, query.get("state") or None
+    if state is not None and state not in list(DeliveryState):
+        raise BadInput(f"a delivery is {', '.join(DeliveryState)}")
+    with bridge.db.snapshot() as tx:
+        within = same_patients(tx, {actor.patient_id}) if actor.patient_id else None
+        rows, following = page_of_deliveries(
+            tx, patient_ids=within, destination=destination, state=state, before=query.get("page")
+        )
+        ids = [row.id for row in rows]
+        tries, due = attempts_of(tx, ids), next_tries(tx, ids)
+        photos = by_id(tx, "Media", [row.media_id for row in rows])
+        patients = by_id(tx, "Patient", [row.patient for row in rows if row.patient])
+        standing = standings(tx) if within is None else []
+    with bridge.db.transaction() as tx:
+        search = f"delivery?{urlencode({'destination': destination or '', 'state': state or ''})}"
+        shown = [one.version_reference for one in photos.values()]
+        governance.audit(tx, bridge, "query", actor, patient_id=actor.patient_id, references=shown, query=search)
+    names = destination_names(bridge)
+    return web.render(
+        request,
+        "deliveries.html",
+        "Deliveries",
+        destinations=[_destination(bridge, name, standing, destination) for name in names] if within is None else [],
+        choices={
+            "destinations": [{"code": name, "display": name} for name in names],
+            "states": [{"code": str(one), "display": str(one)} for one in DeliveryState],
+            "destination": destination or "",
+            "state": state or "",
+        },
+        deliveries=[
+            _row(bridge, actor, row, photos.get(row.media_id), patients.get(row.patient))
+            | {"attempts": tries.get(row.id, 0), "next_at": _local(bridge, due.get(row.id))}
+            for row in rows
+        ],
+        next_href=_href(destination, state, following) if following else None,
+        refresh=0 if query.get("page") else REFRESH_SECONDS,
+    )
+
+
+def post_send_again(web: Web, request: Request, _form: Form) -> Response:
+    return _told(web, request, send_again, "queued")
+
+
+def post_hold(web: Web, request: Request, _form: Form) -> Response:
+    return _told(web, request, hold, "held")
+
+
+def _told(web: Web, request: Request, say: Any, said: str) -> Response:
+    """Who may correct a photo may send it again; who operates DermBridge may both for any."""
+    bridge, actor = web.bridge, actor_of(request)
+    with bridge.db.transaction() as tx:
+        row = get_delivery(tx, request.path_params["id"])
+        check_whose(tx, actor, row.patient)
+        if not has_right(actor, "operate"):
+            check_scope(actor, "u", "Media")
+        say(tx, bridge, row.id)
+        reference = f"Media/{row.media_id}/_history/{row.media_version}"
+        detail = f"delivery to {row.destination}: {said}"
+        governance.audit(tx, bridge, "update", actor, patient_id=row.patient, references=[reference], detail=detail)
+    return see_other("/deliveries", said)
+
+
+def _row(bridge: Bridge, actor: Actor, row: Any, photo: Stored | None, patient: Stored | None) -> dict[str, Any]:
+    may = has_right(actor, "operate") or actor.patient_id is not None
+    return {
+        "id": row.id,
+        "media_href": f"/photos/{row.media_id}",
+        "thumbnail": f"/captures/{row.media_id}/thumbnail",
+        "patient_name": patient_name(patient.resource) if patient else "",
+        "patient_href": f"/patients/{row.patient}",
+        "label": _label(photo),
+        "destination": row.destination,
+        "state": str(row.state),
+        "since": _local(bridge, row.updated_at),
+        "receipt": row.receipt,
+        "reason": row.reason,
+        "remedy": row.remedy,
+        "retry_href": f"/deliveries/{row.id}/send-again" if may and row.state in _AGAIN else None,
+        "hold_href": f"/deliveries/{row.id}/hold" if may and row.state == "pending" else None,
+    }
+
+
+def _label(photo: Stored | None) -> str:
+    if photo is None:
+        return "Photo"
+    site, side = site_of(photo.resource), laterality_of(photo.resource)
+    return ", ".join(filter(None, [site_wording(site) if site else "Body site not set", side]))
+
+
+def _destination(bridge: Bridge, name: str, standing: list[Standing], chosen: str | None) -> dict[str, Any]:
+    own = [one for one in standing if one.destination == name]
+    oldest = min((one.oldest_at for one in own if one.state in ("pending", "sending", "unknown")), default=None)
+    failed = sum(one.count for one in own if one.state == "failed")
+    return {
+        "name": name,
+        "href": _href(name, None),
+        "current": name == chosen,
+        "oldest_at": _local(bridge, oldest),
+        "oldest": age_since(oldest, bridge.now()) if oldest else None,
+        "trouble": f"{failed} need a person: see why, then send again." if failed else None,
+        "counts": [{"state": one.state, "count": one.count, "href": _href(name, one.state)} for one in own],
+    }
+
+
+def age_since(at: datetime, now: datetime) -> str:
+    """`12 min`, `3 h`, `5 d`."""
+    minutes = max(int((now - at).total_seconds() // 60), 0)
+    if minutes < 120:
+        return f"{minutes} min"
+    return f"{minutes // 60} h" if minutes < 2880 else f"{minutes // 1440} d"
+
+
+def _local(bridge: Bridge, at: datetime | None) -> datetime | None:
+    return at.astimezone(bridge.settings.zone) if at else None
+
+
+def _href(destination: str | None, state: str | None, page: str | None = None) -> str:
+    given = {"destination": destination, "state": state, "page": page}
+    return f"/deliveries?{urlencode({name: value for name, value in given.items() if value})}"

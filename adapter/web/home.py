@@ -1,0 +1,54 @@
+"""GET /: find a patient, or go on with one that was open before."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from adapter import governance
+from adapter.access import check_right, check_scope
+from adapter.records.patient_lookup import find_patients, photo_counts, recent_patients
+from adapter.records.timeline import by_id
+from adapter.web.gate import actor_of
+from adapter.web.pages import Web
+from adapter.web.patient_card import patient_card
+
+LISTED = 25
+
+
+def home(web: Web, request: Request) -> Response:
+    """A session launched from a chart has one patient and goes there."""
+    bridge, actor = web.bridge, actor_of(request)
+    if actor.patient_id is not None:
+        return RedirectResponse(f"/patients/{actor.patient_id}", 303)
+    check_scope(actor, "s", "Patient")
+    check_right(actor, "launch-any-patient")
+    query, zone = request.query_params.get("q", "").strip()[:200], bridge.settings.zone
+    with bridge.db.snapshot() as tx:
+        if query:
+            found = find_patients(tx, query, limit=LISTED + 1)
+        else:
+            recent = recent_patients(tx, actor.id, limit=LISTED)
+            known = by_id(tx, "Patient", recent)
+            found = [known[one] for one in recent if one in known]
+        counts = photo_counts(tx, [one.id for one in found])
+    if query:
+        with bridge.db.transaction() as tx:
+            references = [one.version_reference for one in found[:LISTED]]
+            governance.audit(tx, bridge, "query", actor, references=references, query="Patient?_content=…")
+    today = bridge.now().astimezone(zone).date()
+    cards = []
+    for one in found[:LISTED]:
+        photos, latest = counts.get(one.id, (0, None))
+        cards.append(
+            patient_card(one, today) | {"photos": photos, "latest_at": latest.astimezone(zone) if latest else None}
+        )
+    return web.render(
+        request,
+        "home.html",
+        "Patients",
+        query=query,
+        patients=cards,
+        truncated=len(found) > LISTED,
+        waiting=[],
+    )
