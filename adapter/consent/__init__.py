@@ -1,0 +1,21 @@
+"""What the patient agreed to: recorded with evidence, withdrawn at any time, decided again at every use."""
+
+from adapter.consent.copies import Copy, copies
+from adapter.consent.decisions import decide, decide_and_audit
+from adapter.consent.evidence import Evidence, seal_evidence
+from adapter.consent.recording import record, withdraw
+from mappings.consent_decision import ConsentDecision
+from mappings.form_to_consent import ConsentForm
+
+__all__ = [
+    "ConsentDecision",
+    "ConsentForm",
+    "Copy",
+    "Evidence",
+    "copies",
+    "decide",
+    "decide_and_audit",
+    "record",
+    "seal_evidence",
+    "withdraw",
+]
