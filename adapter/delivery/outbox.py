@@ -38,13 +38,13 @@ class DeliveryState(StrEnum):
 S = DeliveryState
 TRANSITIONS: dict[DeliveryState, frozenset[DeliveryState]] = {
     S.PENDING: frozenset({S.SENDING, S.WITHHELD, S.HELD, S.SUPERSEDED, S.FAILED}),
-    S.SENDING: frozenset({S.ACCEPTED, S.PENDING, S.UNKNOWN, S.FAILED, S.SENDING, S.SUPERSEDED}),
+    S.SENDING: frozenset({S.ACCEPTED, S.PENDING, S.UNKNOWN, S.FAILED, S.SENDING, S.SUPERSEDED, S.WITHHELD}),
     S.UNKNOWN: frozenset({S.SENDING, S.ACCEPTED, S.FAILED, S.SUPERSEDED, S.UNKNOWN}),
     S.ACCEPTED: frozenset({S.CONFIRMED, S.FAILED, S.ACCEPTED, S.RETRACTING, S.SUPERSEDED}),
     S.CONFIRMED: frozenset({S.RETRACTING, S.SUPERSEDED, S.PENDING}),
     S.WITHHELD: frozenset({S.PENDING, S.SUPERSEDED, S.WITHHELD}),
     S.HELD: frozenset({S.PENDING, S.SUPERSEDED}),
-    S.FAILED: frozenset({S.PENDING, S.SUPERSEDED}),
+    S.FAILED: frozenset({S.PENDING, S.SUPERSEDED, S.RETRACTING}),
     S.SUPERSEDED: frozenset({S.RETRACTING}),
     S.RETRACTING: frozenset({S.RETRACTED, S.RETRACTING, S.FAILED}),
     S.RETRACTED: frozenset(),
@@ -63,12 +63,13 @@ def deliver_media(tx: Connection, bridge: Bridge, media: Stored) -> list[str]:
     """
     resource = media.resource
     subject = resource.get("subject", {}).get("reference", "")
-    if not subject.startswith("Patient/") or not _is_bound(resource):
+    if not subject.startswith("Patient/") or not is_bound(resource):
         return []
     return [_deliver(tx, bridge, media, subject.removeprefix("Patient/"), name) for name in destination_names(bridge)]
 
 
-def _is_bound(media: dict[str, Any]) -> bool:
+def is_bound(media: dict[str, Any]) -> bool:
+    """Whether the identity state of a Media is `bound`."""
     tags = media.get("meta", {}).get("tag", [])
     return any(tag["code"] == "bound" for tag in tags if tag.get("system", "").endswith("/identity-state"))
 
@@ -151,16 +152,39 @@ def mark(tx: Connection, delivery_id: str, state: DeliveryState, *, at: datetime
         raise Conflict(f"delivery {delivery_id} cannot become {state} from its present state; look at it again")
 
 
+# What a person's "try now" makes of a state; any other move is refused by `TRANSITIONS`. What may be there already is
+# looked for again, never forgotten.
+RESENT_AS = {state: state for state in (S.PENDING, S.UNKNOWN, S.ACCEPTED, S.RETRACTING)} | {S.SENDING: S.UNKNOWN}
+
+
 def send_again(tx: Connection, bridge: Bridge, delivery_id: str) -> None:
-    """A person says: try now. Raises NotFound or Conflict when it is under way or superseded."""
+    """A person says: try now. Raises NotFound, or Conflict when it is under way or superseded."""
     row, at = get_delivery(tx, delivery_id), bridge.now()
-    if row.state == DeliveryState.PENDING:
-        cancel(tx, f"deliver:{delivery_id}")  # waiting for its back-off: begin afresh
-    elif row.state != DeliveryState.UNKNOWN:
-        mark(tx, delivery_id, DeliveryState.PENDING, at=at)
-    else:
-        cancel(tx, f"deliver:{delivery_id}")
+    waiting = cancel(tx, f"deliver:{delivery_id}")  # in its back-off, or dead: begin afresh
+    if row.state == S.SENDING and not waiting:
+        raise Conflict("this delivery is under way; look again in a moment")
+    state = RESENT_AS.get(DeliveryState(row.state), S.PENDING)
+    if state != row.state or state not in RESENT_AS:
+        mark(tx, delivery_id, state, at=at)
     _enqueue(tx, delivery_id, row.media_id, row.destination, at)
+
+
+def start_retraction(tx: Connection, bridge: Bridge, row: Row[Any], *, reason: str) -> None:
+    """Have the copy of one delivery taken back. Raises Conflict when the destination gave no receipt for it."""
+    if row.receipt is None:
+        raise Conflict(f"delivery {row.id} has no receipt, so there is nothing known to take back; look at it again")
+    cancel(tx, f"deliver:{row.id}")
+    mark(tx, row.id, S.RETRACTING, at=bridge.now(), reason=reason)
+    _enqueue(tx, row.id, row.media_id, row.destination, bridge.now())
+
+
+def take_back(tx: Connection, bridge: Bridge, media_id: str, *, reason: str) -> list[str]:
+    """Retract a photo from every destination that holds it, as when it turns out to be nobody's here."""
+    held = [row for row in deliveries_of(tx, media_id) if row.receipt and S.RETRACTING in TRANSITIONS[S(row.state)]]
+    current = [row for row in held if row.state != S.SUPERSEDED]
+    for row in current:
+        start_retraction(tx, bridge, row, reason=reason)
+    return [row.id for row in current]
 
 
 def hold(tx: Connection, bridge: Bridge, delivery_id: str) -> None:

@@ -1,0 +1,223 @@
+"""One attempt of one delivery, from the outbox to the proof.
+
+Every step that talks to the destination stands between two short transactions: what was found out is durable before
+the next step, so that a crash anywhere is taken up where it happened and nothing is sent blindly twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+import orjson
+from sqlalchemy import Connection, insert
+
+from adapter import governance
+from adapter.access.actor import SYSTEM
+from adapter.bridge import Bridge
+from adapter.db.tables import delivery_attempt
+from adapter.delivery.destinations import Destinations
+from adapter.delivery.orders import Order, prepare
+from adapter.delivery.outbox import DeliveryState, get_delivery, mark, start_retraction
+from adapter.errors import Misconfigured, NotFound
+from adapter.records import create, new_id
+from adapter.work import Work, finish, postpone
+from adapter.work.loop import back_off
+from connectors.contract import Connector, DeliveryError, Evidence, Receipt, Retry
+from mappings.provenance import Agent, Entity, provenance
+
+S = DeliveryState
+T = TypeVar("T")
+# The state to wait in when a step is to be repeated later.
+WAITS_AS = {"find": S.UNKNOWN, "send": S.PENDING, "read-back": S.ACCEPTED, "retract": S.RETRACTING}
+LOOK_ONCE_MORE = timedelta(hours=6)
+
+
+@dataclass
+class Attempt:
+    """The step under way, for the record of attempts."""
+
+    bridge: Bridge
+    work: Work
+    order: Order
+    action: str = "open"
+    started_at: datetime | None = None
+
+    def step(self, action: str, call: Callable[[], T]) -> T:
+        self.action, self.started_at = action, self.bridge.now()
+        return call()
+
+    def note(self, tx: Connection, outcome: str, detail: str | None = None) -> None:
+        ended_at = self.bridge.now()
+        row = {
+            "delivery_id": self.order.row.id,
+            "action": self.action,
+            "started_at": self.started_at or ended_at,
+            "ended_at": ended_at,
+            "outcome": outcome,
+            "detail": detail,
+        }
+        tx.execute(insert(delivery_attempt), row)
+
+    def mark(self, tx: Connection, state: DeliveryState, **values: Any) -> None:
+        mark(tx, self.order.row.id, state, at=self.bridge.now(), **values)
+
+
+def deliver(bridge: Bridge, destinations: Destinations, work: Work) -> None:
+    """Handle one work item of kind "deliver" to its next state. Raises LeaseLost when another worker took over."""
+    with bridge.db.transaction() as tx:
+        order = prepare(tx, bridge, get_delivery(tx, work.payload["delivery"]))
+        if order is None:
+            finish(tx, work)
+            return
+    attempt = Attempt(bridge, work, order)
+    try:
+        connector = _connector(destinations, order.row.destination)
+        if order.state is S.RETRACTING:
+            _retract(attempt, connector)
+            return
+        receipt = order.receipt if order.state is S.ACCEPTED else _hand_over(attempt, connector)
+        if receipt is not None:
+            _prove(attempt, connector, receipt)
+    except DeliveryError as error:
+        _set_aside(attempt, error)
+
+
+def _connector(destinations: Destinations, name: str) -> Connector:
+    try:
+        return destinations.get(name)
+    except (Misconfigured, NotFound) as error:
+        remedy = "correct [[destinations]] in the settings and restart; it is tried again"
+        raise DeliveryError(str(error), remedy=remedy, retry=Retry.LATER) from error
+
+
+def _hand_over(attempt: Attempt, connector: Connector) -> Receipt | None:
+    """Find it there or send it; the receipt is durable on return. None when it must not leave after all."""
+    order = attempt.order
+    receipt = attempt.step("find", lambda: connector.find(order.parcel)) if order.trace else None
+    if receipt is None and (end := _may_not_leave(order)):
+        with attempt.bridge.db.transaction() as tx:
+            state, values = end
+            attempt.mark(tx, state, **values)
+            attempt.note(tx, "absent")
+            finish(tx, attempt.work)
+        return None
+    if receipt is None:
+        receipt = attempt.step("send", lambda: connector.send(order.parcel))
+    with attempt.bridge.db.transaction() as tx:
+        _accept(tx, attempt, receipt)
+    return receipt
+
+
+def _may_not_leave(order: Order) -> tuple[DeliveryState, dict[str, str]] | None:
+    """It was looked for and is not there: is there still a reason to send it?"""
+    if order.newer:
+        return S.SUPERSEDED, {"reason": "a newer version goes instead"}
+    if order.refusal is not None:
+        return S.WITHHELD, {"reason": order.refusal, "remedy": "record the patient's consent"}
+    return None
+
+
+def _accept(tx: Connection, attempt: Attempt, receipt: Receipt) -> None:
+    bridge, order = attempt.bridge, attempt.order
+    at = bridge.now()
+    attempt.mark(tx, S.ACCEPTED, receipt=receipt.to_json(), accepted_at=at)
+    attempt.note(tx, "duplicate" if receipt.duplicate else "accepted")
+    row, media = order.row, order.media
+    governance.audit(
+        tx,
+        bridge,
+        "export",
+        SYSTEM,
+        patient_id=row.patient,
+        references=[media.version_reference],
+        detail=f"delivered to {row.destination}",
+    )
+    sent = provenance(
+        "transmit",
+        targets=[media.version_reference],
+        agents=[Agent("assembler", SYSTEM.id), Agent("custodian", {"display": row.destination})],
+        entities=[Entity("source", order.parcel.media["content"]["url"], order.parcel.sha256)],
+        recorded=at,
+        provenance_id=new_id(at),
+    )
+    create(tx, sent, at=at)
+    for old in order.replaced:
+        if Receipt.from_json(old.receipt).ids.get("Patient") == receipt.ids.get("Patient"):
+            mark(tx, old.id, S.SUPERSEDED, at=at, reason="a newer version took its place")
+        else:
+            start_retraction(tx, bridge, old, reason="the photo is another patient's")
+
+
+def _prove(attempt: Attempt, connector: Connector, receipt: Receipt) -> None:
+    """Confirmed only by what the destination holds now."""
+    evidence = attempt.step("read-back", lambda: connector.read_back(attempt.order.parcel, receipt))
+    with attempt.bridge.db.transaction() as tx:
+        proof = orjson.dumps(_told(evidence)).decode()
+        if evidence.matches:
+            attempt.mark(tx, S.CONFIRMED, evidence=proof, confirmed_at=attempt.bridge.now())
+            attempt.note(tx, "confirmed")
+        else:
+            reason = "read back and different: " + "; ".join(evidence.differences)
+            remedy = "correct it at the destination or send it again"
+            attempt.mark(tx, S.FAILED, evidence=proof, reason=reason, remedy=remedy)
+            attempt.note(tx, "different", reason)
+        finish(tx, attempt.work)
+
+
+def _told(evidence: Evidence) -> dict[str, Any]:
+    return asdict(evidence) | {"matches": evidence.matches}
+
+
+def _retract(attempt: Attempt, connector: Connector) -> None:
+    """Taken back only when a second look finds it entered in error already (contract, obligation 12)."""
+    order = attempt.order
+    receipt = order.receipt
+    assert receipt is not None  # start_retraction takes no other
+    reason = "Filed under the wrong patient"
+    taken = attempt.step("retract", lambda: connector.retract(order.parcel, receipt, reason))
+    seen = taken if taken.duplicate else connector.retract(order.parcel, taken, reason)
+    if not seen.duplicate:
+        raise DeliveryError("The copy is still there.", remedy="It is tried again.", retry=Retry.LATER)
+    with attempt.bridge.db.transaction() as tx:
+        attempt.mark(tx, S.RETRACTED)
+        attempt.note(tx, "retracted")
+        references = [order.media.version_reference]
+        detail = f"retracted from {order.row.destination}"
+        governance.audit(
+            tx, attempt.bridge, "export", SYSTEM, patient_id=order.row.patient, references=references, detail=detail
+        )
+        finish(tx, attempt.work)
+
+
+def _set_aside(attempt: Attempt, error: DeliveryError) -> None:
+    """End or postpone by what the error says may be done, never losing sight of what may be there already."""
+    order = attempt.order
+    action = attempt.action if attempt.action in WAITS_AS else _first_action(order)
+    state = WAITS_AS[action]
+    if action == "send" and error.retry is Retry.UNKNOWN:
+        state = S.UNKNOWN
+    ends = error.retry is Retry.NEVER and action != "retract"  # a wrong copy is never given up
+    values = {"reason": str(error), "remedy": error.remedy}
+    with attempt.bridge.db.transaction() as tx:
+        attempt.note(tx, error.retry.value, str(error))
+        attempt.mark(tx, S.FAILED if ends else state, **values)
+        if ends:
+            finish(tx, attempt.work)
+            return
+        wait = back_off(attempt.work.attempts)
+        if error.retry_after is not None:
+            wait = timedelta(seconds=error.retry_after)
+        elif error.retry is Retry.NEVER:
+            wait = LOOK_ONCE_MORE
+        postpone(tx, attempt.work, due_at=attempt.bridge.now() + wait, reason=str(error))
+
+
+def _first_action(order: Order) -> str:
+    if order.state is S.RETRACTING:
+        return "retract"
+    if order.state is S.ACCEPTED:
+        return "read-back"
+    return "find" if order.trace else "send"

@@ -1,0 +1,69 @@
+"""The configured destinations: each entry of `[[destinations]]` becomes a profile, its connector opened when needed."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from adapter.bridge import Bridge
+from adapter.errors import Misconfigured, NotFound
+from connectors.contract import Connector
+from connectors.profile import Profile, ProfileError, build_profile
+from connectors.registry import open_connector
+
+SECRET_FOLDERS = (Path("/run/secrets"),)
+
+
+class Destinations:
+    """Connectors by destination name, opened on first use and shared by all threads. `close` ends them."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+        self._given = {str(entry.get("name")): dict(entry) for entry in bridge.settings.destinations}
+        self._open: dict[str, Connector] = {}
+        self._guard = threading.Lock()
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._given)
+
+    def profile(self, name: str) -> Profile:
+        """Raises NotFound, or Misconfigured naming destination, key and remedy."""
+        if name not in self._given:
+            raise NotFound(f"there is no destination {name!r}; see [[destinations]] in the settings")
+        return read_destination(self._given[name])
+
+    def get(self, name: str) -> Connector:
+        """Raises NotFound or Misconfigured."""
+        with self._guard:
+            if name not in self._open:
+                self._open[name] = open_connector(self.profile(name), self._secret)
+            return self._open[name]
+
+    def close(self) -> None:
+        with self._guard:
+            for connector in self._open.values():
+                connector.close()
+            self._open.clear()
+
+    def _secret(self, name: str) -> str:
+        for folder in (self._bridge.settings.data_dir / "secrets", *SECRET_FOLDERS):
+            file = folder / Path(name).name
+            if file.is_file():
+                return file.read_text("utf-8").strip()
+        raise KeyError(name)
+
+
+def read_destination(entry: dict[str, Any]) -> Profile:
+    """The profile of one `[[destinations]]` entry: `based_on` (also spelled `profile`) and what differs from it.
+
+    What differs stands beside the name or in a table `overrides`. Raises Misconfigured.
+    """
+    table = {key: value for key, value in entry.items() if key not in {"profile", "overrides"}}
+    if "profile" in entry:
+        table["based_on"] = entry["profile"]
+    try:
+        return build_profile(table | entry.get("overrides", {}), source=f"destination {entry.get('name')!r}")
+    except ProfileError as error:
+        raise Misconfigured(str(error)) from error

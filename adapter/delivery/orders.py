@@ -1,0 +1,164 @@
+"""What one attempt starts from: the delivery, its photo, patient, visit and consents, read in one short transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, exists, select
+
+from adapter import consent
+from adapter.bridge import Bridge
+from adapter.db.tables import delivery
+from adapter.delivery.outbox import DeliveryState, is_bound, mark
+from adapter.errors import NotFound
+from adapter.records import Stored, find, get
+from adapter.records.binaries import BinaryRow, get_binary, open_binary
+from connectors.contract import DeliveryError, Parcel, Receipt, Retry
+
+S = DeliveryState
+ACTIVE = frozenset({S.PENDING, S.SENDING, S.UNKNOWN, S.ACCEPTED, S.RETRACTING})
+SUFFIX = {"image/jpeg": ".jpg", "image/png": ".png", "image/heic": ".heic", "image/webp": ".webp", "image/tiff": ".tif"}
+
+
+@dataclass(frozen=True)
+class Order:
+    """`state` is the one it was found in. `trace`: the destination may hold it already. `refusal`: what consent says
+    against it, if anything. `newer`: a newer version waits behind. `replaced`: deliveries it takes the place of."""
+
+    row: Row[Any]
+    state: DeliveryState
+    media: Stored
+    parcel: Parcel
+    refusal: str | None
+    newer: bool
+    replaced: list[Row[Any]]
+
+    @property
+    def trace(self) -> bool:
+        return self.state in {S.SENDING, S.UNKNOWN}
+
+    @property
+    def receipt(self) -> Receipt | None:
+        return Receipt.from_json(self.row.receipt) if self.row.receipt else None
+
+
+def prepare(tx: Connection, bridge: Bridge, row: Row[Any]) -> Order | None:
+    """Decide what to do with a claimed delivery. None: nothing, and its row says why."""
+    state = DeliveryState(row.state)
+    if state not in ACTIVE:
+        return None
+    newer = _has_newer(tx, row)
+    if state is S.PENDING and not _may_leave(tx, bridge, row, newer):
+        return None
+    decision = consent.decide(tx, bridge, row.patient)
+    if state is S.PENDING and not decision.permit:
+        remedy = "record the patient's consent; it is sent as soon as it permits"
+        mark(tx, row.id, S.WITHHELD, at=bridge.now(), reason=decision.because, remedy=remedy)
+        return None
+    replaced = _replaced(tx, row)
+    try:
+        media = get(tx, "Media", row.media_id, row.media_version)
+        parcel = _parcel(tx, bridge, row, media, decision.consent_ids, replaced)
+    except NotFound as missing:
+        end = S.RETRACTING if state is S.RETRACTING else S.FAILED
+        remedy = "the photo or its record is gone from here: look at its history"
+        mark(tx, row.id, end, at=bridge.now(), reason=str(missing), remedy=remedy)
+        return None
+    if state in {S.PENDING, S.SENDING, S.UNKNOWN}:
+        mark(tx, row.id, S.SENDING, at=bridge.now())
+    return Order(row, state, media, parcel, None if decision.permit else decision.because, newer, replaced)
+
+
+def _has_newer(tx: Connection, row: Row[Any]) -> bool:
+    newer = exists().where(
+        delivery.c.media_id == row.media_id,
+        delivery.c.destination == row.destination,
+        delivery.c.media_version > row.media_version,
+    )
+    return bool(tx.execute(select(newer)).scalar_one())
+
+
+def _may_leave(tx: Connection, bridge: Bridge, row: Row[Any], newer: bool) -> bool:
+    """Whether the photo is still this patient's and wanted; if not, the delivery is ended here."""
+    current = find(tx, "Media", row.media_id)
+    resource = current.resource if current else {}
+    if newer or current is None or not is_bound(resource) or resource.get("status") != "completed":
+        because = (
+            "a newer version goes instead" if newer else "the photo is no longer a completed photo of a known patient"
+        )
+        mark(tx, row.id, S.SUPERSEDED, at=bridge.now(), reason=because)
+        return False
+    if resource["subject"].get("reference") != f"Patient/{row.patient}":
+        remedy = "nothing was sent; send the photo's current version instead"
+        mark(tx, row.id, S.FAILED, at=bridge.now(), reason="the photo now belongs to another patient", remedy=remedy)
+        return False
+    return True
+
+
+def _replaced(tx: Connection, row: Row[Any]) -> list[Row[Any]]:
+    """Older deliveries of this photo that the destination gave a receipt for and still holds, newest first."""
+    c = delivery.c
+    return list(
+        tx.execute(
+            select(delivery)
+            .where(
+                c.media_id == row.media_id,
+                c.destination == row.destination,
+                c.media_version < row.media_version,
+                c.receipt.is_not(None),
+                c.state.in_((S.ACCEPTED, S.CONFIRMED, S.FAILED)),
+            )
+            .order_by(c.media_version.desc())
+        )
+    )
+
+
+def _parcel(
+    tx: Connection,
+    bridge: Bridge,
+    row: Row[Any],
+    media: Stored,
+    consent_ids: tuple[str, ...],
+    replaced: list[Row[Any]],
+) -> Parcel:
+    resource = media.resource
+    attachment = resource["content"]
+    binary = get_binary(tx, attachment["url"].rpartition("/")[2])
+    encounter = find(tx, *_split(resource["encounter"]["reference"])) if "encounter" in resource else None
+    consents = [find(tx, "Consent", consent_id) for consent_id in consent_ids]
+    held = row.receipt or (replaced[0].receipt if replaced else None)
+    return Parcel(
+        delivery_id=row.id,
+        idempotency_key=f"{row.media_id}/{row.media_version}/{row.destination}",
+        media=resource,
+        patient=get(tx, "Patient", row.patient).resource,
+        encounter=encounter.resource if encounter else None,
+        consents=tuple(each.resource for each in consents if each),
+        content=_reader(bridge, binary),
+        content_type=binary.content_type,
+        size=binary.size,
+        sha256=binary.sha256,
+        sha1_b64=attachment.get("hash", ""),
+        filename=row.media_id + SUFFIX.get(binary.content_type, ""),
+        previous=Receipt.from_json(held) if held else None,
+    )
+
+
+def _split(reference: str) -> tuple[str, str]:
+    kind, _, resource_id = reference.partition("/")
+    return kind, resource_id
+
+
+def _reader(bridge: Bridge, binary: BinaryRow) -> Callable[[], bytes]:
+    def read() -> bytes:
+        try:
+            with bridge.db.snapshot() as tx:
+                opened = open_binary(tx, bridge.vault, binary)
+            return opened.read()
+        except NotFound as missing:
+            remedy = "The photo was destroyed here; nothing was sent."
+            raise DeliveryError(str(missing), remedy=remedy, retry=Retry.NEVER) from missing
+
+    return read
