@@ -1,0 +1,122 @@
+"""Transactions: durable when the block ends, apart from each other, many in one commit."""
+
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event, func, insert, select
+
+from adapter.bridge import Bridge
+from adapter.db.engine import Database
+from adapter.db.schema import check_schema, prepare
+from adapter.db.tables import access_token, metadata
+from adapter.errors import Misconfigured
+
+
+def _row(name: str, bridge: Bridge) -> dict[str, object]:
+    return {"id": name, "secret_sha256": name, "name": name, "scope": "", "created_at": bridge.now()}
+
+
+def _count(bridge: Bridge) -> int:
+    with bridge.db.snapshot() as tx:
+        return tx.execute(select(func.count()).select_from(access_token)).scalar_one()
+
+
+def test_an_error_rolls_back_only_its_own_transaction(bridge: Bridge) -> None:
+    inside, failed = threading.Barrier(2), []
+
+    def fail() -> None:
+        try:
+            with bridge.db.transaction() as tx:
+                tx.execute(insert(access_token), _row("failing", bridge))
+                raise ValueError("no")
+        except ValueError:
+            failed.append(True)
+
+    with bridge.db.transaction() as tx:
+        tx.execute(insert(access_token), _row("kept", bridge))
+        other = threading.Thread(target=lambda: (inside.wait(), fail()))
+        other.start()
+        inside.wait()
+    other.join()
+    assert failed == [True]
+    assert _count(bridge) == 1
+
+
+def test_many_writers_at_once_all_become_durable(bridge: Bridge) -> None:
+    def write(writer: int) -> None:
+        for number in range(25):
+            with bridge.db.transaction() as tx:
+                tx.execute(insert(access_token), _row(f"{writer}-{number}", bridge))
+
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert _count(bridge) == 200
+
+
+def test_concurrent_writers_on_sqlite_share_commits(tmp_path: Path) -> None:
+    db = Database(f"sqlite+pysqlite:///{tmp_path / 'x.sqlite3'}")
+    metadata.create_all(db.writing_engine)
+    commits = []
+    event.listen(db.writing_engine, "commit", lambda _connection: commits.append(1))
+    ready = threading.Barrier(4)
+
+    def write(writer: int) -> None:
+        ready.wait()
+        for number in range(50):
+            with db.transaction() as tx:
+                row = {"id": f"{writer}-{number}", "secret_sha256": f"{writer}-{number}", "name": "", "scope": ""}
+                tx.execute(insert(access_token), row | {"created_at": datetime.now(UTC)})
+
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    with db.snapshot() as tx:
+        assert tx.execute(select(func.count()).select_from(access_token)).scalar_one() == 200
+    assert len(commits) < 200
+    db.close()
+
+
+def test_a_transaction_within_a_transaction_is_refused_instead_of_hanging(tmp_path: Path) -> None:
+    db = Database(f"sqlite+pysqlite:///{tmp_path / 'x.sqlite3'}")
+    with pytest.raises(RuntimeError, match="already open"), db.transaction(), db.transaction():
+        pass
+    db.close()
+
+
+def test_whoever_waits_for_a_commit_is_woken_even_when_it_came_before_the_wait(bridge: Bridge) -> None:
+    seen = bridge.db.commits
+    with bridge.db.transaction() as tx:
+        tx.execute(insert(access_token), _row("one", bridge))
+    woken = threading.Event()
+    threading.Thread(target=lambda: (bridge.db.wait_for_commit(seen, 60), woken.set())).start()
+    assert woken.wait(10)
+
+
+def test_an_empty_database_is_set_up_and_an_unknown_schema_is_refused_with_the_command(tmp_path: Path) -> None:
+    db = Database(f"sqlite+pysqlite:///{tmp_path / 'x.sqlite3'}")
+    prepare(db)
+    prepare(db)
+    with db.transaction() as tx:
+        tx.exec_driver_sql("DELETE FROM alembic_version")
+    with pytest.raises(Misconfigured, match="dermbridge db upgrade"):
+        check_schema(db)
+    db.close()
+
+
+def test_the_migrations_make_exactly_the_tables_of_the_code(tmp_path: Path) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    db = Database(f"sqlite+pysqlite:///{tmp_path / 'x.sqlite3'}")
+    prepare(db)
+    with db.snapshot() as tx:
+        differences = compare_metadata(MigrationContext.configure(tx), metadata)
+    assert differences == []
+    db.close()

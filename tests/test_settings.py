@@ -1,0 +1,57 @@
+"""Settings: later sources win, and a wrong value names its source, its key and a remedy."""
+
+from pathlib import Path
+
+import pytest
+
+from adapter.errors import Misconfigured
+from adapter.settings import Settings, load_settings
+
+
+def test_defaults_run_the_embedded_product() -> None:
+    settings = load_settings(environment={})
+    assert settings.base_url == "http://127.0.0.1:8000"
+    assert settings.database.startswith("sqlite")
+
+
+def test_the_environment_wins_over_the_file_and_a_secret_may_lie_in_a_file(tmp_path: Path) -> None:
+    file, secret = tmp_path / "dermbridge.toml", tmp_path / "url"
+    file.write_text('http_port = 9000\nsite_name = "Clinic"\n')
+    secret.write_text("postgresql://u:p@db/d\n")
+    settings = load_settings(file, {"DERMBRIDGE_HTTP_PORT": "9001", "DERMBRIDGE_DATABASE_URL_FILE": str(secret)})
+    assert (settings.http_port, settings.site_name) == (9001, "Clinic")
+    assert settings.database == "postgresql+psycopg://u:p@db/d"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("http_port = 99999", ["dermbridge.toml", "http_port"]),
+        ("htp_port = 1", ["dermbridge.toml", "unknown key", "htp_port"]),
+        ('time_zone = "Mars/Base"', ["time_zone", "Europe/Zurich"]),
+        ("http_port = ", ["not valid TOML"]),
+        ('[[ehrs]]\nname = "x"', ["ehrs.0.iss"]),
+    ],
+)
+def test_a_wrong_file_names_key_and_remedy(tmp_path: Path, text: str, words: list[str]) -> None:
+    file = tmp_path / "dermbridge.toml"
+    file.write_text(text)
+    with pytest.raises(Misconfigured) as refusal:
+        load_settings(file, {})
+    assert all(word in str(refusal.value) for word in words), str(refusal.value)
+
+
+def test_a_wrong_variable_is_named() -> None:
+    with pytest.raises(Misconfigured, match=r"DERMBRIDGE_CONSENT_MODE.*consent_mode"):
+        load_settings(environment={"DERMBRIDGE_CONSENT_MODE": "maybe"})
+
+
+def test_a_missing_file_that_was_asked_for_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match="does not exist"):
+        load_settings(environment={"DERMBRIDGE_CONFIG": str(tmp_path / "none.toml")})
+
+
+def test_every_setting_is_documented() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "settings.md").read_text()
+    undocumented = [name for name in Settings.model_fields if f"`{name}`" not in page and f"`[[{name}]]`" not in page]
+    assert not undocumented
