@@ -154,13 +154,12 @@ def _code(text: str) -> Json:
 def _agents(
     row: Mapping[str, Any], actor: User | None, client: Party | None, server: Party, organization: str | None
 ) -> list[Json]:
-    agents = []
-    if actor:
-        agents.append(_user(row, actor))
-    if client:
-        agents.append(_machine(row.get("client", "DCM:110150"), client, requestor=actor is None))
+    first = None if actor else row.get("initiator", "client") if client else "server"
     machine = server if row.get("server_network", True) else Party(who=server.who)
-    agents.append(_machine(row.get("server", "DCM:110150"), machine, requestor=actor is None and client is None))
+    agents = [_user(row, actor)] if actor else []
+    if client:
+        agents.append(_machine(row.get("client", "DCM:110150"), client, requestor=first == "client"))
+    agents.append(_machine(row.get("server", "DCM:110150"), machine, requestor=first == "server"))
     if organization and "organization" in row:
         kind = {"coding": [_code(row["organization"])]}
         agents.append({"type": kind, "who": reference(organization), "requestor": False})

@@ -167,7 +167,8 @@ def _consent(form: ConsentForm, use: PhotoUse, rule: Rule, *, consent_id: str, r
         provision=_without_none(
             type=rule,
             period=_without_none(
-                start=fhir_date_time(form.signed_at), end=form.ends_on.isoformat() if form.ends_on else None
+                start=fhir_date_time(form.signed_at),
+                end=form.ends_on.isoformat() if form.ends_on and rule == "permit" else None,  # a refusal never lapses
             ),
             actor=[{"role": concept(PARTICIPATION_TYPE, "IRCP"), "reference": reference(form.grantee)}]
             if form.grantee

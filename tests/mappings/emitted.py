@@ -1,0 +1,149 @@
+"""Every kind of FHIR resource that `mappings` writes, as examples: the golden pairs and one of each table row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from mappings.audit_event import EVENTS, Party, User, audit_event
+from mappings.canonical_resources import canonical_resources
+from mappings.capture_to_media import Capture, Content, assign, bind_media, capture_to_media
+from mappings.error_to_outcome import error_to_outcome
+from mappings.form_to_consent import ConsentForm, Source, form_to_consent, withdraw
+from mappings.media_to_document_reference import media_to_document_reference
+from mappings.provenance import CASES, Agent, Entity, hashed, provenance
+
+Json = dict[str, Any]
+GOLDEN = Path(__file__).parents[1] / "data/fhir"
+AT = datetime(2026, 11, 20, 14, 30, 5, 250000, tzinfo=UTC)
+SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
+
+def _capture(given: Json) -> Json:
+    media = capture_to_media(
+        TypeAdapter(Capture).validate_python(given["capture"]),
+        TypeAdapter(Content).validate_python(given["content"]),
+        media_id=given["media_id"],
+        issued_at=datetime.fromisoformat(given["issued_at"]),
+    )
+    if "bind" in given:
+        media = bind_media(media, **given["bind"])
+    return assign(media, **given["assign"]) if "assign" in given else media
+
+
+def _form(given: Json) -> list[Json]:
+    form = TypeAdapter(ConsentForm).validate_python(given["form"])
+    return form_to_consent(
+        form, consent_ids=given["consent_ids"], recorded_at=datetime.fromisoformat(given["recorded_at"])
+    )
+
+
+def _withdrawal(given: Json) -> list[Json]:
+    times = {key: datetime.fromisoformat(given["withdraw"].pop(key)) for key in ("withdrawn_at", "recorded_at")}
+    return list(withdraw(_form(given)[0], **given["withdraw"], **times))
+
+
+def _provenance(given: Json) -> Json:
+    return provenance(
+        given["case"],
+        targets=[hashed(*one) if isinstance(one, list) else one for one in given["targets"]],
+        agents=TypeAdapter(list[Agent]).validate_python(given["agents"]),
+        entities=TypeAdapter(list[Entity]).validate_python(given.get("entities", [])),
+        recorded=datetime.fromisoformat(given["recorded"]),
+        occurred=datetime.fromisoformat(given["occurred"]) if "occurred" in given else None,
+        provenance_id=given["id"],
+    )
+
+
+def _audit(given: Json) -> Json:
+    parties = {key: TypeAdapter(Party).validate_python(given.pop(key)) for key in ("client", "server") if key in given}
+    actor = TypeAdapter(User).validate_python(given.pop("actor")) if "actor" in given else None
+    recorded = datetime.fromisoformat(given.pop("recorded"))
+    return audit_event(given.pop("event"), recorded=recorded, actor=actor, **parties, **given)
+
+
+BUILDERS: dict[str, Callable[[Json], Any]] = {
+    "media": _capture,
+    "consent": _form,
+    "withdrawal": _withdrawal,
+    "provenance": _provenance,
+    "audit": _audit,
+    "outcome": lambda given: error_to_outcome([tuple(one) for one in given["issues"]]),
+}
+
+
+def golden_pairs() -> list[Path]:
+    """Files of `{"given": facts, "expected": resource or resources}`; the name before the dash is the builder."""
+    return sorted(GOLDEN.glob("*.json"))
+
+
+def build(path: Path) -> Any:
+    """What our code makes of a golden pair's facts."""
+    return BUILDERS[path.stem.partition("-")[0]](json.loads(path.read_text("utf-8"))["given"])
+
+
+def every_audit_event() -> Iterator[Json]:
+    for event in sorted(EVENTS):
+        for outcome, patient in (("0", "Patient/p1"), ("8", None)):
+            yield audit_event(
+                event,
+                recorded=AT,
+                outcome=outcome,  # type: ignore[arg-type]
+                outcome_desc=None if outcome == "0" else "Refused.",
+                server=Party(who="Device/dermbridge", address="https://photos.example.org/fhir"),
+                client=Party(who={"identifier": {"value": "client-1"}}, address="192.0.2.7"),
+                actor=User(who="Practitioner/u1", name="Dr Example", roles=("clinician",), purpose="TREAT"),
+                organization="Organization/o1",
+                patient_ref=patient,
+                entity_refs=["Consent/c1/_history/1" if event == "consent-decision" else "Media/m1/_history/1"],
+                query="/fhir/Media?patient=p1" if event == "query" else None,
+                purpose="TREAT",
+                detail={"reason": "acute"} if event == "break-glass-start" else None,
+                event_id=f"{event}-{outcome}",
+            )
+
+
+def every_provenance() -> Iterator[Json]:
+    kinds = ("performer", "assembler", "author", "enterer", "attester")
+    roles = ("source", "derivation", "revision", "removal")
+    for case in sorted(CASES):
+        yield provenance(
+            case,
+            targets=[hashed("Media/m1/_history/2", SHA256)],
+            agents=[Agent(kind, "Practitioner/u1", "Organization/o1") for kind in kinds if _takes(case, kind)],
+            entities=[Entity(role, "Media/m1/_history/1", SHA256, ("gps", "something new")) for role in roles],
+            recorded=AT,
+            occurred=AT,
+            provenance_id=case,
+        )
+
+
+def _takes(case: str, kind: str) -> bool:
+    row = json.loads(json.dumps(_provenance_rows()[case]))
+    return kind in row["agents"] or kind in row.get("may", [])
+
+
+def _provenance_rows() -> dict[str, Any]:
+    import tomllib
+
+    return tomllib.loads((Path(__file__).parents[2] / "mappings/tables/provenance_cases.toml").read_text("utf-8"))
+
+
+def every_resource() -> Iterator[Json]:
+    """All examples, each a resource on its own."""
+    for path in golden_pairs():
+        built = build(path)
+        yield from built if isinstance(built, list) else [built]
+        if path.stem.startswith("media-bound"):
+            yield media_to_document_reference(built)
+    yield from canonical_resources()
+    yield from every_audit_event()
+    yield from every_provenance()
+
+
+SIGNED = Source("Binary/form1", "application/pdf", SHA256)
