@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from itertools import pairwise
 from urllib.parse import urlencode
 
 from starlette.requests import Request
@@ -17,6 +18,7 @@ from adapter.web.pages import Web
 from adapter.web.photo_card import day, laterality_of, photo_card, site_of, taken_at
 
 MOST = 8
+_UNITS = ((365.25, "year"), (30.44, "month"), (1, "day"))  # in days; each is used from two on
 
 
 def compare_page(web: Web, request: Request) -> Response:
@@ -39,7 +41,7 @@ def compare_page(web: Web, request: Request) -> Response:
         governance.audit(tx, bridge, "photo-compared", actor, patient_id=patient_id, references=references)
     times = [taken_at(one.resource, zone) for one in photos]
     cards = [photo_card(one, [], zone) for one in photos]
-    intervals = [None, *(interval(before, after) for before, after in zip(times, times[1:], strict=False))]
+    intervals = [None, *(interval(before, after) for before, after in pairwise(times))]
     return web.render(
         request,
         "compare.html",
@@ -71,15 +73,8 @@ def interval(before: datetime | None, after: datetime | None) -> str | None:
     direction = "later" if after >= before else "earlier"
     if days == 0:
         return "the same day"
-    count, unit = (
-        next(
-            (round(days / size), name)
-            for size, name in ((365.25, "year"), (30.44, "month"), (1, "day"))
-            if days >= 2 * size
-        )
-        if days > 1
-        else (1, "day")
-    )
+    size, unit = next(((size, unit) for size, unit in _UNITS if days >= 2 * size), (1, "day"))
+    count = round(days / size)
     return f"{count} {unit}{'' if count == 1 else 's'} {direction}"
 
 

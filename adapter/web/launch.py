@@ -55,11 +55,7 @@ def logout(web: Web, request: Request, _form: Form) -> Response:
         with web.bridge.db.transaction() as tx:
             end_session(tx, session.id)
             governance.audit(tx, web.bridge, "logout", actor_of(request))
-    request.state.session = request.state.actor = None
-    message = "Open DermBridge from a patient's chart to go on."
-    context = {"status": 200, "heading": "You are signed out", "message": message, "reference": None, "actions": []}
-    # "Signed out" is the error page's shape with nothing wrong: a heading, a sentence, no way on from here.
-    response = web.render(request, "error.html", "Signed out", **context)
+    response = RedirectResponse("/", 303)
     _set_cookie(response, web.bridge, COOKIE, "", max_age=0)
     return response
 

@@ -134,15 +134,14 @@ def error_page(request: Request, error: DermBridgeError) -> HTMLResponse:
     """Any refusal or failure for people; the message of the error tells what to do."""
     actor: Actor | None = getattr(request.state, "actor", None)
     home = f"/patients/{actor.patient_id}" if actor and actor.patient_id else "/"
+    label = "Find a patient" if home == "/" else "Back to the photos"
     message = str(error)
-    context = {
+    context: dict[str, Any] = {
         "heading": HEADINGS.get(error.http_status, "This did not work"),
         "message": message[:1].upper() + message[1:] + ("" if message.endswith(".") else "."),
         "status": error.http_status,
         "reference": None,
-        "actions": [{"label": "Back to the photos" if home != "/" else "Find a patient", "href": home}]
-        if actor
-        else [],
+        "actions": [{"label": label, "href": home}] if actor else [],
     }
     frame = frame_of(request, context["heading"]) | context
     return HTMLResponse(environment().get_template("error.html").render(frame), error.http_status)

@@ -1,0 +1,126 @@
+"""Every page and its handler as data. Handlers run in worker threads; only bodies and streams are served async."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import httpx
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from adapter.bridge import Bridge
+from adapter.web import (
+    capture_page,
+    captures,
+    compare_page,
+    consent_page,
+    deliveries,
+    events,
+    home,
+    jobs,
+    launch,
+    photo,
+    timeline,
+    worklist,
+)
+from adapter.web.bodies import FORM_OVERHEAD, Form, parse_form, read_body
+from adapter.web.pages import STATIC, Web
+
+Page = Callable[[Web, Request], Response]
+Change = Callable[[Web, Request, Form], Response]
+
+PUBLIC = frozenset({"/launch", "/callback", "/healthz", "/readyz", "/metrics", "/.well-known/jwks.json"})
+PUBLIC_PREFIXES = ("/static/", "/fhir/.well-known/", "/.well-known/")
+PUBLIC_FHIR = frozenset({"/fhir/metadata"})
+
+GET: dict[str, Page] = {
+    "/": home.home,
+    "/launch": launch.launch,
+    "/callback": launch.callback,
+    "/patients/{id}": timeline.timeline,
+    "/photos/{id}": photo.photo_page,
+    "/capture": capture_page.capture_page,
+    "/compare": compare_page.compare_page,
+    "/deliveries": deliveries.deliveries,
+    "/worklist": worklist.worklist,
+    "/jobs/{id}.json": jobs.job_json,
+    "/jobs/{id}": jobs.job_page,
+    "/captures/{id}": captures.get_capture,
+    "/captures/{id}/{content}": captures.get_bytes,
+}
+POST: dict[str, Change] = {
+    "/logout": launch.logout,
+    "/photos/{id}": photo.edit_photo,
+    "/patients/{id}/consents": consent_page.record_consent,
+    "/deliveries/{id}/send-again": deliveries.post_send_again,
+    "/deliveries/{id}/hold": deliveries.post_hold,
+    "/worklist/adt/{id}/replay": worklist.replay,
+    "/jobs": jobs.post_job,
+    "/jobs/{id}/undo": jobs.undo,
+}
+STREAMED: dict[tuple[str, str], Callable[[Web, Request], Awaitable[Response]]] = {
+    ("POST", "/captures"): captures.post_capture,
+    ("GET", "/patients/{id}/events"): events.patient_events,
+}
+
+
+def is_public(path: str) -> bool:
+    """Whether a path is served without a session or token."""
+    return path in PUBLIC or path in PUBLIC_FHIR or path.startswith(PUBLIC_PREFIXES)
+
+
+def web_routes(bridge: Bridge, http: httpx.Client) -> list[BaseRoute]:
+    """`http` asks EHRs during a launch. A middleware must set request.state.actor and .session, and check CSRF."""
+    web = Web(bridge, http)
+    streamed = [Route(path, _serve(web, handler), methods=[method]) for (method, path), handler in STREAMED.items()]
+    pages = [Route(path, partial(handler, web), methods=["GET"]) for path, handler in GET.items()]
+    changes = [Route(path, _change(web, handler), methods=["POST"]) for path, handler in POST.items()]
+    health: list[BaseRoute] = [
+        Route("/healthz", _alive),
+        Route("/readyz", partial(_ready, web)),
+        Mount("/static", BuiltFiles(directory=STATIC, check_dir=False)),
+    ]
+    return [*health, *streamed, *pages, *changes]
+
+
+def _serve(web: Web, handler: Callable[[Web, Request], Awaitable[Response]]) -> Any:
+    async def serve(request: Request) -> Response:
+        return await handler(web, request)
+
+    return serve
+
+
+def _change(web: Web, handler: Change) -> Any:
+    most = web.bridge.settings.max_capture_bytes + FORM_OVERHEAD  # a photographed consent form may be as large
+
+    async def change(request: Request) -> Response:
+        body = await read_body(request, most)
+        form = parse_form(request.headers.get("content-type", ""), body)
+        return await run_in_threadpool(handler, web, request, form)
+
+    return change
+
+
+def _alive(_request: Request) -> Response:
+    return PlainTextResponse("alive")
+
+
+def _ready(web: Web, _request: Request) -> Response:
+    with web.bridge.db.snapshot() as tx:
+        tx.exec_driver_sql("SELECT 1")
+    return PlainTextResponse("ready")
+
+
+class BuiltFiles(StaticFiles):
+    """Built files carry their content's hash in their name, so they never change."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+        return response
