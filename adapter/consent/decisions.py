@@ -32,10 +32,7 @@ def decide(
     `requester` are references of the person and organisations that ask. Raises ValueError for an unknown use.
     """
     patient_ids = same_patients(tx, [patient_id]) if patient_id else frozenset()
-    table = TABLES["Consent"]
-    rows = (
-        find_where(tx, "Consent", table.c.patient.in_(patient_ids), table.c.status == "active") if patient_ids else []
-    )
+    rows = find_where(tx, "Consent", TABLES["Consent"].c.patient.in_(patient_ids)) if patient_ids else []
     return decide_by_rules(
         [row.resource for row in rows],
         use=use,
