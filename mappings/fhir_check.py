@@ -25,6 +25,7 @@ from mappings.terms import Json
 
 _TABLE: Final[dict[str, Any]] = json.loads((files("mappings") / "tables" / "r4_elements.json").read_text("utf-8"))
 RESOURCE_TYPES: Final = frozenset(_TABLE["resources"])
+_DEEPEST: Final = 40  # so that nesting cannot exhaust the stack; real resources stay below 15
 _REFERENCE: Final = re.compile(
     r"(?P<local>#[A-Za-z0-9.-]{0,64})"
     r"|urn:(uuid|oid):[0-9a-f.-]+"
@@ -63,9 +64,12 @@ def check_resource(resource: Json) -> None:
         raise InvalidResource(
             [Issue("error", "not-supported", "resourceType", "This resource type is not served here.")]
         )
-    issues = [*_Walk().resource(resource, resource_type), *_model_issues(resource, resource_type)]
+    issues = list(dict.fromkeys(_Walk().resource(resource, resource_type)))
+    if not any(issue.code == "too-costly" for issue in issues):
+        found = {issue.expression for issue in issues}
+        issues += [issue for issue in _model_issues(resource, resource_type) if issue.expression not in found]
     if issues:
-        raise InvalidResource(list(dict.fromkeys(issues)))
+        raise InvalidResource(issues)
 
 
 @cache
@@ -113,7 +117,7 @@ class _Walk:
                 yield Issue("error", "structure", f"{path}.{name}", "An element may not be empty: leave it out.")
             elif name in row:
                 yield from self.element(value, row[name], path, name)
-            elif name[0] == "_":
+            elif name.startswith("_"):
                 yield from self.primitive_extensions(value, f"{path}.{name[1:]}")
         if kind in INVARIANTS:
             yield from (Issue("error", "invariant", path, text) for text in INVARIANTS[kind](node))
@@ -129,6 +133,9 @@ class _Walk:
                 yield Issue("error", "structure", f"{path}.{name}", "An object with content is expected here.")
 
     def object(self, node: Json, element: Element, path: str, *, contained: bool) -> Iterator[Issue]:
+        if path.count(".") > _DEEPEST:
+            yield Issue("error", "too-costly", path[:200], f"Elements may be nested {_DEEPEST} deep.")
+            return
         if element.kind == "Resource":
             yield from self.inner_resource(node, path, contained=contained)
             return

@@ -39,13 +39,12 @@ def _is_string(value: Any) -> bool:
 def _is_base64(value: Any) -> bool:
     if not isinstance(value, str) or not value.isascii():
         return False
-    for text in (value, "".join(value.split())):  # R4 allows white space between the groups
-        try:
-            binascii.a2b_base64(text, strict_mode=True)
-        except binascii.Error:
-            continue
-        return True
-    return False
+    text = "".join(value.split())  # R4 allows white space between the groups
+    try:
+        binascii.a2b_base64(text, strict_mode=True)
+    except binascii.Error:
+        return False
+    return len(text) % 4 == 0
 
 
 def _is_decimal(value: Any) -> bool:
