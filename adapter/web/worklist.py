@@ -1,4 +1,4 @@
-"""GET /worklist: photos without a certain patient and ADT messages that could not be applied, each with its next step."""
+"""GET /worklist: photos without a certain patient and ADT messages that could not be applied, with next steps."""
 
 from __future__ import annotations
 
