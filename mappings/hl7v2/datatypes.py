@@ -24,6 +24,7 @@ Systems: TypeAlias = Mapping[str, str] | Callable[[str], str | None]
 CODES: dict[str, Any] = load_table("hl7v2_codes")
 _TYPE_CODE = re.compile(r"[A-Z][A-Z0-9]{0,7}")
 _OID = re.compile(r"[0-2](\.(0|[1-9]\d*))+")
+_NOT_RESIDENCES = ("BDL", "N", "F")
 _UNIVERSAL = {"ISO": "urn:oid:", "UUID": "urn:uuid:", "GUID": "urn:uuid:", "URI": "", "URL": ""}
 
 
@@ -123,8 +124,13 @@ def human_name(name: Repetition) -> Fragment:
 
 
 def address(place: Repetition) -> Fragment:
-    """XAD -> Address. XAD.1 may be a street (SAD): street address, street name, dwelling number."""
+    """XAD -> Address. XAD.1 may be a street (SAD): street address, street name, dwelling number.
+
+    Places of birth and origin (table 0190: BDL, N, F) give {}: FHIR would read them as where the patient lives.
+    """
     kind = place.text(7)
+    if kind in _NOT_RESIDENCES:
+        return {}
     street = place.text(1) or " ".join(part for part in (place.text(1, 2), place.text(1, 3)) if part)
     fragment = {
         "use": CODES["address_use"].get(kind, ""),

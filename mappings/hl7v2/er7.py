@@ -62,7 +62,7 @@ class Repetition(tuple[tuple[Value, ...], ...]):
 class Segment:
     """One segment, split as it is asked for. `field(n)` counts as the standard does, in MSH too."""
 
-    __slots__ = ("_decode", "_fields", "name", "separators")
+    __slots__ = ("_decode", "_fields", "_split", "name", "separators")
 
     def __init__(self, line: str, separators: Separators, decode_escapes: Callable[[str], str]) -> None:
         self._fields = line.split(separators.field)
@@ -71,6 +71,7 @@ class Segment:
             self._fields.insert(1, separators.field)
         self.separators = separators
         self._decode = decode_escapes
+        self._split: dict[int, tuple[Repetition, ...]] = {}
 
     @property
     def last(self) -> int:
@@ -83,6 +84,11 @@ class Segment:
 
     def field(self, n: int) -> tuple[Repetition, ...]:
         """The repetitions of field n, () when it is absent. MSH-1 and MSH-2 are not split."""
+        if n not in self._split:
+            self._split[n] = self._repetitions(n)
+        return self._split[n]
+
+    def _repetitions(self, n: int) -> tuple[Repetition, ...]:
         raw = self.raw(n)
         if not raw or raw.isspace():
             return ()

@@ -129,7 +129,8 @@ def _apply_birth(patient: dict[str, Any], pid: Segment, default_offset: tzinfo |
 
 
 def _birth_order(sent: str) -> int | None:
-    return int(sent) if sent.isdecimal() and sent.isascii() else None
+    """1 for the first born; some senders write 0 for a single birth."""
+    return (int(sent) or None) if sent.isdecimal() and sent.isascii() else None
 
 
 class _Choice(NamedTuple):
