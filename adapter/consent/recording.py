@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
+from uuid import NAMESPACE_URL, uuid5
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
 
 from adapter import delivery, governance
 from adapter.access import Actor, check_patient, check_scope
@@ -52,7 +54,10 @@ def record(
     kept = _keep_source(tx, bridge, source, source_content_type, patient_id, form.method, at)
     form = replace(form, source=kept or form.source)
     consents = _consents(form, at)
-    stored = create_all(tx, consents, at=at)
+    try:
+        stored = create_all(tx, consents, at=at)
+    except IntegrityError:
+        raise Conflict("this form is being recorded by somebody else at this moment; send it again") from None
     told = provenance(
         "consent-capture",
         provenance_id=new_id(at),
@@ -100,7 +105,7 @@ def withdraw(
     try:
         ended, denial = forms.withdraw(
             current.resource,
-            deny_id=new_id(at),
+            deny_id=_id_of(f"withdrawal.{consent_id}"),
             withdrawn_at=at,
             recorded_at=at,
             performer=by,
@@ -129,12 +134,18 @@ def withdraw(
 
 def _consents(form: ConsentForm, at: datetime) -> list[Json]:
     try:
-        consents = forms.form_to_consent(form, consent_ids={use: new_id(at) for use in form.choices}, recorded_at=at)
+        ids = {use: _id_of(f"{form.id}.{use}") for use in form.choices}
+        consents = forms.form_to_consent(form, consent_ids=ids, recorded_at=at)
     except ValueError as error:
         raise Unprocessable(str(error)) from None
     for one in consents:
         check_resource(one)
     return consents
+
+
+def _id_of(identifier: str) -> str:
+    """The same form sent twice at once ends in one Consent, the second sender in a Conflict."""
+    return str(uuid5(NAMESPACE_URL, f"{FORM_IDENTIFIER}|{identifier}"))
 
 
 def _recorded_before(tx: Connection, form: ConsentForm) -> list[Stored]:

@@ -109,6 +109,15 @@ def test_the_same_form_with_other_choices_is_refused(strict: Bridge) -> None:
         record(strict, form(strict, {TREATMENT: "deny"}))
 
 
+def test_the_same_form_from_two_senders_at_once_is_recorded_by_one(strict: Bridge) -> None:
+    """The second does not see the first's rows yet, but its ids."""
+    (first,) = record(strict, form(strict))
+    with strict.db.transaction() as tx:
+        update_resource(tx, first.resource | {"identifier": [{"value": "not seen yet"}]}, at=strict.now())
+    with pytest.raises(Conflict, match="send it again"):
+        record(strict, form(strict))
+
+
 def test_the_signed_paper_is_kept_bit_exact_under_the_patient(strict: Bridge) -> None:
     given = form(strict, method="paper-photo")
     (stored,) = record(strict, given, source=PNG, source_content_type="image/png")
