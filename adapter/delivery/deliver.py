@@ -134,6 +134,7 @@ def _accept(tx: Connection, attempt: Attempt, receipt: Receipt) -> None:
         patient_id=row.patient,
         references=[media.version_reference],
         detail=f"delivered to {row.destination}",
+        recipient=row.destination,
     )
     sent = provenance(
         "transmit",
@@ -184,10 +185,15 @@ def _retract(attempt: Attempt, connector: Connector) -> None:
     with attempt.bridge.db.transaction() as tx:
         attempt.mark(tx, S.RETRACTED)
         attempt.note(tx, "retracted")
-        references = [order.media.version_reference]
-        detail = f"retracted from {order.row.destination}"
         governance.audit(
-            tx, attempt.bridge, "export", SYSTEM, patient_id=order.row.patient, references=references, detail=detail
+            tx,
+            attempt.bridge,
+            "export",
+            SYSTEM,
+            patient_id=order.row.patient,
+            references=[order.media.version_reference],
+            detail=f"retracted from {order.row.destination}",
+            recipient=order.row.destination,
         )
         finish(tx, attempt.work)
 
