@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import ColumnElement, Connection, Row, func, select
 
 from adapter.db.tables import delivery, delivery_attempt, work
 
@@ -34,7 +34,7 @@ def page_of_deliveries(
     count: int = 50,
 ) -> tuple[list[Row[Any]], str | None]:
     """(rows newest first, id to continue before). Ids rise with the time of creation."""
-    conditions = [] if patient_ids is None else [delivery.c.patient.in_(patient_ids)]
+    conditions: list[ColumnElement[bool]] = [] if patient_ids is None else [delivery.c.patient.in_(patient_ids)]
     conditions += [delivery.c.destination == destination] if destination else []
     conditions += [delivery.c.state == state] if state else []
     conditions += [delivery.c.id < before] if before else []

@@ -23,6 +23,7 @@ from adapter.web.photo_card import (
     laterality_of,
     lesion_of,
     site_of,
+    site_wording,
     taken_at,
     views,
     visit_label,
@@ -108,7 +109,7 @@ def _options(
         "types": TYPES,
         "site_required": True,
         "sites": [
-            {"code": site.code, "display": site.meaning, "group": group, "lateral": True}
+            {"code": site.code, "display": site_wording(site.code), "group": group, "lateral": True}
             for group, sites in groups()
             for site in sites
         ],

@@ -55,8 +55,11 @@ def site_of(resource: Resource) -> str | None:
 
 
 def site_wording(code: str) -> str:
-    """Our wording of a SNOMED body site; an unlisted code as it is."""
-    return BODY_SITES[code].meaning if code in BODY_SITES else f"SNOMED {code}"
+    """`Hand` for "Skin of hand": every site here is skin. An unlisted code as it is."""
+    if code not in BODY_SITES:
+        return f"SNOMED {code}"
+    meaning = BODY_SITES[code].meaning.removeprefix("Skin of ")
+    return meaning[:1].upper() + meaning[1:]
 
 
 def laterality_of(resource: Resource) -> str | None:
@@ -108,7 +111,7 @@ def day(at: datetime) -> str:
 
 def site_groups() -> list[dict[str, Any]]:
     return [
-        {"group": group, "sites": [{"code": site.code, "display": site.meaning} for site in sites]}
+        {"group": group, "sites": [{"code": site.code, "display": site_wording(site.code)} for site in sites]}
         for group, sites in groups()
     ]
 

@@ -44,9 +44,9 @@ def visit(visit_id: str, patient_id: str) -> dict[str, Any]:
     }
 
 
-def picture(shade: int = 90) -> bytes:
+def picture(width: int = 90) -> bytes:
     out = io.BytesIO()
-    Image.new("RGB", (64, 48), (shade, 80, 70)).save(out, "JPEG")
+    Image.new("RGB", (width, 48), (90, 80, 70)).save(out, "JPEG")
     return out.getvalue()
 
 

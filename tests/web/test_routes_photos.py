@@ -19,8 +19,8 @@ def metadata(**values: object) -> str:
     return base64.urlsafe_b64encode(json.dumps(values).encode()).rstrip(b"=").decode()
 
 
-def stored(browser: Browser, shade: int, **values: object) -> str:
-    answer = browser.capture(picture(shade), **{"DermBridge-Metadata": metadata(**values)})
+def stored(browser: Browser, width: int, **values: object) -> str:
+    answer = browser.capture(picture(width), **{"DermBridge-Metadata": metadata(**values)})
     assert answer.status_code in (201, 202), answer.text
     return str(answer.json()["id"])
 
