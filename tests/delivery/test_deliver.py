@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from adapter import consent, governance
+from adapter import consent
 from adapter.bridge import Bridge
 from adapter.db.tables import delivery, delivery_attempt, work
 from adapter.delivery import deliver_media, deliveries_of, send_again
@@ -21,7 +21,7 @@ from adapter.delivery.deliver import deliver
 from adapter.delivery.destinations import Destinations
 from adapter.delivery.ledger import count_deliveries, list_deliveries
 from adapter.errors import Conflict
-from adapter.records import Stored, create, get, update_resource
+from adapter.records import Stored, create, find_where, get, update_resource
 from adapter.records.binaries import create_binary, whole_blob
 from adapter.work import Lane, WorkLoop
 from mappings.terms import IDENTITY_STATE, URI
@@ -90,6 +90,12 @@ class Site:
             c = delivery_attempt.c
             return [(row.action, row.outcome) for row in tx.execute(select(c.action, c.outcome).order_by(c.id))]
 
+    def audited(self) -> list[str]:
+        """The recipient of each disclosure in the audit log."""
+        with self.bridge.db.snapshot() as tx:
+            agents = [event.resource["agent"] for event in find_where(tx, "AuditEvent")]
+        return [agent["who"]["display"] for each in agents for agent in each if agent["who"].get("display") == "x"]
+
     def waiting(self) -> int:
         with self.bridge.db.snapshot() as tx:
             return len(tx.execute(select(work.c.id)).all())
@@ -114,11 +120,9 @@ def media_of(patient: str) -> dict[str, Any]:
 
 @pytest.fixture
 def permit(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """What consent says, and what was audited."""
-    said = SimpleNamespace(permit=True, because="the patient withdrew consent", consent_ids=(), audited=[])
-    monkeypatch.setattr(consent, "decide", lambda tx, bridge, patient_id: said, raising=False)
-    audited = lambda tx, bridge, event, actor, **more: said.audited.append((event, more["detail"]))  # noqa: E731
-    monkeypatch.setattr(governance, "audit", audited, raising=False)
+    """What consent says; `real` decides as the product does."""
+    said = SimpleNamespace(permit=True, because="the patient withdrew consent", consent_ids=(), real=consent.decide)
+    monkeypatch.setattr(consent, "decide", lambda tx, bridge, patient_id: said)
     return said
 
 
@@ -167,11 +171,18 @@ def test_a_photo_is_confirmed_once_it_was_read_back(site: Site, permit: SimpleNa
     assert (row.state, site.waiting()) == ("confirmed", 0)
     assert '"matches":true' in row.evidence and row.accepted_at and row.confirmed_at
     assert site.attempts() == [("send", "accepted"), ("read-back", "confirmed")]
-    assert permit.audited == [("export", "delivered to x")]
+    assert site.audited() == ["x"]
     with site.bridge.db.snapshot() as tx:
-        from adapter.records import find_where
-
         assert [p.resource["activity"]["coding"][0]["code"] for p in find_where(tx, "Provenance")] == ["transmit"]
+
+
+def test_consent_as_the_product_decides_it_lets_treatment_photos_leave(
+    site: Site, permit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consent, "decide", permit.real)
+    site.capture()
+    site.run()
+    assert site.states() == {1: "confirmed"}
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -231,7 +242,7 @@ def test_a_photo_moved_to_another_patient_is_taken_back_from_the_first(site: Sit
     site.change(subject={"reference": "Patient/p2"})
     site.run()
     assert site.states() == {1: "retracted", 2: "confirmed"}
-    assert ("export", "retracted from x") in permit.audited
+    assert site.audited() == ["x", "x", "x"]  # sent, sent, taken back
     with pytest.raises(Conflict):
         site.again(1)
 
