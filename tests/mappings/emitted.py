@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,12 +15,13 @@ from mappings.audit_event import EVENTS, Party, User, audit_event
 from mappings.canonical_resources import canonical_resources
 from mappings.capture_to_media import Capture, Content, assign, bind_media, capture_to_media
 from mappings.error_to_outcome import error_to_outcome
-from mappings.form_to_consent import ConsentForm, Source, form_to_consent, withdraw
+from mappings.form_to_consent import ConsentForm, form_to_consent, withdraw
 from mappings.media_to_document_reference import media_to_document_reference
 from mappings.provenance import CASES, Agent, Entity, hashed, provenance
 
 Json = dict[str, Any]
 GOLDEN = Path(__file__).parents[1] / "data/fhir"
+PROVENANCE_TABLE = Path(__file__).parents[2] / "mappings/tables/provenance_cases.toml"
 AT = datetime(2026, 11, 20, 14, 30, 5, 250000, tzinfo=UTC)
 SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
@@ -124,14 +126,8 @@ def every_provenance() -> Iterator[Json]:
 
 
 def _takes(case: str, kind: str) -> bool:
-    row = json.loads(json.dumps(_provenance_rows()[case]))
+    row = tomllib.loads(PROVENANCE_TABLE.read_text("utf-8"))[case]
     return kind in row["agents"] or kind in row.get("may", [])
-
-
-def _provenance_rows() -> dict[str, Any]:
-    import tomllib
-
-    return tomllib.loads((Path(__file__).parents[2] / "mappings/tables/provenance_cases.toml").read_text("utf-8"))
 
 
 def every_resource() -> Iterator[Json]:
@@ -144,6 +140,3 @@ def every_resource() -> Iterator[Json]:
     yield from canonical_resources()
     yield from every_audit_event()
     yield from every_provenance()
-
-
-SIGNED = Source("Binary/form1", "application/pdf", SHA256)

@@ -77,7 +77,7 @@ def test_without_a_consent_the_default_of_the_use_decides(use: str) -> None:
 def test_a_form_decides_its_own_use_and_no_other(use: str) -> None:
     for other in PHOTO_USES:
         permitted = asked(ours("permit", use=use), use=other).permit
-        assert permitted is (other == use or other == "patient-request")
+        assert permitted is (other in (use, "patient-request"))
         refused = asked(ours("deny", use=use), use=other).permit
         assert refused is (other != use and other == "patient-request")
 
