@@ -1,4 +1,4 @@
-"""The ADT feed: each event changes the EHR's own records and is told to DermBridge over MLLP (HL7 v2.5.1 ch. 3).
+"""The ADT feed: each event changes the EHR's own records and is told to DermBridge over MLLP (HL7 v2.5.1 ch. 3)."""
 
 from __future__ import annotations
 
