@@ -1,0 +1,56 @@
+"""A small MLLP sender for `dermbridge adt send`, the sandbox and tests."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from ssl import SSLContext
+
+from adapter.errors import Unavailable
+from mappings.hl7v2.framing import Deframer, FramingError, frame
+
+_READ_BYTES = 64 * 1024
+
+
+def send(
+    host: str,
+    port: int,
+    messages: Sequence[bytes],
+    *,
+    pipelined: int = 1,
+    timeout_seconds: float = 30.0,
+    ssl: SSLContext | None = None,
+) -> list[bytes]:
+    """Send messages over one connection and return one answer for each, in order.
+
+    `pipelined` is how many messages may wait for their answer at the same time (1: the classic lock step; keep it
+    below 1,000, since a peer that cannot write its answers stops reading). Messages whose MSH-15 asks for no answer
+    do not fit here. Raises Unavailable when the peer cannot be reached, is silent for `timeout_seconds`, or closes
+    before the last answer; the sentence says how many were answered.
+    """
+    answers: list[bytes] = []
+    deframer = Deframer()
+    try:
+        with socket.create_connection((host, port), timeout_seconds) as plain:
+            connection = ssl.wrap_socket(plain, server_hostname=host) if ssl else plain
+            sent = 0
+            while len(answers) < len(messages):
+                window = messages[sent : len(answers) + max(1, pipelined)]
+                connection.sendall(b"".join(map(frame, window)))
+                sent += len(window)
+                answers += _receive(connection, deframer)
+    except (OSError, EOFError, FramingError) as error:
+        reason = str(error) or type(error).__name__
+        raise Unavailable(
+            f"{host}:{port} answered {len(answers)} of {len(messages)} messages and then failed ({reason}); "
+            "send the rest again."
+        ) from error
+    return answers
+
+
+def _receive(connection: socket.socket, deframer: Deframer) -> list[bytes]:
+    chunk = connection.recv(_READ_BYTES)
+    if not chunk:
+        raise EOFError("the peer closed the connection")
+    deframer.feed(chunk)
+    return list(deframer.messages())
