@@ -35,14 +35,20 @@ def period_bounds(period: dict[str, str], zone: tzinfo) -> tuple[datetime | None
 
 
 def span(text: str, zone: tzinfo) -> tuple[datetime, datetime]:
-    """The half-open span of time that a FHIR dateTime stands for: a year, a month, a day, or one second."""
+    """The half-open span of time that a FHIR dateTime stands for: a year, a month, a day, a second or less.
+
+    What would end after year 9999 (`9999-12-31` is a common "for ever") ends with its last second; a leap second
+    counts as the second before it.
+    """
     if len(text) > 10:
-        at = datetime.fromisoformat(text)
+        at = datetime.fromisoformat(f"{text[:17]}59{text[19:]}" if text[17:19] == "60" else text)
         if at.tzinfo is None:
             raise ValueError(f"{text!r} has a time of day but no zone.")
-        return at, at + timedelta(seconds=0 if at.microsecond else 1)
+        return at, at + timedelta(microseconds=1 if "." in text else 1_000_000)
     year, month, day = (*(int(part) for part in text.split("-")), 0, 0)[:3]
     start = datetime(year, month or 1, day or 1, tzinfo=zone)
+    if year == 9999 and (month, day) in {(0, 0), (12, 0), (12, 31)}:
+        return start, datetime(9999, 12, 31, 23, 59, 59, tzinfo=zone)
     if day:
         return start, start + timedelta(days=1)
     following = (year + month // 12, month % 12 + 1) if month else (year + 1, 1)

@@ -120,6 +120,14 @@ def test_times_without_a_zone_are_refused() -> None:
         ("2031", datetime(2031, 12, 31, 23, 59, 59, tzinfo=UTC), datetime(2032, 1, 1, tzinfo=UTC)),
         ("2031-12", datetime(2031, 12, 31, 23, 59, 59, tzinfo=UTC), datetime(2032, 1, 1, tzinfo=UTC)),
         ("2031-02-28", datetime(2031, 2, 28, 23, 59, 59, tzinfo=UTC), datetime(2031, 3, 1, tzinfo=UTC)),
+        ("9999-12-31", datetime(9999, 12, 31, 12, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)),
+        ("9999", datetime(9999, 12, 31, 12, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)),
+        ("2026-06-30T23:59:60Z", datetime(2026, 6, 30, 23, 59, 59, tzinfo=UTC), datetime(2026, 7, 1, tzinfo=UTC)),
+        (
+            "2026-06-30T10:00:00.5Z",
+            datetime(2026, 6, 30, 10, 0, 0, 500000, tzinfo=UTC),
+            datetime(2026, 6, 30, 10, 0, 0, 500001, tzinfo=UTC),
+        ),
         ("2031-02-28T10:00:00Z", datetime(2031, 2, 28, 10, tzinfo=UTC), datetime(2031, 2, 28, 10, 0, 1, tzinfo=UTC)),
     ],
 )
