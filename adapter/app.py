@@ -123,7 +123,7 @@ class Gate:
         if given is None and request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
             body = await _read_small(receive)
             given = parse_qs(body.decode("utf-8", "replace")).get("csrf_token", [None])[0]
-            receive = _replay(body)
+            receive = _replay(body, receive)
         if given is not None:
             if secrets.compare_digest(given.encode(), session.csrf.encode()):
                 return receive
@@ -182,22 +182,21 @@ async def _read_small(receive: Receive) -> bytes:
     body = b""
     while True:
         message = await receive()
-        body += message.get("body", b"")
+        body += bytes(message.get("body", b""))
         if len(body) > MAX_FORM_BYTES:
             raise Forbidden("this form is too large")
         if not message.get("more_body", False):
             return body
 
 
-def _replay(body: bytes) -> Receive:
-    sent = False
+def _replay(body: bytes, following: Receive) -> Receive:
+    """A receive that gives the body once more, then what the server has to say."""
+    waiting = [body]
 
     async def receive() -> Message:
-        nonlocal sent
-        if sent:
-            return {"type": "http.disconnect"}
-        sent = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        if waiting:
+            return {"type": "http.request", "body": waiting.pop(), "more_body": False}
+        return await following()
 
     return receive
 

@@ -10,7 +10,7 @@ from adapter.db.engine import Database
 from adapter.records.blob_store import LocalBlobStore
 from adapter.records.keys import open_key_ring
 from adapter.records.vault import Vault
-from adapter.settings import Settings
+from adapter.settings import Settings, environment
 
 
 def utc_now() -> datetime:
@@ -39,5 +39,5 @@ def open_bridge(settings: Settings, *, owner: bool = True, now: Callable[[], dat
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     db = Database(settings.database, owner=owner)
     store = LocalBlobStore(settings.data_dir / "blobs")
-    keys = open_key_ring(settings.data_dir, data_exists=bool(store.list_ids(limit=1)))
+    keys = open_key_ring(settings.data_dir, data_exists=bool(store.list_ids(limit=1)), environ=environment())
     return Bridge(settings, db, Vault(store, keys), now)

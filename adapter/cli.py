@@ -249,7 +249,7 @@ def import_drive(
     with beside_service() as bridge, Progress(console=err, disable=as_json) as progress:
         task = progress.add_task("reading" if dry_run else "importing", total=sum(1 for _ in photo_files(folder)))
         if dry_run:
-            items = [(progress.advance(task), item)[1] for item in plan_import(bridge, folder, known)]
+            items = list(progress.track(plan_import(bridge, folder, known), task_id=task))
         else:
             items = run_import(bridge, SYSTEM, folder, known, lambda _item: progress.advance(task))
     rows = [vars(item) for item in items]

@@ -33,7 +33,7 @@ from adapter.errors import DermBridgeError, Unavailable
 from adapter.records import find_by_identifier
 from adapter.sandbox import adt
 from adapter.sandbox.app import build_sandbox
-from adapter.sandbox.ehr import AUTHORITY, MRN_SYSTEM, PEOPLE, SandboxEhr, SandboxSettings, open_ehr
+from adapter.sandbox.ehr import AUTHORITY, MRN_SYSTEM, PEOPLE, VISIT_SYSTEM, SandboxEhr, SandboxSettings, open_ehr
 from adapter.sandbox.views import draw_view
 from adapter.serve import configure_logs, http_server, open_prepared
 from adapter.settings import Settings, load_settings
@@ -147,7 +147,7 @@ def run_demo(*, once: bool, data_dir: Path | None = None) -> None:
         mllp_port=ports[2],
     )
     ehr = open_ehr(sandbox)
-    ehr_app = build_sandbox(ehr)
+    ehr_app = build_sandbox(sandbox, ehr)
     bridge = open_prepared(_demo_settings(folder, sandbox))
     servers = [
         _serve(uvicorn.Server(uvicorn.Config(ehr_app, port=sandbox.http_port, log_level="warning")), "sandbox EHR"),
@@ -189,6 +189,7 @@ def _demo_settings(folder: Path, sandbox: SandboxSettings) -> Settings:
         mllp_port=sandbox.mllp_port,
         site_name="Demo Hospital",
         identifier_systems={AUTHORITY: MRN_SYSTEM},
+        visit_systems={AUTHORITY: VISIT_SYSTEM},
         default_authority=AUTHORITY,
         ehrs=[
             {

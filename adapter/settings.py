@@ -73,6 +73,9 @@ class Settings(_Frozen):
     identifier_systems: dict[str, str] = Field(
         default_factory=dict, description="HL7 v2 assigning authority (CX.4.1) -> FHIR identifier system"
     )
+    visit_systems: dict[str, str] = Field(
+        default_factory=dict, description="the same for visit numbers, where they need a system of their own"
+    )
     default_authority: str | None = Field(
         default=None,
         description="assigning authority meant when CX.4 is empty; unset: such messages are queued",
@@ -109,6 +112,11 @@ class Settings(_Frozen):
         if self.database_url is None:
             return f"sqlite+pysqlite:///{self.data_dir / 'dermbridge.sqlite3'}"
         return self.database_url.replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+def environment() -> Mapping[str, str]:
+    """The process environment; nothing else reads it."""
+    return os.environ
 
 
 def load_settings(

@@ -21,7 +21,7 @@ from adapter import access, consent, delivery, governance, identity
 from adapter.access import SYSTEM, Actor
 from adapter.bridge import Bridge
 from adapter.capture.inspection import Inspection, inspect
-from adapter.capture.metadata import Metadata, read_metadata
+from adapter.capture.metadata import Metadata, PatientIdentifier, read_metadata
 from adapter.db.tables import capture
 from adapter.errors import BadInput, Conflict, NotFound, TooLarge, Unprocessable
 from adapter.identity import Whose
@@ -107,7 +107,7 @@ def _look_at(tx: Connection, bridge: Bridge, actor: Actor, upload: Upload) -> _P
         raise BadInput("the photo was damaged on its way: it does not match its Repr-Digest; send it again")
     found = inspect(upload.data, max_pixels=settings.max_pixels)
     taken_at = _taken_at(bridge, metadata, found)
-    whose = identity.whose(tx, bridge, _patient_given(metadata, actor))
+    whose = identity.whose(tx, _patient_given(metadata, actor))
     access.check_patient(actor, whose.patient_id)
     key, fingerprint = _keys(actor, upload, sha256.hexdigest(), whose, taken_at)
     return _Photo(upload, metadata, found, sha256.hexdigest(), taken_at, whose, key, fingerprint)
@@ -135,6 +135,7 @@ def _store(
             "fingerprint": photo.fingerprint,
             "blob_id": sealed.id,
             "source": photo.upload.source,
+            "claim": _claim(photo.metadata),
             "consent": _consent_json(decision.permit, decision.because),
             "reason": held,
             "received_at": at,
@@ -240,6 +241,12 @@ def _clean(photo: _Photo) -> _Clean:
         sha1_b64=base64.b64encode(hashlib.sha1(clean, usedforsecurity=False).digest()).decode(),
         sha256=photo.sha256 if view.is_identity else hashlib.sha256(clean).hexdigest(),
         crc32=zlib.crc32(clean),
+    )
+
+
+def _claim(metadata: Metadata) -> str | None:
+    return (
+        metadata.patient.model_dump_json(exclude_none=True) if isinstance(metadata.patient, PatientIdentifier) else None
     )
 
 

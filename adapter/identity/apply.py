@@ -65,6 +65,10 @@ def apply_message(bridge: Bridge, item: Work) -> None:
         _queue(bridge, item, message_id, str(refusal), "settle the identity at its source, then replay this message")
 
 
+def _order_keys(bridge: Bridge, raw: bytes) -> tuple[str, ...]:
+    return tuple(f"patient:{key}" for key in patient_keys(raw, bridge.settings.default_authority or ""))
+
+
 def _queue(bridge: Bridge, item: Work, message_id: str, reason: str, remedy: str) -> None:
     with bridge.db.transaction() as tx:
         _mark(tx, message_id, state="queued", reason=reason, remedy=remedy)
@@ -231,7 +235,7 @@ def queue(tx: Connection, limit: int, after: str | None) -> list[Row[Any]]:
     ).where(table.state.in_(("queued", "refused")))
     if after is not None:
         statement = statement.where(table.id > after)
-    return list(tx.execute(statement.order_by(table.id).limit(limit)))  # type: ignore[arg-type]
+    return list(tx.execute(statement.order_by(table.id).limit(limit)))
 
 
 def replay(tx: Connection, bridge: Bridge, message_id: str) -> None:
@@ -250,6 +254,6 @@ def replay(tx: Connection, bridge: Bridge, message_id: str) -> None:
         .values(state="waiting", due_at=at, attempts=0, reason=None, remedy=None)
     )
     if changed.rowcount == 0:
-        keys = tuple(f"patient:{one}" for one in patient_keys(row.raw, bridge.settings.default_authority or ""))
-        enqueue(tx, Work("apply-adt", key, {"message": message_id}, order_keys=keys), at=at)
+        order_keys = _order_keys(bridge, row.raw)
+        enqueue(tx, Work("apply-adt", key, {"message": message_id}, order_keys=order_keys), at=at)
     _mark(tx, message_id, state="waiting")

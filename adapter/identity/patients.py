@@ -43,7 +43,7 @@ class Whose:
     because: str
 
 
-def whose(tx: Connection, bridge: Bridge, given: str | dict[str, Any] | None) -> Whose:
+def whose(tx: Connection, given: str | dict[str, Any] | None) -> Whose:
     """`given` is `Patient/id`, an identifier with or without demographics, or None. Raises Unprocessable."""
     if given is None:
         return Whose("unidentified", None, None, "no patient was named; settle it on the worklist")
@@ -143,7 +143,8 @@ def register_from_ehr(
     known = find_patient_of(tx, pairs)
     if known is None:
         kept = {k: patient[k] for k in ("name", "gender", "birthDate", "telecom", "address") if k in patient}
-        resource = {"resourceType": "Patient", "id": new_id(), "active": True, "identifier": trusted, **kept}
+        resource: Resource = {"resourceType": "Patient", "id": new_id(), "active": True, "identifier": trusted}
+        resource |= kept
         known = create(tx, resource, at=bridge.now())
         governance.audit(tx, bridge, "create", actor, patient_id=known.id, references=[known.version_reference])
         bind_waiting(tx, bridge, known)
@@ -159,7 +160,8 @@ def _visit_from_ehr(tx: Connection, bridge: Bridge, patient: Stored, encounter: 
             if stored.resource.get("subject", {}).get("reference") == patient.reference:
                 return stored.id
     kept = {k: encounter[k] for k in ("status", "class", "period") if k in encounter}
-    visit = {"resourceType": "Encounter", "id": new_id(), "identifier": identifiers, **kept}
+    visit: Resource = {"resourceType": "Encounter", "id": new_id(), "identifier": identifiers}
+    visit |= kept
     return create(tx, visit | {"subject": {"reference": patient.reference}}, at=bridge.now()).id
 
 
@@ -178,7 +180,7 @@ def bind_waiting(tx: Connection, bridge: Bridge, patient: Stored) -> list[str]:
 
 def _claim_contradicts(tx: Connection, media_id: str, patient: Resource) -> bool:
     claim = tx.execute(select(capture.c.claim).where(capture.c.id == media_id)).scalar_one_or_none()
-    return bool(claim) and contradicts(patient, orjson.loads(claim))
+    return claim is not None and contradicts(patient, orjson.loads(claim))
 
 
 def _bind(tx: Connection, bridge: Bridge, media: Stored, patient: Stored) -> str:

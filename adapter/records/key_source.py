@@ -41,7 +41,7 @@ class KeySource(Protocol):
     def add(self) -> dict[int, bytes]: ...
 
 
-def find_key_source(data_dir: Path, *, data_exists: bool, environ: Mapping[str, str] = os.environ) -> KeySource:
+def find_key_source(data_dir: Path, *, data_exists: bool, environ: Mapping[str, str]) -> KeySource:
     """`DERMBRIDGE_KEK`, else the file that `DERMBRIDGE_KEK_FILE` names, else `keys/kek.txt` in the data directory.
 
     `data_exists`: wrapped keys are stored already, so a missing file is a loss to repair, not a first start.

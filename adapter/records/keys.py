@@ -12,7 +12,6 @@ id. So a wrapped key moved to another row does not unwrap. Nonces are random; on
 
 from __future__ import annotations
 
-import os
 import secrets
 import struct
 from collections.abc import Mapping
@@ -96,7 +95,7 @@ class KeyRing:
         self._newest = keys[max(keys)]
 
 
-def open_key_ring(data_dir: Path, *, data_exists: bool, environ: Mapping[str, str] = os.environ) -> KeyRing:
+def open_key_ring(data_dir: Path, *, data_exists: bool, environ: Mapping[str, str]) -> KeyRing:
     """The ring of this installation; see `find_key_source` for where its keys come from.
 
     Raises Misconfigured when the key file is open to others, unreadable, or missing while `data_exists`.

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adapter.access import Actor
 from adapter.access.sessions import Session, end_session, find_session, start_session
@@ -110,10 +110,10 @@ class _Gate:
         if not scope["path"].startswith("/fhir"):
             added.append((b"content-security-policy", self._policy.encode()))
 
-        async def protected(message: dict[str, object] | object) -> None:
-            if isinstance(message, dict) and message["type"] == "http.response.start":
+        async def protected(message: Message) -> None:
+            if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], *added]
-            await send(message)  # type: ignore[arg-type]
+            await send(message)
 
         await self._app(scope, receive, protected)
 

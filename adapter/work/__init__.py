@@ -1,7 +1,7 @@
 """Everything that happens later: one durable table of work with leases, order keys and dead letters."""
 
 from adapter.work.loop import Lane, WorkLoop
-from adapter.work.queue import LeaseLost, Work, bury, cancel, claim, enqueue, finish, postpone, revive
+from adapter.work.queue import LeaseLost, Work, bury, cancel, claim, enqueue, enqueue_all, finish, postpone, revive
 
 __all__ = [
     "Lane",
@@ -12,6 +12,7 @@ __all__ = [
     "cancel",
     "claim",
     "enqueue",
+    "enqueue_all",
     "finish",
     "postpone",
     "revive",

@@ -8,7 +8,6 @@ from alembic import op
 
 import adapter.db.tables
 
-
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -159,6 +158,7 @@ def upgrade() -> None:
         sa.Column("fingerprint", sa.String(length=64), nullable=False),
         sa.Column("blob_id", sa.String(length=64), nullable=False),
         sa.Column("source", sa.String(length=32), nullable=False),
+        sa.Column("claim", sa.Text(), nullable=True),
         sa.Column("consent", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("received_at", adapter.db.tables.Instant(timezone=True), nullable=False),
