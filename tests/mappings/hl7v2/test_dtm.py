@@ -59,8 +59,21 @@ def test_the_instant_is_the_first_of_what_was_sent() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "0", "00000000", "20230229", "20231301", "202301012500", "202301010060", "2023-01-01", "20230101T10", "２０２３"]
-    + ["202301011200+1500", "202301011200+0160", "202301011200Z", "20230101120000.", '""'],
+    [
+        *(
+            "",
+            "0",
+            '""',
+            "00000000",
+            "20230229",
+            "20231301",
+            "202301012500",
+            "202301010060",
+            "2023-01-01",
+            "20230101T10",
+        ),
+        *("２０２３", "202301011200+1500", "202301011200+0160", "202301011200Z", "20230101120000."),
+    ],
 )
 def test_what_is_no_time_is_refused_with_its_place(text: str) -> None:
     assert DTM.find(text) is None
@@ -69,7 +82,7 @@ def test_what_is_no_time_is_refused_with_its_place(text: str) -> None:
     assert (caught.value.condition, caught.value.location) == (102, "PID^1^7")
 
 
-@given(st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30)), st.integers(-14 * 60, 14 * 60))
+@given(st.datetimes().filter(lambda local: 1 < local.year < 9999), st.integers(-14 * 60, 14 * 60))
 def test_every_moment_round_trips_through_its_dtm(local: datetime, minutes: int) -> None:
     zone = timezone(timedelta(minutes=minutes))
     sign, (hours, rest) = "-" if minutes < 0 else "+", divmod(abs(minutes), 60)

@@ -215,7 +215,12 @@ def test_the_keys_of_a_merge_name_both_patients_once() -> None:
 
 
 def test_every_patient_of_a_message_with_several_groups_has_its_key() -> None:
-    assert patient_keys((MSH + "\rPID|||1^^^H\rMRG|2^^^H\rPID|||3^^^H\rMRG|4^^^H").encode()) == ("H|1", "H|2", "H|3", "H|4")
+    assert patient_keys((MSH + "\rPID|||1^^^H\rMRG|2^^^H\rPID|||3^^^H\rMRG|4^^^H").encode()) == (
+        "H|1",
+        "H|2",
+        "H|3",
+        "H|4",
+    )
 
 
 def test_nulls_and_absent_identifiers_give_no_key() -> None:

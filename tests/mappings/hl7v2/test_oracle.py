@@ -6,11 +6,15 @@ backslash put right, since it reads neither; it does not unescape, so that is do
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 from hl7apy.consts import VALIDATION_LEVEL
+from hl7apy.core import Element
 from hl7apy.parser import parse_segment
 
-from mappings.hl7v2.er7 import NULL, Message, Repetition, Segment, Value, patient_keys
+from mappings.hl7v2.datatypes import CX
+from mappings.hl7v2.er7 import NULL, Message, Repetition, Segment, Separators, Value, patient_keys
 from mappings.hl7v2.escapes import Escapes
 from mappings.hl7v2.validate import KNOWN_VERSIONS
 from tests.mappings.hl7v2.golden import DATA
@@ -37,8 +41,8 @@ def _trimmed(items: list) -> list:
     return items
 
 
-def theirs(segment: Segment, n: int, version: str) -> list[list[list[str]]]:
-    separators = segment.separators
+@cache
+def parsed_by_hl7apy(line: str, version: str, separators: Separators) -> tuple[Element, dict[str, str]]:
     characters = {
         "FIELD": separators.field,
         "COMPONENT": separators.component,
@@ -48,8 +52,14 @@ def theirs(segment: Segment, n: int, version: str) -> list[list[list[str]]]:
         "SEGMENT": "\r",
         "GROUP": "\r",
     }
+    level = VALIDATION_LEVEL.TOLERANT
+    return parse_segment(line, version=version, encoding_chars=characters, validation_level=level), characters
+
+
+def theirs(segment: Segment, n: int, version: str) -> list[list[list[str]]]:
+    separators = segment.separators
     line = separators.field.join([segment.name, *(segment.raw(i) for i in range(1, segment.last + 1))])
-    element = parse_segment(line, version=version, encoding_chars=characters, validation_level=VALIDATION_LEVEL.TOLERANT)
+    element, characters = parsed_by_hl7apy(line, version, separators)
     unescape = Escapes(separators.letters, lambda run: run.decode("iso8859-1")).decode
     found = []
     for repetition in getattr(element, f"{segment.name.lower()}_{n}"):
@@ -80,8 +90,6 @@ def test_the_corpus_holds_enough_of_every_field_to_mean_something() -> None:
 
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.name)
 def test_the_quick_keys_are_those_of_the_full_reading(path) -> None:
-    from mappings.hl7v2.datatypes import CX
-
     raw = path.read_bytes()
     identifiers = [
         cx.key
