@@ -142,9 +142,9 @@ def register_from_ehr(
     bridge.db.lock(tx, *(f"patient:{system}|{value}" for system, value in pairs))
     known = find_patient_of(tx, pairs)
     if known is None:
-        kept = {k: patient[k] for k in ("name", "gender", "birthDate", "telecom", "address") if k in patient}
+        kept: Resource = {k: patient[k] for k in ("name", "gender", "birthDate", "telecom", "address") if k in patient}
         resource: Resource = {"resourceType": "Patient", "id": new_id(), "active": True, "identifier": trusted}
-        resource |= kept
+        resource.update(kept)
         known = create(tx, resource, at=bridge.now())
         governance.audit(tx, bridge, "create", actor, patient_id=known.id, references=[known.version_reference])
         bind_waiting(tx, bridge, known)
@@ -159,9 +159,9 @@ def _visit_from_ehr(tx: Connection, bridge: Bridge, patient: Stored, encounter: 
         for stored in find_by_identifier(tx, "Encounter", identifier.get("system"), identifier["value"]):
             if stored.resource.get("subject", {}).get("reference") == patient.reference:
                 return stored.id
-    kept = {k: encounter[k] for k in ("status", "class", "period") if k in encounter}
+    kept: Resource = {k: encounter[k] for k in ("status", "class", "period") if k in encounter}
     visit: Resource = {"resourceType": "Encounter", "id": new_id(), "identifier": identifiers}
-    visit |= kept
+    visit.update(kept)
     return create(tx, visit | {"subject": {"reference": patient.reference}}, at=bridge.now()).id
 
 

@@ -69,7 +69,7 @@ def _look_at(bridge: Bridge, raw: bytes, peer: str) -> _Arrival:
     outcome, errors = (AckCode.AR, [AckError.of(error)]) if error else (AckCode.AA, [])
     code = find_answer_code(header, outcome)
     ack = acknowledge(header, code, control_id=message_id[-20:], at=at, errors=errors) if code else b""
-    row = {
+    row: dict[str, Any] = {
         "id": message_id,
         "sender": sender[:200],
         "control_id": (header.msh_10 or f"none-{message_id}")[:200],
