@@ -146,10 +146,17 @@ def _accept(tx: Connection, attempt: Attempt, receipt: Receipt) -> None:
     )
     create(tx, sent, at=at)
     for old in order.replaced:
-        if Receipt.from_json(old.receipt).ids.get("Patient") == receipt.ids.get("Patient"):
+        if _is_same_record(Receipt.from_json(old.receipt), receipt):
             mark(tx, old.id, S.SUPERSEDED, at=at, reason="a newer version took its place")
         else:
             start_retraction(tx, bridge, old, reason="the photo is another patient's")
+
+
+def _is_same_record(old: Receipt, new: Receipt) -> bool:
+    """Nothing to take back: one patient's record, or the very copy, which a merge at the destination moved along."""
+    return old.ids.get("Patient") == new.ids.get("Patient") or (
+        old.location is not None and old.location == new.location
+    )
 
 
 def _prove(attempt: Attempt, connector: Connector, receipt: Receipt) -> None:
