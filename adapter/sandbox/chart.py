@@ -22,7 +22,7 @@ _SEX = {"female": "Female", "male": "Male", "other": "Other"}
 def patients(tx: Connection) -> list[Resource]:
     """Everybody who was not merged away."""
     column = TABLES["Patient"].c
-    found = find_where(tx, "Patient", column.replaced_by.is_(None), order_by=(column.family, column.given))
+    found = find_where(tx, "Patient", column.replaced_by.is_(None), order_by=column.family)
     return [one.resource for one in found]
 
 

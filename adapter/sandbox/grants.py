@@ -107,7 +107,9 @@ class Grants:
         self.launches: Secrets[Launch] = Secrets(now, timedelta(minutes=10))
         self.codes: Secrets[Code] = Secrets(now, timedelta(minutes=1))
         self.tokens: Secrets[Actor] = Secrets(now, timedelta(hours=1))
-        pem = _own_file(settings.data_dir / "id-token.pem", lambda: RSAKey.generate_key(2048).as_pem().decode())
+        pem = _own_file(
+            settings.data_dir / "id-token.pem", lambda: RSAKey.generate_key(2048).as_pem(private=True).decode()
+        )
         self.key = RSAKey.import_key(pem, {"use": "sig", "alg": "RS256"})
         self.key.ensure_kid()
 
