@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ssl import SSLContext
 
 from adapter.errors import Unavailable
-from mappings.hl7v2.framing import Deframer, FramingError, frame
+from mappings.hl7v2.framing import REFUSED, Deframer, FramingError, frame
 
 _READ_BYTES = 64 * 1024
 
@@ -31,14 +31,16 @@ def send(
     answers: list[bytes] = []
     deframer = Deframer()
     try:
-        with socket.create_connection((host, port), timeout_seconds) as plain:
-            connection = ssl.wrap_socket(plain, server_hostname=host) if ssl else plain
+        with _connect(host, port, timeout_seconds, ssl) as connection:
             sent = 0
             while len(answers) < len(messages):
                 window = messages[sent : len(answers) + max(1, pipelined)]
                 connection.sendall(b"".join(map(frame, window)))
                 sent += len(window)
                 answers += _receive(connection, deframer)
+                if REFUSED in answers:
+                    answers = answers[: answers.index(REFUSED)]
+                    raise EOFError("the peer refused the framing of the next message")
     except (OSError, EOFError, FramingError) as error:
         reason = str(error) or type(error).__name__
         raise Unavailable(
@@ -46,6 +48,14 @@ def send(
             "send the rest again."
         ) from error
     return answers
+
+
+def _connect(host: str, port: int, timeout_seconds: float, ssl: SSLContext | None) -> socket.socket:
+    plain = socket.create_connection((host, port), timeout_seconds)
+    if ssl is None:
+        return plain
+    with plain:  # the TLS socket takes over its descriptor; if it cannot, it is closed here
+        return ssl.wrap_socket(plain, server_hostname=host)
 
 
 def _receive(connection: socket.socket, deframer: Deframer) -> list[bytes]:
