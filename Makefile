@@ -21,7 +21,12 @@ demo: $(READY) $(PAGES) ## the whole story on your machine, then keep serving (O
 test: $(READY) $(PAGES) ## every test that needs nothing but Python (ARGS="-k name" to choose)
 	@$(PY) -m pytest -rs $(ARGS)
 
-test-real: $(TOOLS) $(PAGES) node_modules/typescript ## tests against PostgreSQL, Chromium and other real servers; a missing one is a failure
+PEERS := $(patsubst %/package-lock.json,%/node_modules/.package-lock.json,$(wildcard tests/integration/*/package-lock.json))
+
+%/node_modules/.package-lock.json: %/package-lock.json $(READY)
+	@cd $* && "$(CURDIR)/$(PY)" "$(CURDIR)/tools/node.py" npm ci --silent --no-audit --no-fund
+
+test-real: $(TOOLS) $(PAGES) $(PEERS) node_modules/typescript ## tests against PostgreSQL, Chromium and other real servers; a missing one is a failure
 	@DERMBRIDGE_REQUIRE_REAL=1 $(PY) -m pytest -m real $(ARGS)
 
 ci: ## what the build server runs (as root on Debian it installs what it needs)

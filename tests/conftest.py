@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +18,19 @@ from adapter.bridge import Bridge, open_bridge
 from adapter.db.tables import metadata
 from adapter.settings import load_settings
 from tests.servers.postgresql import postgresql_server
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where real servers are required (CI), a test marked `real` that skips has failed."""
+    report = yield
+    required = os.environ.get("DERMBRIDGE_REQUIRE_REAL") == "1" and item.get_closest_marker("real")
+    if required and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"required here (DERMBRIDGE_REQUIRE_REAL=1), but skipped: {report.longrepr}"
+    return report
 
 
 class Clock:

@@ -1,6 +1,6 @@
 """Writes the next migration from the difference between db/tables.py and the migrations there are.
 
-    python -m tools.migration "why the schema changes"
+python -m tools.migration "why the schema changes"
 """
 
 import sys

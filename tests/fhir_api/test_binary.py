@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adapter.bridge import Bridge
-from adapter.records.clean_view import CleanView, Keep, Literal, Zeros
 from adapter.records import create_all
 from adapter.records.binaries import BinaryRow, create_binary, get_binary, open_binary
+from adapter.records.clean_view import CleanView, Keep, Literal, Zeros
 from adapter.records.ids import new_id
 from mappings.fhir_check import check_resource
 
