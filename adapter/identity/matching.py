@@ -1,0 +1,128 @@
+"""Whose photo it is: exact identifiers, followed through merges, held against what else was given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, or_
+
+from adapter.bridge import Bridge
+from adapter.errors import BadInput, Unprocessable
+from adapter.records import TABLES, Resource, Stored, find, find_by_identifier, find_where
+from adapter.records.search_parameters import folded
+from mappings.capture_to_media import IdentityState
+from mappings.terms import CANON, Json, extension
+
+GIVEN = f"{CANON}/StructureDefinition/subject-as-given"
+_LONGEST_CHAIN = 100
+_TOOK_PLACE = ("arrived|", "triaged|", "in-progress|", "onleave|", "finished|")
+
+
+@dataclass(frozen=True)
+class Whose:
+    """`patient_id` is set when `state` is bound, `identifier` when it awaits its patient; `because` is for people."""
+
+    state: IdentityState
+    patient_id: str | None
+    identifier: tuple[str, str] | None
+    because: str
+
+
+def whose(tx: Connection, bridge: Bridge, given: str | dict[str, Any] | None) -> Whose:  # noqa: ARG001 - room contract
+    """`given` is "Patient/id", {"system", "value", "birthDate"?, "family"?}, or None.
+
+    Raises Unprocessable for a reference to nobody, BadInput for an identifier without system or value.
+    """
+    if given is None:
+        return Whose("unidentified", None, None, "no patient was given")
+    if isinstance(given, str):
+        survivor = find_survivor(tx, given.removeprefix("Patient/"))
+        if survivor is None:
+            raise Unprocessable("there is no such patient; send an identifier, or leave the patient out")
+        return Whose("bound", survivor.id, None, "the patient was given by reference")
+    system, value = given.get("system"), given.get("value")
+    if not system or not value:
+        raise BadInput("a patient identifier needs both its system and its value")
+    found = find_survivors(tx, [(system, value)])
+    if len(found) > 1:
+        return Whose("quarantined", None, (system, value), "several patients carry this identifier")
+    if not found or found[0].resource.get("active") is False:
+        return Whose("awaiting-patient", None, (system, value), "no patient with this identifier is known yet")
+    if differs := disagreement(found[0].resource, given):
+        return Whose("quarantined", None, (system, value), f"the {differs} given is not that of this identifier")
+    return Whose("bound", found[0].id, None, "the identifier is this patient's")
+
+
+def find_survivor(tx: Connection, patient_id: str) -> Stored | None:
+    """The patient, or whoever it was merged into."""
+    patient = find(tx, "Patient", patient_id)
+    for _ in range(_LONGEST_CHAIN):
+        following = replaced_by(patient.resource) if patient else None
+        if following is None:
+            return patient
+        patient = find(tx, "Patient", following)
+    return None
+
+
+def replaced_by(patient: Resource) -> str | None:
+    """The id of the patient this one was merged into."""
+    for link in patient.get("link", ()):
+        if link.get("type") == "replaced-by":
+            return str(link["other"].get("reference", "")).removeprefix("Patient/") or None
+    return None
+
+
+def find_survivors(tx: Connection, tokens: Iterable[tuple[str, str]]) -> list[Stored]:
+    """Every distinct patient, after merges, that carries one of the (system, value)."""
+    holders = [patient for token in tokens for patient in find_by_identifier(tx, "Patient", *token)]
+    found = (find_survivor(tx, patient.id) for patient in holders)
+    return list({patient.id: patient for patient in found if patient is not None}.values())
+
+
+def find_patient(tx: Connection, system: str, value: str) -> Stored | None:
+    """The one active patient with this identifier; None when there is none, or more than one."""
+    found = find_survivors(tx, [(system, value)])
+    return found[0] if len(found) == 1 and found[0].resource.get("active", True) else None
+
+
+def disagreement(patient: Resource, given: Json) -> str | None:
+    """Which demographic contradicts, in words; None when all that was given agrees or nothing was."""
+    if given.get("birthDate") and given["birthDate"] != patient.get("birthDate"):
+        return "birth date"
+    families = {folded(name["family"]) for name in patient.get("name", ()) if "family" in name}
+    if given.get("family") and folded(given["family"]) not in families:
+        return "family name"
+    return None
+
+
+def given_extension(given: Json) -> Json | None:
+    """What else was given with an identifier, for Media.subject.extension, until the photo is bound."""
+    parts = {"birthDate": "valueDate", "family": "valueString"}
+    kept = [extension(name, **{element: given[name]}) for name, element in parts.items() if given.get(name)]
+    return extension(GIVEN, extension=kept) if kept else None
+
+
+def given_with(media: Resource) -> Json:
+    """The reverse of `given_extension`."""
+    for kept in media.get("subject", {}).get("extension", ()):
+        if kept["url"] == GIVEN:
+            return {one["url"]: one.get("valueDate") or one.get("valueString") for one in kept["extension"]}
+    return {}
+
+
+def find_encounter_at(tx: Connection, patient_id: str, at: datetime) -> str | None:
+    """The id of the one visit that covers the time; None when there is none, or more than one."""
+    column = TABLES["Encounter"].c
+    visits = find_where(
+        tx,
+        "Encounter",
+        column.patient == patient_id,
+        column.date <= at,
+        or_(column.date_end.is_(None), column.date_end > at),
+        column.status.in_(_TOOK_PLACE),
+        limit=2,
+    )
+    return visits[0].id if len(visits) == 1 else None
