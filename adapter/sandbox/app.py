@@ -28,7 +28,7 @@ from adapter.errors import DermBridgeError, Forbidden, Unavailable
 from adapter.fhir_api import fhir_routes
 from adapter.sandbox import adt, smart
 from adapter.sandbox.adt import Feed
-from adapter.sandbox.chart import chart, patient_row, patients, person, photo_bytes
+from adapter.sandbox.chart import chart, patient_row, patients, photo_bytes
 from adapter.sandbox.ehr import PEOPLE, SandboxEhr, SandboxSettings, open_ehr
 from adapter.sandbox.grants import Grants, Launch
 
@@ -226,12 +226,12 @@ def _authorize(site: _Site, call: Call) -> Response:
 def _picker(site: _Site, call: Call, params: dict[str, str]) -> Response:
     """Choosing a patient is what opening the app from that patient's chart would be: a launch."""
     with site.ehr.bridge.db.snapshot() as tx:
-        everybody = [(person(one), adt.find_visit(tx, one["id"])) for one in patients(tx)]
-    choices = []
-    for shown, visit in everybody:
-        launch = site.grants.launches.give(Launch(call.user_id, shown["id"], visit["id"] if visit else None))
-        choices.append(shown | {"href": f"/authorize?{urlencode(params | {'launch': launch})}"})
-    return site.page(call, "picker.html", "Choose a patient", choices=choices)
+        everybody = [(patient_row(tx, one), adt.find_visit(tx, one["id"])) for one in patients(tx)]
+    rows = []
+    for row, visit in everybody:
+        launch = site.grants.launches.give(Launch(call.user_id, row["id"], visit["id"] if visit else None))
+        rows.append(row | {"href": f"/authorize?{urlencode(params | {'launch': launch})}"})
+    return site.page(call, "patients.html", "Choose a patient", patients=rows, register_action="/patients")
 
 
 # --- pages ----------------------------------------------------------------------------------------------------------
