@@ -24,7 +24,7 @@ test: $(READY) $(PAGES) ## every test that needs nothing but Python (ARGS="-k na
 PEERS := $(patsubst %/package-lock.json,%/node_modules/.package-lock.json,$(wildcard tests/integration/*/package-lock.json))
 
 %/node_modules/.package-lock.json: %/package-lock.json $(READY)
-	@cd $* && "$(CURDIR)/$(PY)" "$(CURDIR)/tools/node.py" npm ci --silent --no-audit --no-fund
+	@$(PY) -m tools.node npm --prefix $* ci --silent --no-audit --no-fund
 
 test-real: $(TOOLS) $(PAGES) $(PEERS) node_modules/typescript ## tests against PostgreSQL, Chromium and other real servers; a missing one is a failure
 	@DERMBRIDGE_REQUIRE_REAL=1 $(PY) -m pytest -m real $(ARGS)
