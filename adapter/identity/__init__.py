@@ -1,23 +1,21 @@
-"""Whose photo is it: ADT received and applied, patients across merges, photos that wait for their patient."""
+"""Whose photo it is: ADT in, patients and visits kept, merges and unmerges, photos bound to their patient."""
 
-from adapter.identity.apply import apply_message, queue, replay
+from adapter.identity.adt import apply_message
+from adapter.identity.adt_queue import dismiss, queue, replay
+from adapter.identity.launched import register_from_ehr
+from adapter.identity.matching import Whose, find_encounter_at, find_patient, given_extension, whose
 from adapter.identity.merges import merge_patients, unmerge_patients
-from adapter.identity.patients import (
-    Whose,
-    bind_waiting,
-    find_encounter_at,
-    find_patient,
-    register_from_ehr,
-    whose,
-)
 from adapter.identity.receive import receive_messages
+from adapter.identity.waiting import bind_waiting
 
 __all__ = [
     "Whose",
     "apply_message",
     "bind_waiting",
+    "dismiss",
     "find_encounter_at",
     "find_patient",
+    "given_extension",
     "merge_patients",
     "queue",
     "receive_messages",

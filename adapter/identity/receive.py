@@ -1,121 +1,228 @@
-"""ADT comes in: durable and in line to be applied in order, then acknowledged; nothing heavier stands between.
+"""From the socket to an acknowledgement: the message is durable and in line to be applied before it is answered.
 
-All messages that arrived together are stored by one transaction. The same sender and MSH-10 again gets the same answer,
-byte for byte, and has no second effect; the same MSH-10 with other content is refused.
+Only MSH and the patient identifiers are read here; everything else happens when the message is applied.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
 
-from sqlalchemy import Connection, insert, select, tuple_
+from sqlalchemy import Connection, insert, select
 
 from adapter.bridge import Bridge
 from adapter.db.tables import adt_message
 from adapter.records import new_id
 from adapter.work import Work, enqueue_all
-from mappings.hl7v2.ack import AckCode, AckError, acknowledge, find_answer_code
-from mappings.hl7v2.adt_event import patient_keys
-from mappings.hl7v2.errors import MessageError
-from mappings.hl7v2.header import UNREADABLE, Header, read_header
+from mappings.hl7v2.ack import AckCode, AckError, acknowledge
+from mappings.hl7v2.charset import decode
+from mappings.hl7v2.er7 import UNREADABLE, Header, patient_keys, read_header
+from mappings.hl7v2.errors import (
+    REQUIRED_FIELD_MISSING,
+    UNSUPPORTED_EVENT_CODE,
+    UNSUPPORTED_MESSAGE_TYPE,
+    MessageError,
+)
+from mappings.hl7v2.header import ADT_EVENTS
+
+_DUPLICATE = "MSH-10 was used before for a message with other content; give each message an MSH-10 of its own."
+_REMEDY = "the sender was told; it must correct the message and send it again"
+_IN_CLAUSE = 500
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Arrival:
-    """One message of a batch with the row it becomes and the answer it gets."""
+    """One message and its answer, before anything is stored. `error` None: it is to be applied."""
 
-    raw: bytes
-    header: Header
+    id: str
     sender: str
     control_id: str
+    header: Header
     fingerprint: str
-    row: dict[str, Any]
-    keys: tuple[str, ...] = ()
-    known: bool = False
+    raw: bytes
+    patient_keys: tuple[str, ...]
+    outcome: AckCode
+    error: AckError | None
+    ack: bytes
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.sender, self.control_id
 
 
-def receive_messages(bridge: Bridge, raws: Sequence[bytes], peer: str) -> list[bytes]:
-    """Store a batch and return one acknowledgement for each, empty where the sender wants none (MSH-15 NE)."""
-    arrivals = [_look_at(bridge, raw, peer) for raw in raws]
+def receive_messages(bridge: Bridge, raws: Sequence[bytes], peer: str) -> list[bytes]:  # noqa: ARG001 - room contract
+    """Keep a burst of messages in one transaction and return their acknowledgements in order.
+
+    The same MSH-3, MSH-4 and MSH-10 with the same content is answered as before, byte for byte, without a second
+    effect; with other content AE 207. What cannot be read is refused (AR, AE) and shown in the queue.
+    """
+    at = bridge.now()
+    arrivals = [_arrival(bridge, raw, at) for raw in raws]
     with bridge.db.transaction() as tx:
-        bridge.db.lock(tx, *{f"adt:{one.sender}" for one in arrivals})
-        _mark_known(tx, bridge, arrivals)
-        fresh = [one for one in arrivals if not one.known]
-        if fresh:
-            tx.execute(insert(adt_message), [one.row for one in fresh])
-            enqueue_all(tx, [_work(one) for one in fresh if one.row["state"] == "waiting"], at=bridge.now())
-    return [one.row["ack"] for one in arrivals]
+        bridge.db.lock(tx, *{f"adt-sender:{arrival.sender}" for arrival in arrivals})
+        known = _known(tx, arrivals)
+        fresh, answers = [], []
+        for arrival in arrivals:
+            new, answer = _compare(tx, arrival, known, at)
+            fresh += [new] if new else []
+            answers.append(answer)
+        _store(tx, fresh, at)
+    return answers
 
 
-def _look_at(bridge: Bridge, raw: bytes, peer: str) -> _Arrival:
-    """The header decides the answer; what the message means is found out when it is applied."""
-    message_id, at = new_id(), bridge.now()
-    fingerprint = hashlib.sha256(raw).hexdigest()
+def _arrival(bridge: Bridge, raw: bytes, at: datetime) -> _Arrival:
+    header, error, outcome = UNREADABLE, None, AckCode.AA
     keys: tuple[str, ...] = ()
-    header, error = UNREADABLE, None
     try:
         header = read_header(raw)
         keys = patient_keys(raw, bridge.settings.default_authority or "")
-        if not header.msh_10:
-            error = MessageError(
-                "MSH-10 is empty; the sender must number its messages", condition=101, location="MSH^1^10"
-            )
+        _check_header(header)
+        decode(raw, header.charset, bridge.settings.hl7_charset)
+        _check_patient(header, keys)
     except MessageError as problem:
-        error = problem
-    sender = f"{header.msh_3}|{header.msh_4}" if header is not UNREADABLE else f"peer {peer}"
-    outcome, errors = (AckCode.AR, [AckError.of(error)]) if error else (AckCode.AA, [])
-    code = find_answer_code(header, outcome)
-    ack = acknowledge(header, code, control_id=message_id[-20:], at=at, errors=errors) if code else b""
-    row: dict[str, Any] = {
-        "id": message_id,
-        "sender": sender[:200],
-        "control_id": (header.msh_10 or f"none-{message_id}")[:200],
-        "trigger_event": f"{header.code}^{header.trigger_event}"[:16],
-        "fingerprint": fingerprint,
-        "raw": raw,
-        "ack": ack,
-        "state": "refused" if error else "waiting",
-        "reason": str(error) if error else None,
-        "remedy": "the sender must correct and send it again" if error else None,
-        "patient": ", ".join(keys[:8])[:2000] or None,
-        "received_at": at,
-    }
-    return _Arrival(raw, header, row["sender"], row["control_id"], fingerprint, row, keys)
-
-
-def _mark_known(tx: Connection, bridge: Bridge, arrivals: list[_Arrival]) -> None:
-    """Give repeats the answer they had, in this batch or before; refuse a used MSH-10 with other content."""
-    table = adt_message.c
-    wanted = {(one.sender, one.control_id) for one in arrivals}
-    rows = tx.execute(
-        select(table.sender, table.control_id, table.fingerprint, table.ack).where(
-            tuple_(table.sender, table.control_id).in_(list(wanted))
-        )
+        is_ours = problem.condition not in (UNSUPPORTED_MESSAGE_TYPE, UNSUPPORTED_EVENT_CODE, _UNSUPPORTED_VERSION)
+        outcome = AckCode.AE if is_ours else AckCode.AR
+        error = AckError.of(problem)
+    fingerprint = hashlib.sha256(raw).hexdigest()
+    control_id = _storable(header.msh_10.strip())
+    return _built(
+        new_id(at),
+        sender=_storable(f"{header.msh_3}|{header.msh_4}")[:200],
+        control_id=control_id if 0 < len(control_id) <= 200 else f"sha256:{fingerprint}",
+        header=header,
+        fingerprint=fingerprint,
+        raw=raw,
+        patient_keys=keys,
+        outcome=outcome,
+        error=error,
+        at=at,
     )
-    seen = {(row.sender, row.control_id): (row.fingerprint, row.ack) for row in rows}
-    for one in arrivals:
-        before = seen.setdefault((one.sender, one.control_id), (one.fingerprint, one.row["ack"]))
-        if before[1] is one.row["ack"]:
-            continue
-        one.known = True
-        one.row["ack"] = before[1] if before[0] == one.fingerprint else _reused(bridge, one)
 
 
-def _reused(bridge: Bridge, one: _Arrival) -> bytes:
-    text = "This MSH-10 was used for another message; number each message anew and send it again."
-    code = find_answer_code(one.header, AckCode.AE)
-    errors = [AckError(207, text, "MSH^1^10")]
-    at = bridge.now()
-    return acknowledge(one.header, code, control_id=one.row["id"][-20:], at=at, errors=errors) if code else b""
+def _built(
+    arrival_id: str,
+    *,
+    sender: str,
+    control_id: str,
+    header: Header,
+    fingerprint: str,
+    raw: bytes,
+    patient_keys: tuple[str, ...],
+    outcome: AckCode,
+    error: AckError | None,
+    at: datetime,
+) -> _Arrival:
+    # MSH-10 holds 20 characters up to 2.6: those of a UUIDv7 that are time and counter, and some of chance.
+    ours = arrival_id.replace("-", "")[:20]
+    # Always answered, also where MSH-15 would not need it: silence is what makes senders hang.
+    code = AckCode(f"C{outcome.value[1]}") if header.msh_15 or header.msh_16 else outcome
+    ack = acknowledge(header, code, control_id=ours, at=at, errors=[error] if error else ())
+    return _Arrival(arrival_id, sender, control_id, header, fingerprint, raw, patient_keys, outcome, error, ack)
 
 
-def _work(one: _Arrival) -> Work:
+_UNSUPPORTED_VERSION = 203
+
+
+def _check_header(header: Header) -> None:
+    if header.code != "ADT":
+        text = "Only ADT messages are received here; route other message types elsewhere."
+        raise MessageError(text, condition=UNSUPPORTED_MESSAGE_TYPE, location="MSH^1^9^1^1")
+    if header.trigger_event and ADT_EVENTS.get(header.trigger_event, {}).get("kind", "refuse") == "refuse":
+        text = "The trigger event is unknown or not supported; remove it from the feed's subscription."
+        raise MessageError(text, condition=UNSUPPORTED_EVENT_CODE, location="MSH^1^9^1^2")
+    if header.version and not header.version.startswith("2."):
+        text = "Only HL7 version 2 is received here; correct MSH-12."
+        raise MessageError(text, condition=_UNSUPPORTED_VERSION, location="MSH^1^12")
+    if not header.msh_10.strip():
+        text = "MSH-10 is empty; every message needs a control id of its own."
+        raise MessageError(text, condition=REQUIRED_FIELD_MISSING, location="MSH^1^10")
+
+
+def _check_patient(header: Header, keys: tuple[str, ...]) -> None:
+    if not keys and ADT_EVENTS.get(header.trigger_event, {}).get("kind") != "ignore":
+        text = "PID-3 holds no patient identifier; the sender must fill it."
+        raise MessageError(text, condition=REQUIRED_FIELD_MISSING, location="PID^1^3")
+
+
+def _storable(text: str) -> str:
+    return text.replace("\x00", "")
+
+
+_Known = dict[tuple[str, str], tuple[str, bytes]]
+
+
+def _known(tx: Connection, arrivals: Iterable[_Arrival]) -> _Known:
+    """(sender, control id) -> (fingerprint, answer) of what came before."""
+    by_sender: dict[str, list[str]] = {}
+    for arrival in arrivals:
+        by_sender.setdefault(arrival.sender, []).append(arrival.control_id)
+    columns = adt_message.c
+    known: _Known = {}
+    for sender, control_ids in by_sender.items():
+        for start in range(0, len(control_ids), _IN_CLAUSE):
+            some = control_ids[start : start + _IN_CLAUSE]
+            statement = select(columns.control_id, columns.fingerprint, columns.ack).where(
+                columns.sender == sender, columns.control_id.in_(some)
+            )
+            known |= {(sender, row.control_id): (row.fingerprint, row.ack) for row in tx.execute(statement)}
+    return known
+
+
+def _compare(tx: Connection, arrival: _Arrival, known: _Known, at: datetime) -> tuple[_Arrival | None, bytes]:
+    """(what is new, if anything, and the answer)."""
+    before = known.get(arrival.key)
+    if before is None:
+        known[arrival.key] = (arrival.fingerprint, arrival.ack)
+        return arrival, arrival.ack
+    if before[0] == arrival.fingerprint:
+        return None, before[1]
+    contradiction = _built(
+        arrival.id,
+        sender=arrival.sender,
+        control_id=f"{arrival.control_id[:120]} {arrival.fingerprint}",
+        header=arrival.header,
+        fingerprint=arrival.fingerprint,
+        raw=arrival.raw,
+        patient_keys=arrival.patient_keys,
+        outcome=AckCode.AE,
+        error=AckError(207, _DUPLICATE, "MSH^1^10"),
+        at=at,
+    )
+    known |= {key: value for key, value in _known(tx, [contradiction]).items() if key not in known}
+    return _compare(tx, contradiction, known, at)
+
+
+def _store(tx: Connection, arrivals: Sequence[_Arrival], at: datetime) -> None:
+    if not arrivals:
+        return
+    rows = [
+        {
+            "id": arrival.id,
+            "sender": arrival.sender,
+            "control_id": arrival.control_id,
+            "trigger_event": _storable(arrival.header.trigger_event)[:16],
+            "fingerprint": arrival.fingerprint,
+            "raw": arrival.raw,
+            "ack": arrival.ack,
+            "state": "refused" if arrival.error else "received",
+            "reason": arrival.error.text if arrival.error else None,
+            "remedy": _REMEDY if arrival.error else None,
+            "patient": _storable(", ".join(arrival.patient_keys)),
+            "received_at": at,
+        }
+        for arrival in arrivals
+    ]
+    tx.execute(insert(adt_message), rows)
+    enqueue_all(tx, [apply_work(a.id, a.patient_keys) for a in arrivals if a.error is None], at=at)
+
+
+def apply_work(message_id: str, keys: Iterable[str]) -> Work:
+    """Messages that share a patient identifier are applied in the order in which they came."""
     return Work(
         kind="apply-adt",
-        idempotency_key=f"adt:{one.row['id']}",
-        payload={"message": one.row["id"]},
-        order_keys=tuple(f"patient:{key}" for key in one.keys),
+        idempotency_key=f"adt:{message_id}",
+        payload={"message": message_id},
+        order_keys=tuple(f"adt:{_storable(key)}" for key in keys),
     )

@@ -1,0 +1,37 @@
+"""When the sender last said what we keep, so that a message that comes late does not undo a newer one."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from adapter.records import Resource
+from mappings.fhir_time import fhir_instant
+from mappings.terms import CANON, Json, extension
+
+RECORDED = f"{CANON}/StructureDefinition/adt-recorded"
+UPDATED = f"{CANON}/StructureDefinition/adt-demographics-updated"
+"""EVN-2 (else MSH-7), and PID-33, of the newest message applied."""
+
+
+def is_stale(resource: Resource, recorded_at: datetime | None, updated_at: datetime | None) -> bool:
+    """PID-33 decides where both sides have it, else EVN-2; equal or unknown times are not stale."""
+    for url, sent in ((UPDATED, updated_at), (RECORDED, recorded_at)):
+        kept = _read(resource, url)
+        if sent and kept:
+            return sent < kept
+    return False
+
+
+def stamped(resource: Resource, recorded_at: datetime | None, updated_at: datetime | None) -> Resource:
+    """The resource with the times of the message it now says."""
+    times = {RECORDED: recorded_at, UPDATED: updated_at}
+    others = [one for one in resource.get("extension", ()) if not times.get(one["url"])]
+    stamps: list[Json] = [extension(url, valueInstant=fhir_instant(at)) for url, at in times.items() if at]
+    return {**resource, **({"extension": kept} if (kept := [*others, *stamps]) else {})}
+
+
+def _read(resource: Resource, url: str) -> datetime | None:
+    for one in resource.get("extension", ()):
+        if one["url"] == url:
+            return datetime.fromisoformat(one["valueInstant"])
+    return None
