@@ -57,7 +57,7 @@ class DTM:
 
     def _local(self) -> datetime:
         """The first instant of what was sent, without zone; raises ValueError outside the calendar."""
-        day = date(self.year, self.month or 1, self.day or 1)
+        day = date(self.year, 1 if self.month is None else self.month, 1 if self.day is None else self.day)
         microsecond = int(self.fraction.ljust(6, "0")) if self.fraction else 0
         clock = (self.hour or 0, self.minute or 0, self.second or 0, microsecond)
         return datetime(day.year, day.month, day.day, *clock)  # noqa: DTZ001
