@@ -107,7 +107,7 @@ def _look_at(tx: Connection, bridge: Bridge, actor: Actor, upload: Upload) -> _P
         raise BadInput("the photo was damaged on its way: it does not match its Repr-Digest; send it again")
     found = inspect(upload.data, max_pixels=settings.max_pixels)
     taken_at = _taken_at(bridge, metadata, found)
-    whose = identity.whose(tx, _patient_given(metadata, actor))
+    whose = identity.whose(tx, bridge, _patient_given(metadata, actor))
     access.check_patient(actor, whose.patient_id)
     key, fingerprint = _keys(actor, upload, sha256.hexdigest(), whose, taken_at)
     return _Photo(upload, metadata, found, sha256.hexdigest(), taken_at, whose, key, fingerprint)
@@ -135,7 +135,6 @@ def _store(
             "fingerprint": photo.fingerprint,
             "blob_id": sealed.id,
             "source": photo.upload.source,
-            "claim": _claim(photo.metadata),
             "consent": _consent_json(decision.permit, decision.because),
             "reason": held,
             "received_at": at,
@@ -244,12 +243,6 @@ def _clean(photo: _Photo) -> _Clean:
     )
 
 
-def _claim(metadata: Metadata) -> str | None:
-    return (
-        metadata.patient.model_dump_json(exclude_none=True) if isinstance(metadata.patient, PatientIdentifier) else None
-    )
-
-
 def _consent_json(permit: bool, because: str) -> str:
     return orjson.dumps({"decision": "permit" if permit else "pending", "because": because}).decode()
 
@@ -283,7 +276,11 @@ def _media(
         height=found.height,
         created=photo.taken_at or at,
     )
-    return capture_to_media(described, content, media_id=capture_id, issued_at=at)
+    media = capture_to_media(described, content, media_id=capture_id, issued_at=at)
+    if whose.identifier and isinstance(metadata.patient, PatientIdentifier):
+        claim = identity.given_extension(metadata.patient.model_dump(exclude_none=True))
+        media["subject"] |= {"extension": [claim]} if claim else {}
+    return media
 
 
 def _binary(

@@ -251,7 +251,6 @@ capture = Table(  # the id is also that of its Media
     Column("fingerprint", String(64), nullable=False, index=True),  # content, patient and time: what makes it the same
     _id("blob_id", nullable=False, index=True),
     Column("source", String(32), nullable=False),
-    Column("claim", Text),  # demographics sent with an identifier: what a late patient must agree with
     Column("consent", Text, nullable=False),  # {"decision", "because"} as decided at capture
     Column("reason", Text),  # why it is held
     Column("received_at", Instant, nullable=False),

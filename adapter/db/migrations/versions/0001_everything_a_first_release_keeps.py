@@ -1,6 +1,6 @@
 """Everything a first release keeps
 
-Revision: 0001, after
+Revision: 0001
 """
 
 import sqlalchemy as sa
@@ -158,7 +158,6 @@ def upgrade() -> None:
         sa.Column("fingerprint", sa.String(length=64), nullable=False),
         sa.Column("blob_id", sa.String(length=64), nullable=False),
         sa.Column("source", sa.String(length=32), nullable=False),
-        sa.Column("claim", sa.Text(), nullable=True),
         sa.Column("consent", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("received_at", adapter.db.tables.Instant(timezone=True), nullable=False),

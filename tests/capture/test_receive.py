@@ -1,0 +1,184 @@
+"""A photo arrives: stored once, under the right patient, or refused in words; nothing in between."""
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from adapter.access import SYSTEM, Actor
+from adapter.bridge import Bridge
+from adapter.capture.receive import CaptureAnswer, Upload, capture_status, original_blob_id, receive
+from adapter.db.tables import capture, delivery, work
+from adapter.errors import BadInput, Conflict, DermBridgeError, Forbidden, NotFound, TooLarge, Unprocessable
+from adapter.identity import bind_waiting
+from adapter.records import TABLES, create, find_by_index, find_where, get
+from adapter.records.binaries import get_binary, open_binary
+from mappings.fhir_check import check_resource
+
+PHOTOS = Path(__file__).parents[1] / "data" / "photos"
+MRN = "urn:oid:2.16.840.1.113883.19.5"
+PHOTO = next(path for path in sorted(PHOTOS.rglob("*.jpg")) if b"Exif" in path.read_bytes()[:64]).read_bytes()
+
+
+def _patient(bridge: Bridge, patient_id: str = "asa", **more: Any) -> None:
+    resource = {
+        "resourceType": "Patient",
+        "id": patient_id,
+        "active": True,
+        "identifier": [{"system": MRN, "value": f"mrn-{patient_id}"}],
+        "name": [{"family": "Lindström"}],
+        "birthDate": "1968-04-17",
+    }
+    with bridge.db.transaction() as tx:
+        create(tx, resource | more, at=bridge.now())
+
+
+def _send(
+    bridge: Bridge, data: bytes = PHOTO, key: str | None = None, actor: Actor = SYSTEM, **metadata: Any
+) -> CaptureAnswer:
+    return receive(bridge, actor, Upload(data, metadata, idempotency_key=key))
+
+
+def _count(bridge: Bridge, table: Any) -> int:
+    with bridge.db.snapshot() as tx:
+        return tx.execute(select(func.count()).select_from(table)).scalar_one()
+
+
+def test_a_stored_photo_is_whole_clean_described_and_in_line(bridge: Bridge) -> None:
+    _patient(bridge)
+    answer = _send(bridge, patient="Patient/asa", body_site="70559009", laterality="left", view="regional")
+    assert (answer.status, answer.body["identity"]) == (201, "bound")
+    with bridge.db.snapshot() as tx:
+        media = get(tx, "Media", answer.id).resource
+        check_resource(media)
+        assert media["subject"]["reference"] == "Patient/asa"
+        original = bridge.vault.open(tx, original_blob_id(tx, answer.id)).read(0, 10**9)
+        binary = get_binary(tx, media["content"]["url"].removeprefix("Binary/"))
+        clean = open_binary(tx, bridge.vault, binary).read()
+        statements = find_by_index(tx, "Provenance", "target", f"Media/{answer.id}")
+        events = find_by_index(tx, "AuditEvent", "entity", f"Media/{answer.id}")
+    assert original == PHOTO
+    assert base64.b64decode(media["content"]["hash"]) == hashlib.sha1(clean).digest()
+    assert (media["content"]["size"], binary.sha256) == (len(clean), hashlib.sha256(clean).hexdigest())
+    assert len(statements) == 1 and len(events) == 1
+    check_resource(statements[0].resource)
+    check_resource(events[0].resource)
+    with bridge.db.snapshot() as tx:
+        assert tx.execute(select(work.c.kind)).scalars().all() == ["render"]
+
+
+def test_the_same_key_or_the_same_content_is_the_same_photo(bridge: Bridge) -> None:
+    _patient(bridge)
+    first = _send(bridge, key="k1", patient="Patient/asa")
+    again = _send(bridge, key="k1", patient="Patient/asa")
+    other_key = _send(bridge, key="k2", patient="Patient/asa")
+    assert (again.status, again.id, other_key.id) == (200, first.id, first.id)
+    assert _count(bridge, capture) == 1
+
+
+def test_a_used_key_with_other_content_is_refused(bridge: Bridge) -> None:
+    _patient(bridge)
+    _send(bridge, key="k1", patient="Patient/asa")
+    with pytest.raises(Conflict, match="new key"):
+        _send(bridge, PHOTO + b"tail", key="k1", patient="Patient/asa")
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"patient": "Patient/nobody"}, Unprocessable),
+        ({"patient": "Patient/asa", "view": "sideways"}, BadInput),
+        ({"patient": "Patient/asa", "body_site": "118878009"}, Unprocessable),
+        ({"patient": "Patient/asa", "encounter": "Encounter/none"}, Unprocessable),
+        ({"patient": "Patient/asa", "surprise": 1}, BadInput),
+    ],
+)
+def test_wrong_metadata_is_refused_and_nothing_is_kept(
+    bridge: Bridge, change: dict[str, Any], error: type[DermBridgeError]
+) -> None:
+    _patient(bridge)
+    with pytest.raises(error):
+        _send(bridge, **change)
+    assert _count(bridge, capture) == 0
+
+
+def test_damage_on_the_way_and_too_much_are_refused(bridge: Bridge) -> None:
+    with pytest.raises(BadInput, match="damaged"):
+        receive(bridge, SYSTEM, Upload(PHOTO, {}, digest=b"0" * 32))
+    small = bridge.settings.model_copy(update={"max_capture_bytes": 1024})
+    with pytest.raises(TooLarge):
+        _send(Bridge(small, bridge.db, bridge.vault, bridge.now))
+
+
+def test_a_visit_of_another_patient_is_refused(bridge: Bridge) -> None:
+    _patient(bridge)
+    _patient(bridge, "other")
+    visit = {
+        "resourceType": "Encounter",
+        "id": "v1",
+        "status": "in-progress",
+        "subject": {"reference": "Patient/other"},
+    }
+    with bridge.db.transaction() as tx:
+        create(tx, visit, at=bridge.now())
+    with pytest.raises(Unprocessable, match="does not belong"):
+        _send(bridge, patient="Patient/asa", encounter="Encounter/v1")
+
+
+def test_an_actor_without_the_scope_or_outside_the_session_learns_nothing(bridge: Bridge) -> None:
+    _patient(bridge)
+    _patient(bridge, "other")
+    nobody = Actor("machine", "Device/x", "x", "machine", frozenset({"system/Patient.r"}))
+    with pytest.raises(Forbidden):
+        _send(bridge, actor=nobody, patient="Patient/asa")
+    confined = Actor("person", "Practitioner/x", "x", "clinician", frozenset({"user/Media.c"}), patient_id="asa")
+    with pytest.raises(NotFound):
+        _send(bridge, actor=confined, patient="Patient/other")
+    assert _send(bridge, actor=confined).body["identity"] == "bound"
+
+
+def test_required_consent_refuses_or_holds(bridge: Bridge) -> None:
+    _patient(bridge)
+    settings = bridge.settings.model_copy(
+        update={"consent_mode": "required", "destinations": ({"name": "ehr", "profile": "hapi"},)}
+    )
+    strict = Bridge(settings, bridge.db, bridge.vault, bridge.now)
+    with pytest.raises(Unprocessable, match="consent"):
+        _send(strict, patient="Patient/asa")
+    held = _send(strict, patient="Patient/asa", consent={"pending": True})
+    assert (held.status, held.body["consent"]["decision"]) == (202, "pending")
+    assert _count(bridge, delivery) == 1
+
+
+def test_a_photo_waits_for_its_patient_and_binds_when_she_is_announced(bridge: Bridge) -> None:
+    answer = _send(bridge, patient={"system": MRN, "value": "mrn-asa", "birthDate": "1968-04-17"})
+    assert (answer.status, answer.body["identity"]) == (202, "awaiting-patient")
+    assert _count(bridge, delivery) == 0
+    _patient(bridge)
+    with bridge.db.transaction() as tx:
+        assert bind_waiting(tx, bridge, get(tx, "Patient", "asa")) == [answer.id]
+    with bridge.db.snapshot() as tx:
+        assert capture_status(tx, answer.id)["identity"] == "bound"
+        media = get(tx, "Media", answer.id)
+        assert media.resource["subject"] == {"reference": "Patient/asa"}
+        opened = bridge.vault.open(tx, original_blob_id(tx, answer.id))
+    assert opened.read(0, 10**9) == PHOTO
+
+
+def test_a_late_patient_with_another_birth_date_gets_nothing(bridge: Bridge) -> None:
+    answer = _send(bridge, patient={"system": MRN, "value": "mrn-asa", "birthDate": "1999-01-01"})
+    _patient(bridge)
+    with bridge.db.transaction() as tx:
+        assert bind_waiting(tx, bridge, get(tx, "Patient", "asa")) == []
+    with bridge.db.snapshot() as tx:
+        assert capture_status(tx, answer.id)["identity"] == "quarantined"
+        assert find_where(tx, "Media", TABLES["Media"].c.patient == "asa") == []
+
+
+def test_demographics_that_contradict_a_known_patient_quarantine_the_photo(bridge: Bridge) -> None:
+    _patient(bridge)
+    answer = _send(bridge, patient={"system": MRN, "value": "mrn-asa", "family": "Smith"})
+    assert (answer.status, answer.body["identity"]) == (202, "quarantined")
