@@ -14,7 +14,8 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from importlib.resources import files
@@ -40,6 +41,7 @@ from adapter.settings import Settings, load_settings
 
 FOREARM = "70559009"
 PATIENCE_SECONDS = 60
+USUAL_PORTS = (8001, 8000, 2575)  # sandbox EHR, DermBridge, MLLP
 _ROLES = ("clinician", "photographer", "engineer", "privacy-officer")
 
 
@@ -139,40 +141,46 @@ def run_demo(*, once: bool, data_dir: Path | None = None) -> None:
     console = Console()
     began = time.monotonic()
     folder = (data_dir or Path("var/demo")) / f"{datetime.now():%Y%m%d-%H%M%S}"  # noqa: DTZ005 (a folder's name)
-    ports = [_free_port(wanted) for wanted in (8001, 8000, 2575)]
-    sandbox = SandboxSettings(
-        data_dir=folder / "ehr",
-        http_port=ports[0],
-        dermbridge_url=f"http://127.0.0.1:{ports[1]}",
-        mllp_port=ports[2],
-    )
-    ehr = open_ehr(sandbox)
-    ehr_app = build_sandbox(sandbox, ehr)
-    bridge = open_prepared(_demo_settings(folder, sandbox))
-    servers = [
-        _serve(uvicorn.Server(uvicorn.Config(ehr_app, port=sandbox.http_port, log_level="warning")), "sandbox EHR"),
-        _serve(http_server(bridge, everything=True), "DermBridge"),
-    ]
-    with bridge.db.transaction() as tx:
-        scope = "system/Media.cruds system/*.rs"
-        _, secret = issue_token(tx, name="demo phone", scope=scope, at=bridge.now(), lifetime=timedelta(days=1))
-    headers = {"Authorization": f"Bearer {secret}"}
-    http = httpx.Client(base_url=bridge.settings.base_url, headers=headers, timeout=30)
     try:
-        tell(Story(bridge, ehr, adt.Feed(sandbox.mllp_host, sandbox.mllp_port), http, console))
-        console.print(f"\n[bold green]Every promise held[/] in {time.monotonic() - began:.1f} s.")
-        if not once:
-            console.print(f"Open the EHR at {sandbox.origin}, choose a user and a patient. Ctrl-C ends.")
-            threading.Event().wait()
+        with running_demo(folder, console, USUAL_PORTS) as story:
+            tell(story)
+            console.print(f"\n[bold green]Every promise held[/] in {time.monotonic() - began:.1f} s.")
+            if not once:
+                origin = story.ehr.settings.origin
+                console.print(f"Open the EHR at {origin}, choose a user and a patient. Ctrl-C ends.")
+                threading.Event().wait()
     except KeyboardInterrupt:
         console.print(f"\nended; everything is kept under {folder}")
-    finally:
-        http.close()
-        for server, thread in servers:
-            server.should_exit = True
-            thread.join(10)
-        bridge.close()
-        ehr.bridge.close()
+
+
+@contextmanager
+def running_demo(folder: Path, console: Console, ports: tuple[int, int, int] = (0, 0, 0)) -> Iterator[Story]:
+    """The service and the sandbox EHR, connected and serving on loopback, with a client that may capture.
+
+    `ports` are those wanted for EHR, DermBridge and MLLP; a taken one, or 0, becomes any free one. Raises Unavailable.
+    """
+    http_port, bridge_port, mllp_port = map(_free_port, ports)
+    sandbox = SandboxSettings(
+        data_dir=folder / "ehr",
+        http_port=http_port,
+        dermbridge_url=f"http://127.0.0.1:{bridge_port}",
+        mllp_port=mllp_port,
+    )
+    with ExitStack() as ending:
+        ehr = open_ehr(sandbox)
+        ending.callback(ehr.bridge.close)
+        ehr_app = build_sandbox(sandbox, ehr)  # writes the secret of its backend client
+        bridge = open_prepared(_demo_settings(folder, sandbox))
+        ending.callback(bridge.close)
+        ehr_server = uvicorn.Server(uvicorn.Config(ehr_app, port=http_port, log_level="warning"))
+        ending.enter_context(_serving(ehr_server, "sandbox EHR"))
+        ending.enter_context(_serving(http_server(bridge, everything=True), "DermBridge"))
+        with bridge.db.transaction() as tx:
+            scope = "system/Media.cruds system/*.rs"
+            _, secret = issue_token(tx, name="demo phone", scope=scope, at=bridge.now(), lifetime=timedelta(days=1))
+        headers = {"Authorization": f"Bearer {secret}"}
+        http = ending.enter_context(httpx.Client(base_url=bridge.settings.base_url, headers=headers, timeout=30))
+        yield Story(bridge, ehr, adt.Feed(sandbox.mllp_host, sandbox.mllp_port), http, console)
 
 
 def _demo_settings(folder: Path, sandbox: SandboxSettings) -> Settings:
@@ -343,7 +351,9 @@ def _free_port(wanted: int) -> int:
     raise Unavailable("no port is free on 127.0.0.1")
 
 
-def _serve(server: uvicorn.Server, name: str) -> tuple[uvicorn.Server, threading.Thread]:
+@contextmanager
+def _serving(server: uvicorn.Server, name: str) -> Iterator[None]:
+    """The server in a thread of its own, taking requests until the block ends."""
     thread = threading.Thread(target=server.run, name=name, daemon=True)
     thread.start()
     until = time.monotonic() + PATIENCE_SECONDS
@@ -351,4 +361,8 @@ def _serve(server: uvicorn.Server, name: str) -> tuple[uvicorn.Server, threading
         if not thread.is_alive() or time.monotonic() > until:
             raise Unavailable(f"{name} did not start")
         time.sleep(0.02)
-    return server, thread
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(10)
