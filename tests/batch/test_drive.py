@@ -1,0 +1,80 @@
+"""Import of a shared drive: planned without writing, done once, the folder untouched."""
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select
+
+from adapter.access import SYSTEM
+from adapter.batch.drive import plan_import, read_rules, run_import
+from adapter.bridge import Bridge
+from adapter.db.tables import capture
+from adapter.errors import BadInput
+from adapter.records import get
+
+RULES = "pattern,patient_system,patient,taken_at,view\n{mrn}/{date}/*.jpg,urn:oid:1.2.3,{mrn},{date},close-up\n"
+
+
+@pytest.fixture
+def drive(tmp_path: Path, bridge: Bridge, draw: Callable[[int, datetime], bytes]) -> Path:
+    folder = tmp_path / "drive"
+    for name, seed in (("4711/20240131/a.JPG", 1), ("4711/20240131/b.jpg", 2), ("4712/20240201/c.jpg", 3)):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(draw(seed, bridge.now()))
+    (folder / "4711/20240131/broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no photo")
+    (folder / "notes.txt").write_text("hello")
+    (folder / "4711/20240131/Thumbs.db").write_bytes(b"x")
+    outside = tmp_path / "outside.jpg"
+    outside.write_bytes(draw(4, bridge.now()))
+    (folder / "4711/20240131/link.jpg").symlink_to(outside)
+    return folder
+
+
+def _rules(tmp_path: Path, text: str = RULES) -> Path:
+    file = tmp_path / "rules.csv"
+    file.write_text(text)
+    return file
+
+
+def _stored(bridge: Bridge) -> int:
+    with bridge.db.snapshot() as tx:
+        return tx.execute(select(func.count()).select_from(capture)).scalar_one()
+
+
+def test_a_dry_run_tells_all_and_writes_nothing(bridge: Bridge, drive: Path, tmp_path: Path) -> None:
+    plan = {item.path: item.verdict for item in plan_import(bridge, drive, read_rules(_rules(tmp_path)))}
+    assert plan == {
+        "4711/20240131/a.JPG": "ready",
+        "4711/20240131/b.jpg": "ready",
+        "4711/20240131/broken.jpg": "refused",
+        "4712/20240201/c.jpg": "ready",
+        "notes.txt": "no-rule",
+    }
+    assert _stored(bridge) == 0
+
+
+def test_the_second_run_stores_nothing_new_and_the_folder_is_as_it_was(
+    bridge: Bridge, drive: Path, tmp_path: Path, photos: list[str]
+) -> None:
+    before = {path: path.read_bytes() for path in drive.rglob("*") if path.is_file()}
+    rules = read_rules(_rules(tmp_path))
+    first = run_import(bridge, SYSTEM, drive, rules, lambda _item: None)
+    assert [item.verdict for item in first] == ["stored", "stored", "refused", "held", "no-rule"]
+    second = run_import(bridge, SYSTEM, drive, rules, lambda _item: None)
+    assert [item.verdict for item in second] == ["known", "known", "refused", "known", "no-rule"]
+    assert _stored(bridge) == 3 + len(photos)
+    assert {path: path.read_bytes() for path in drive.rglob("*") if path.is_file()} == before
+    with bridge.db.snapshot() as tx:
+        media = get(tx, "Media", str(first[0].capture)).resource
+    assert media["createdDateTime"].startswith("2024-01-31")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("path,patient\n", "pattern"), ("pattern,colour\n", "colour"), ("pattern,patient\n*.jpg,{mrn}\n", "mrn")],
+)
+def test_wrong_rules_are_named(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        read_rules(_rules(tmp_path, text))
