@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from urllib.parse import quote
 
 from sqlalchemy import Connection, Row, select, update
 
@@ -30,6 +31,7 @@ from mappings.hl7v2.errors import MessageError
 from mappings.hl7v2.header import ADT_EVENTS
 from mappings.hl7v2.pid_to_patient import update_patient
 from mappings.hl7v2.pv1_to_encounter import update_encounter
+from mappings.terms import CANON
 
 _CORRECT = "ask the sender to correct it and to send it again, then dismiss this one; or mend the cause and replay"
 _STALE = "older than what was applied; the newer values were kept"
@@ -173,14 +175,15 @@ def _upsert_patient(
 def _upsert_visit(
     tx: Connection, bridge: Bridge, event: AdtEvent, group: PatientGroup, patient: Stored
 ) -> tuple[Stored | None, str | None]:
-    if group.pv1 is None or group.visit is None:
+    if group.pv1 is None:
+        return None, None
+    if group.visit is None:
         return None, "no visit number (PV1-19): only the patient was updated"
     settings = bridge.settings
     systems = settings.identifier_systems | settings.visit_systems
-    fallback = _visit_fallback(bridge, patient)
-    token = _visit_token(group.visit, systems, fallback)
-    bridge.db.lock(tx, f"visit-identifier:{token[0]}|{token[1]}")
-    before = next(iter(find_by_identifier(tx, "Encounter", *token)), None)
+    system = _visit_system(bridge, group.visit, systems, patient)
+    bridge.db.lock(tx, f"visit-identifier:{system}|{group.visit.value}")
+    before = next(iter(find_by_identifier(tx, "Encounter", system, group.visit.value)), None)
     if before and before.resource["subject"].get("reference") != patient.reference:
         raise NotApplied(
             "not applied: this visit number belongs to another patient here",
@@ -192,8 +195,8 @@ def _upsert_visit(
         before.resource if before else None,
         group.pv1,
         trigger_event=event.trigger_event,
-        systems=systems,
-        default_system=fallback,
+        systems=systems | ({group.visit.authority.name: system} if group.visit.authority.name else {}),
+        default_system=system,
         default_offset=event.default_offset,
         occurred=event.occurred,
     )
@@ -201,23 +204,20 @@ def _upsert_visit(
     return _store(tx, before, stamped(changed, event.recorded_at, None), bridge.now()), None
 
 
-def _visit_token(visit: CX, systems: dict[str, str], fallback: str) -> tuple[str, str]:
-    system = visit.find_system(systems, fallback)
-    if system is None:
-        name = visit.authority.name[:60]
-        raise NotApplied(
-            f"not applied: the authority {name!r} of the visit number (PV1-19) is not known here",
-            remedy=f'add {name!r} = "urn:oid:…" to [visit_systems] in config/dermbridge.toml, then replay',
-        )
-    return system, visit.value
+def _visit_system(bridge: Bridge, visit: CX, systems: dict[str, str], patient: Stored) -> str:
+    """As mapped; else a system of our own that keeps the visit numbers of every authority apart.
 
-
-def _visit_fallback(bridge: Bridge, patient: Stored) -> str:
-    """The system of visit numbers without authority: the default authority's, else one beside the patient's own."""
+    A visit number only ever finds visits of the same patient, so an unknown authority is no reason to wait.
+    """
     settings = bridge.settings
-    named = settings.visit_systems.get(settings.default_authority or "")
-    own = next((one["system"] for one in patient.resource["identifier"] if "system" in one), "urn:dermbridge")
-    return named or f"{default_system(settings) or own}#visit"
+    if visit.authority.name:
+        return visit.find_system(systems) or f"{CANON}/NamingSystem/visit/{quote(visit.authority.name, safe='')}"
+    own = next((one["system"] for one in patient.resource["identifier"] if "system" in one), "")
+    return (
+        visit.find_system(systems)
+        or settings.visit_systems.get(settings.default_authority or "")
+        or f"{default_system(settings) or own}#visit"
+    )
 
 
 def _store(tx: Connection, before: Stored | None, resource: Resource, at: datetime) -> Stored:
