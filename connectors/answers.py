@@ -113,6 +113,11 @@ def check_answer(answer: Answer, *, doing: str, write: bool, type_level: bool = 
         retry = Retry.LATER
     if type_level and (answer.status in NOT_OFFERED or answer.status == 404 or "not-supported" in codes):
         raise RouteRefused(reason, remedy=STATUS[405][1], retry=Retry.NEVER)
+    if type_level and answer.status == 412:  # a create has no If-Match: its If-None-Exist met several
+        retry, remedy = (
+            Retry.NEVER,
+            "Several records there bear the same identifier; have all but one removed, then replay.",
+        )
     waiting = find_retry_after(answer.headers, datetime.now(UTC))
     raise DeliveryError(reason, remedy=remedy, retry=retry, retry_after=waiting)
 

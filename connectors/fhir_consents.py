@@ -6,8 +6,8 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from connectors.contract import DeliveryError, Parcel, RouteRefused
-from connectors.fhir_identity import Place, tail
+from connectors.contract import DeliveryError, Parcel, Retry, RouteRefused
+from connectors.fhir_identity import Place
 from connectors.fhir_server import FhirServer
 from connectors.outward import localised
 from mappings.terms import CANON, URI
@@ -31,12 +31,13 @@ def _file(server: FhirServer, consent: Mapping[str, Any], place: Place, referenc
     filed = server.find_by_identifier("Consent", identifier)
     if not filed:
         stored = server.create(body, unless=identifier)
+        if stored.id is None:
+            remedy = 'Set consent_strategy = "local-only" in the profile, then replay.'
+            reason = "The destination accepted the Consent without saying its id."
+            raise DeliveryError(reason, remedy=remedy, retry=Retry.NEVER)
         return f"Consent/{stored.id}"
     current = filed[0]
-    if (
-        current.get("status") != body.get("status")
-        or tail(current.get("patient", {}).get("reference")) != place.patient
-    ):
+    if any(current.get(name) != value for name, value in body.items() if name != "meta"):
         server.update(body, current)
     return f"Consent/{current['id']}"
 

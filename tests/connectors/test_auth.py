@@ -1,0 +1,147 @@
+"""How each kind of client identifies itself to the token endpoint, and how long a token is used."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+from urllib.parse import parse_qs
+
+import httpx
+import pytest
+from joserfc import jwt
+from joserfc.jwk import ECKey, RSAKey
+
+from connectors.auth import Credentials, find_missing_scopes
+from connectors.contract import DeliveryError, Retry
+from connectors.http import Http
+from connectors.profile import Auth
+
+TOKEN_URL = "https://ehr.example/token"
+
+
+class TokenEndpoint:
+    def __init__(self, **answer: Any) -> None:
+        self.answer = {"access_token": "t", "expires_in": 300} | answer
+        self.status = 200
+        self.requests: list[httpx.Request] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("smart-configuration"):
+            return httpx.Response(200, json={"token_endpoint": TOKEN_URL})
+        self.requests.append(request)
+        return httpx.Response(self.status, json=self.answer | {"access_token": f"t{len(self.requests)}"})
+
+    @property
+    def form(self) -> dict[str, str]:
+        return {name: values[0] for name, values in parse_qs(self.requests[-1].content.decode()).items()}
+
+
+def credentials(endpoint: TokenEndpoint, kind: str, secret: str = "s3:cret%", **changes: Any) -> Credentials:
+    client = httpx.Client(transport=httpx.MockTransport(endpoint))
+    name = changes.pop("secret_name", "ehr")
+    table = {"kind": kind, "client_id": "derm", "secret": name, "token_url": TOKEN_URL, **changes}
+    http = Http(client, "https://ehr.example/fhir", attempts=1)
+    return Credentials(Auth.model_validate(table), http, {"ehr": secret}.__getitem__)
+
+
+def test_basic_needs_no_token() -> None:
+    endpoint = TokenEndpoint()
+    header = credentials(endpoint, "basic").authorization()
+    assert header == "Basic " + base64.b64encode(b"derm:s3:cret%").decode()
+    assert not endpoint.requests
+
+
+def test_a_client_secret_in_the_header_is_form_encoded_first() -> None:
+    endpoint = TokenEndpoint()
+    assert credentials(endpoint, "client_secret_basic", scope="system/Media.c").authorization() == "Bearer t1"
+    sent = base64.b64decode(endpoint.requests[0].headers["authorization"].removeprefix("Basic "))
+    assert sent == b"derm:s3%3Acret%25"
+    assert endpoint.form == {"grant_type": "client_credentials", "scope": "system/Media.c"}
+
+
+def test_a_client_secret_in_the_body_leaves_an_empty_scope_out() -> None:
+    endpoint = TokenEndpoint()
+    credentials(endpoint, "client_secret_post").authorization()
+    assert endpoint.form == {"grant_type": "client_credentials", "client_id": "derm", "client_secret": "s3:cret%"}
+
+
+RSA_KEY, EC_KEY = RSAKey.generate_key(2048, {"kid": "r1"}), ECKey.generate_key("P-384", {"kid": "e1"})
+KEYS: dict[str, tuple[str, RSAKey | ECKey, str]] = {
+    "rsa-jwk": (json.dumps(RSA_KEY.as_dict(private=True)), RSA_KEY, "RS384"),
+    "rsa-pem": (RSA_KEY.as_pem(private=True).decode(), RSA_KEY, "RS384"),
+    "ec-jwk": (json.dumps(EC_KEY.as_dict(private=True)), EC_KEY, "ES384"),
+    "ec-pem": (EC_KEY.as_pem(private=True).decode(), EC_KEY, "ES384"),
+}
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_a_signed_assertion_is_what_smart_backend_services_asks_for(name: str) -> None:
+    secret, key, algorithm = KEYS[name]
+    endpoint = TokenEndpoint(expires_in=1)
+    client = credentials(endpoint, "private_key_jwt", secret, key_id="k9" if name.endswith("pem") else "")
+    assert client.authorization() == "Bearer t1"
+    token = jwt.decode(endpoint.form["client_assertion"], key, algorithms=[algorithm])
+    assert token.header == {"alg": algorithm, "typ": "JWT", "kid": "k9" if name.endswith("pem") else key.kid}
+    assert token.claims["iss"] == token.claims["sub"] == "derm"
+    assert token.claims["aud"] == TOKEN_URL
+    assert 0 < token.claims["exp"] - token.claims["iat"] <= 300
+    client.renew()
+    client.authorization()
+    again = jwt.decode(endpoint.form["client_assertion"], key, algorithms=[algorithm])
+    assert again.claims["jti"] != token.claims["jti"]
+
+
+@pytest.mark.parametrize("secret", ["", "not a key", json.dumps(ECKey.generate_key("P-256").as_dict(private=True))])
+def test_a_key_that_cannot_sign_is_named_without_showing_it(secret: str) -> None:
+    with pytest.raises(DeliveryError, match="private key cannot be used") as error:
+        credentials(TokenEndpoint(), "private_key_jwt", secret).authorization()
+    assert "P-384" in error.value.remedy
+
+
+def test_a_token_is_used_until_shortly_before_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("connectors.auth.time.monotonic", lambda: clock[0])
+    endpoint = TokenEndpoint(expires_in=3600)
+    client = credentials(endpoint, "client_secret_post")
+    assert client.authorization() == "Bearer t1"
+    clock[0] += 3560
+    assert client.authorization() == "Bearer t1"
+    clock[0] += 20
+    assert client.authorization() == "Bearer t2"
+
+
+def test_the_token_endpoint_is_discovered_when_the_profile_does_not_name_it() -> None:
+    endpoint = TokenEndpoint()
+    assert credentials(endpoint, "client_secret_post", token_url="").authorization() == "Bearer t1"
+    assert str(endpoint.requests[0].url) == TOKEN_URL
+
+
+def test_a_refused_client_is_tried_later_and_its_secret_stays_secret() -> None:
+    endpoint = TokenEndpoint(error="invalid_client")
+    endpoint.status = 401
+    with pytest.raises(DeliveryError, match="access token") as error:
+        credentials(endpoint, "client_secret_post").authorization()
+    assert error.value.retry is Retry.LATER
+    assert "s3:cret" not in str(error.value) + error.value.remedy
+
+
+def test_a_missing_secret_is_named() -> None:
+    client = credentials(TokenEndpoint(), "client_secret_post", secret_name="other")
+    with pytest.raises(DeliveryError, match="'other' is not there"):
+        client.authorization()
+
+
+@pytest.mark.parametrize(
+    ("granted", "missing"),
+    [
+        ("system/Media.cruds system/Patient.rs", []),
+        ("system/*.*", []),
+        ("system/Media.write system/Patient.read", []),
+        ("system/Media.r system/Patient.rs", ["Media.c"]),
+        ("system/Media.c?category=x user/Patient.s", []),
+        ("openid launch", ["Media.c", "Patient.s"]),
+    ],
+)
+def test_granted_scopes_are_read_in_both_spellings(granted: str, missing: list[str]) -> None:
+    assert find_missing_scopes(granted, [("Media", "c"), ("Patient", "s")]) == missing

@@ -1,0 +1,77 @@
+"""Profiles as sites write them: what is shipped, what differs, and what a mistake is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from connectors.profile import (
+    DirectoryProfile,
+    FhirR4Profile,
+    ProfileError,
+    find_shipped_profiles,
+    parse_profile,
+    read_profile,
+)
+from connectors.registry import CONNECTORS, open_connector
+
+SITE = 'name = "site"\nkind = "fhir-r4"\nbase_url = "https://ehr.example/fhir/"\n'
+
+
+@pytest.mark.parametrize("name", find_shipped_profiles())
+def test_every_shipped_profile_can_be_opened(name: str) -> None:
+    profile = parse_profile(f'based_on = "{name}"', source="test")
+    assert profile.name == name and profile.kind in CONNECTORS
+    open_connector(profile, str).close()
+
+
+def test_a_site_writes_only_what_differs() -> None:
+    text = 'based_on = "medplum"\nname = "clinic"\n[auth]\nclient_id = "c1"\n'
+    profile = parse_profile(text, source="test")
+    assert isinstance(profile, FhirR4Profile)
+    assert (profile.name, profile.auth.client_id) == ("clinic", "c1")
+    assert (profile.auth.kind, profile.binary_upload) == ("client_secret_basic", "raw")
+
+
+def test_a_slash_at_the_end_of_the_address_makes_no_difference() -> None:
+    profile = parse_profile(SITE, source="test")
+    assert isinstance(profile, FhirR4Profile) and profile.base_url == "https://ehr.example/fhir"
+
+
+def test_a_folder_below_home_is_found() -> None:
+    profile = parse_profile('name = "out"\nkind = "directory"\nfolder = "~/out"\n', source="test")
+    assert isinstance(profile, DirectoryProfile) and profile.folder == Path.home() / "out"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (SITE + "binary_uplod = 'raw'", "site.toml: binary_uplod: unknown key; did you mean 'binary_upload'?"),
+        (SITE + "[auth]\nclientid = 'x'", "site.toml: auth.clientid: unknown key; did you mean 'client_id'?"),
+        (SITE + "[encounter]\nzzz = 1", "remove it or use one of policy, identifier_systems"),
+        (SITE + "binary_upload = 'multipart'", "binary_upload: Input should be 'raw', 'json' or 'inline'"),
+        (SITE + "routes = []", "routes:"),
+        (SITE + "routes = ['fhir-video']", "routes.0:"),
+        (SITE + "[auth]\nkind = 'basic'\nclient_id = 'u'", "needs secret"),
+        (SITE.replace("https://ehr.example/fhir/", "ehr.example"), "base_url:"),
+        (SITE.replace("https://", "https://user:pw@"), "base_url:"),
+        (SITE.replace("fhir-r4", "fhir-r5"), "kind 'fhir-r5' is not known; use one of directory, fhir-r4"),
+        (SITE.replace('"site"', '"My Site"'), "name:"),
+        ("based_on = 'epic'", "'epic' is not shipped; use one of directory"),
+        ("name = ", "not TOML"),
+    ],
+)
+def test_a_mistake_is_told_with_file_key_and_remedy(text: str, told: str, tmp_path: Path) -> None:
+    file = tmp_path / "site.toml"
+    file.write_text(text)
+    with pytest.raises(ProfileError) as error:
+        read_profile(file)
+    assert told in str(error.value)
+    assert "site.toml" in str(error.value)
+    assert "pw@" not in str(error.value)
+
+
+def test_a_missing_file_is_told() -> None:
+    with pytest.raises(ProfileError, match="cannot be read"):
+        read_profile(Path("/nowhere/site.toml"))
