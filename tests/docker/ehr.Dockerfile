@@ -1,6 +1,7 @@
-# Stands in for the HAPI FHIR image where no registry is in reach: our sandbox EHR on the same port.
+# Stands in for the HAPI FHIR image where no registry is in reach: our own FHIR API on the same port.
 ARG DERMBRIDGE
 FROM ${DERMBRIDGE}
+COPY open_ehr.py /open_ehr.py
 HEALTHCHECK NONE
 ENTRYPOINT []
-CMD ["dermbridge", "sandbox", "--host", "0.0.0.0", "--port", "8080"]
+CMD ["python3", "/open_ehr.py"]
