@@ -61,6 +61,7 @@ def updated(
         ("A38", {}, STORED, "cancelled"),
         ("A03", {}, None, "finished"),
         ("A13", {}, STORED, "in-progress"),
+        ("A13", {45: "20261101"}, STORED, "in-progress"),
         ("A21", {}, STORED, "onleave"),
         ("A22", {}, STORED, "in-progress"),
         ("A08", {}, STORED, "finished"),

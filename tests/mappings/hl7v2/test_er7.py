@@ -127,6 +127,7 @@ def test_null_is_neither_absent_nor_a_text() -> None:
     assert segment.first(4).value() is NULL
     assert [segment.is_null(n) for n in (3, 4, 5, 6, 7, 8, 99)] == [False, True, False, True, False, False, False]
     assert segment.first(7).value(2) is NULL
+    assert [segment.first(n).is_null for n in (3, 4, 6, 7)] == [False, True, True, False]
     assert (segment.text(4), segment.first(5).value(), segment.text(7, 2)) == ("", "", "")
     assert [r.text() for r in segment.valued(8)] == ["B"]
     assert not NULL
