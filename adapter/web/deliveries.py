@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from adapter import governance
-from adapter.access import Actor, check_right, check_scope, has_right
+from adapter.access import Actor, can, check_right, check_scope, has_right
 from adapter.bridge import Bridge
 from adapter.delivery import DeliveryState, hold, send_again
 from adapter.delivery.outbox import destination_names, get_delivery
@@ -30,11 +30,15 @@ _AGAIN = frozenset({"failed", "held", "unknown", "withheld", "pending"})
 
 
 def deliveries(web: Web, request: Request) -> Response:
-    """?destination=..&state=..&page=.. ; a session confined to a chart sees its patient's."""
+    """?destination=..&state=..&page=.. ; a session confined to a chart sees its patient's.
+
+    Who operates DermBridge sees all of them, but photos only if the role may read photos.
+    """
     bridge, actor, query = web.bridge, actor_of(request), request.query_params
-    check_scope(actor, "s", "Media")
     if actor.patient_id is None:
         check_right(actor, "operate")
+    else:
+        check_scope(actor, "s", "Media")
     destination, state = query.get("destination") or None, query.get("state") or None
     if state is not None and state not in list(DeliveryState):
         raise BadInput(f"a delivery is {', '.join(DeliveryState)}")
@@ -99,10 +103,11 @@ def _told(web: Web, request: Request, say: Any, said: str) -> Response:
 
 def _row(bridge: Bridge, actor: Actor, row: Any, photo: Stored | None, patient: Stored | None) -> dict[str, Any]:
     may = has_right(actor, "operate") or actor.patient_id is not None
+    sees = can(actor, "r", "Media")
     return {
         "id": row.id,
-        "media_href": f"/photos/{row.media_id}",
-        "thumbnail": f"/captures/{row.media_id}/thumbnail",
+        "media_href": f"/photos/{row.media_id}" if sees else None,
+        "thumbnail": f"/captures/{row.media_id}/thumbnail" if sees else None,
         "patient_name": patient_name(patient.resource) if patient else "",
         "patient_href": f"/patients/{row.patient}",
         "label": _label(photo),

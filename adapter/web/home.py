@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from adapter import governance
-from adapter.access import check_right, check_scope
+from adapter.access import can, check_right, check_scope, has_right
 from adapter.records.patient_lookup import find_patients, photo_counts, recent_patients
 from adapter.records.timeline import by_id
 from adapter.web.gate import actor_of
@@ -17,10 +17,12 @@ LISTED = 25
 
 
 def home(web: Web, request: Request) -> Response:
-    """A session launched from a chart has one patient and goes there."""
+    """A session launched from a chart has one patient and goes there; who may not see photos has the deliveries."""
     bridge, actor = web.bridge, actor_of(request)
     if actor.patient_id is not None:
         return RedirectResponse(f"/patients/{actor.patient_id}", 303)
+    if has_right(actor, "operate") and not can(actor, "s", "Media"):
+        return RedirectResponse("/deliveries", 303)
     check_scope(actor, "s", "Patient")
     check_right(actor, "launch-any-patient")
     query, zone = request.query_params.get("q", "").strip()[:200], bridge.settings.zone

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from adapter import governance, identity
-from adapter.access import Actor, has_right
+from adapter.access import Actor, can, has_right
 from adapter.access.policy import grants_of
 from adapter.access.sessions import COOKIE, end_session, start_session
 from adapter.access.smart import BROWSER_COOKIE, LAUNCH_LIFETIME, LaunchContext, begin_launch, complete_launch
@@ -70,7 +70,7 @@ def _sign_in(tx: Connection, bridge: Bridge, found: LaunchContext, address: str 
         actor = replace(actor, encounter_id=encounter_id)
         if not has_right(actor, "launch-any-patient"):
             actor = replace(actor, patient_id=patient_id)
-        home = f"/patients/{patient_id}"
+        home = f"/patients/{patient_id}" if can(actor, "s", "Media") else "/"
     elif has_right(actor, "launch-any-patient"):
         home = "/"
     else:

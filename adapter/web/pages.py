@@ -13,7 +13,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse
 
-from adapter.access import Actor, has_right
+from adapter.access import Actor, can, has_right
 from adapter.bridge import Bridge
 from adapter.errors import DermBridgeError
 from adapter.records import Stored
@@ -76,7 +76,7 @@ def frame_of(request: Request, title: str) -> dict[str, Any]:
 def navigation(actor: Actor, path: str) -> list[dict[str, Any]]:
     """Only what this user may open."""
     home = f"/patients/{actor.patient_id}" if actor.patient_id else "/"
-    entries = [("Photos" if actor.patient_id else "Patients", home, True)]
+    entries = [("Photos" if actor.patient_id else "Patients", home, can(actor, "s", "Media"))]
     entries.append(("Worklist", "/worklist", actor.patient_id is None and has_right(actor, "worklist")))
     entries.append(("Deliveries", "/deliveries", actor.patient_id is not None or has_right(actor, "operate")))
     return [

@@ -93,11 +93,11 @@ def launched_in_frame(page: Page) -> FrameLocator:
     return frame
 
 
-def launched_in_tab(page: Page) -> Page:
+def launched_in_tab(page: Page, heading: str = "Photos") -> Page:
     with page.context.expect_page() as opened:
         page.get_by_role("link", name="Open DermBridge in a tab").click()
     tab: Page = opened.value
-    expect(tab.get_by_role("heading", name=re.compile("Photos"))).to_be_visible()
+    expect(tab.get_by_role("heading", level=1, name=heading)).to_be_visible()
     return tab
 
 
@@ -117,10 +117,10 @@ def test_a_clinician_looks_compares_photographs_and_finds_it_in_the_chart(browse
     with signed_on(browser, hospital, "Rivera") as page:
         open_chart(page)
         tab = launched_in_tab(page)
-        expect(tab.locator(".banner")).to_contain_text("Lindström")
+        expect(tab.locator(".banner")).to_contain_text("LINDSTRÖM")
 
         tab.locator(".tile-photo").last.click()
-        expect(tab.get_by_role("heading", level=1)).to_have_text("Left forearm")
+        expect(tab.get_by_role("heading", level=1)).to_contain_text("forearm")
         expect(tab.locator("#stage canvas")).to_be_visible()
         tab.locator(".banner-name").click()
 
@@ -157,11 +157,10 @@ def take_photo(tab: Page, *, site: str) -> None:
     expect(tab.locator(".shot-state")).to_contain_text("In chart", timeout=DELIVERED)
 
 
-def test_the_engineer_sees_every_delivery_and_its_receipt(browser: Browser, hospital: Story) -> None:
+def test_the_engineer_sees_every_delivery_but_no_photo(browser: Browser, hospital: Story) -> None:
     with signed_on(browser, hospital, "Ivy") as page:
         open_chart(page)
-        tab = launched_in_tab(page)
-        tab.get_by_role("link", name="Deliveries").click()
-        expect(tab.get_by_role("heading", name="Deliveries")).to_be_visible()
+        tab = launched_in_tab(page, "Deliveries")
         expect(tab.locator("tbody tr").first).to_contain_text("in chart")
         expect(tab.locator(".card")).to_contain_text("Everything sent")
+        expect(tab.locator("main img")).to_have_count(0)
