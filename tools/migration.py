@@ -15,8 +15,8 @@ from adapter.db.engine import Database
 with tempfile.TemporaryDirectory() as folder:
     db = Database(f"sqlite+pysqlite:///{Path(folder) / 'empty.sqlite3'}")
     config = schema._config(db)
-    if schema.ScriptDirectory(str(schema.MIGRATIONS)).get_current_head():
+    if schema.revisions():
         command.upgrade(config, "head")
-    number = f"{len(list((schema.MIGRATIONS / 'versions').glob('*.py'))) + 1:04d}"
+    number = f"{len(schema.revisions()) + 1:04d}"
     command.revision(config, message=sys.argv[1], autogenerate=True, rev_id=number)
     db.close()

@@ -1,47 +1,60 @@
 """The schema and its age: Alembic migrations, applied by ``dermbridge db upgrade`` or to an empty database.
 
-A service never runs on a schema older or newer than its code: `check_schema` says which command to run.
+A service never runs on a schema older or newer than its code: `check_schema` says which command to run. Migrations are
+numbered in one line and named by their number, so that the check needs no Alembic, whose import takes a tenth of a
+start; only `upgrade` does.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import inspect
+from sqlalchemy import column, inspect, select, table
 
 from adapter.db.engine import Database
 from adapter.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def _config(db: Database) -> Config:
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["engine"] = db.writing_engine
     return config
 
 
+def revisions() -> list[str]:
+    """The revisions this code knows, oldest first."""
+    return sorted(file.name.partition("_")[0] for file in (MIGRATIONS / "versions").glob("[0-9]*_*.py"))
+
+
 def head() -> str:
     """The revision this code is written for."""
-    revision = ScriptDirectory(str(MIGRATIONS)).get_current_head()
-    if revision is None:
+    known = revisions()
+    if not known:
         raise Misconfigured("this installation lacks its database migrations; install the package again")
-    return revision
+    return known[-1]
 
 
 def current(db: Database) -> str | None:
     """The revision the database is at; None when it was never set up."""
     with db.snapshot() as tx:
-        return MigrationContext.configure(tx).get_current_revision()
+        if not inspect(tx).has_table("alembic_version"):
+            return None
+        return tx.execute(select(column("version_num")).select_from(table("alembic_version"))).scalar_one_or_none()
 
 
 def upgrade(db: Database) -> None:
     """Bring the database to `head`. Stop services first: there is no mixed-version running yet."""
+    from alembic import command
+
     command.upgrade(_config(db), "head")
 
 
@@ -57,9 +70,7 @@ def prepare(db: Database) -> None:
 def check_schema(db: Database) -> None:
     if (found := current(db)) == head():
         return
-    if found is not None and found not in {
-        script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()
-    }:
+    if found is not None and found not in revisions():
         raise Misconfigured(
             f"the database is at revision {found}, which this version does not know; upgrade DermBridge"
         )
