@@ -67,7 +67,7 @@ def work_lanes(bridge: Bridge, destinations: Destinations) -> Mapping[str, Lane]
 
     threads = bridge.settings.worker_threads
     return {
-        "apply-adt": Lane(partial(identity.apply_message, bridge), threads=2, dead_blocks=True),
+        "apply-adt": Lane(partial(identity.apply_message, bridge), threads=4, dead_blocks=True, claims=64),
         "deliver": Lane(partial(deliver, bridge, destinations), threads=threads),
         "render": Lane(partial(render_photo, bridge), threads=2),
         "job": Lane(partial(run_job, bridge), threads=2),

@@ -35,11 +35,16 @@ def back_off(attempts: int) -> timedelta:
 
 @dataclass(frozen=True)
 class Lane:
-    """How one kind of work is done: its handler, how many at once, and whether a dead item blocks its order keys."""
+    """How one kind of work is done: its handler, how many at once, and whether a dead item blocks its order keys.
+
+    `claims` is how many are leased by one claim, which is a commit of its own: for short work more than `threads`.
+    Work leased by a process that dies waits for its lease to end, so long work is claimed one for each thread.
+    """
 
     handler: Handler
     threads: int = 1
     dead_blocks: bool = False
+    claims: int = 0
 
 
 class WorkLoop:
@@ -102,10 +107,12 @@ class WorkLoop:
 
     def _fill(self, kind: str, pool: ThreadPoolExecutor) -> bool:
         """Claim as much as the lane has room for; True when something was claimed."""
+        lane = self._lanes[kind]
         with self._guard:
-            room = self._lanes[kind].threads - sum(item.kind == kind for item in self._in_hand.values())
-        if room <= 0:
+            in_hand = sum(item.kind == kind for item in self._in_hand.values())
+        if in_hand >= lane.threads:
             return False
+        room = max(lane.claims, lane.threads) - in_hand
         taken = claim(self._db, [kind], limit=room, now=self._now(), lease=self._lease)
         with self._guard:
             self._in_hand.update({item.id: item for item in taken})
