@@ -302,6 +302,20 @@ def adt_replay(message_id: str) -> None:
     out.print(f"message {message_id} is in line again")
 
 
+@adt.command("dismiss")
+def adt_dismiss(message_id: str, because: Annotated[str, typer.Option(help="Why it needs not be applied.")]) -> None:
+    """Take a queued message out of the line; what waited behind it goes on.
+
+    Example: dermbridge adt dismiss 0193… --because 'merged by hand'
+    """
+    from adapter.access import SYSTEM
+    from adapter.identity import dismiss
+
+    with beside_service() as bridge, bridge.db.transaction() as tx:
+        dismiss(tx, bridge, SYSTEM, message_id, because=because)
+    out.print(f"message {message_id} is dismissed")
+
+
 @adt.command("unmerge")
 def adt_unmerge(source: str, target: str) -> None:
     """Undo a merge exactly: what it moved goes back. Example: dermbridge adt unmerge SOURCE-ID TARGET-ID"""

@@ -9,7 +9,6 @@ from typing import Any
 
 from sqlalchemy import Connection, or_
 
-from adapter.bridge import Bridge
 from adapter.errors import BadInput, Unprocessable
 from adapter.records import TABLES, Resource, Stored, find, find_by_identifier, find_where
 from adapter.records.search_parameters import folded
@@ -31,7 +30,7 @@ class Whose:
     because: str
 
 
-def whose(tx: Connection, bridge: Bridge, given: str | dict[str, Any] | None) -> Whose:  # noqa: ARG001 - room contract
+def whose(tx: Connection, given: str | dict[str, Any] | None) -> Whose:
     """`given` is "Patient/id", {"system", "value", "birthDate"?, "family"?}, or None.
 
     Raises Unprocessable for a reference to nobody, BadInput for an identifier without system or value.

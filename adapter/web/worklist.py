@@ -44,7 +44,7 @@ KINDS = {  # kind -> (label, level, why it waits, what to do)
     ),
     "adt": ("ADT message", "error", "", ""),
 }
-ADT_WAITING = ("queued", "failed", "waiting", "dead")
+ADT_WAITING = ("queued", "refused")
 
 
 def worklist(web: Web, request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""Stands in for the HAPI FHIR image: our own FHIR API, open to all, that lets clients create patients and file photos."""
+"""Stands in for the HAPI FHIR image: our own FHIR API, open to all; clients create patients and file photos."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ if __name__ == "__main__":
     prepare(bridge.db)
     server = FhirServer(
         bridge,
-        {name: EVERYTHING for name in TYPES} | {"Binary": frozenset({"read", "create"})},
+        dict.fromkeys(TYPES, EVERYTHING) | {"Binary": frozenset({"read", "create"})},
         no_audit,
         page_secret=bridge.vault.derive_secret("pages"),
         base_url="http://ehr:8080/fhir",

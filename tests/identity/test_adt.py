@@ -216,12 +216,12 @@ def test_whose_tells_the_four_states(site: Bridge, apply_all: Apply) -> None:
     apply_all()
     given = {"system": MRN, "value": "100"}
     with site.db.snapshot() as tx:
-        assert whose(tx, site, given).state == "bound"
-        assert whose(tx, site, {**given, "birthDate": "1980-01-02", "family": "DOE"}).state == "bound"
-        assert whose(tx, site, {**given, "birthDate": "1981-01-02"}).state == "quarantined"
-        assert whose(tx, site, {**given, "family": "Roe"}).state == "quarantined"
-        assert whose(tx, site, {**given, "value": "999"}).state == "awaiting-patient"
-        assert whose(tx, site, None).state == "unidentified"
+        assert whose(tx, given).state == "bound"
+        assert whose(tx, {**given, "birthDate": "1980-01-02", "family": "DOE"}).state == "bound"
+        assert whose(tx, {**given, "birthDate": "1981-01-02"}).state == "quarantined"
+        assert whose(tx, {**given, "family": "Roe"}).state == "quarantined"
+        assert whose(tx, {**given, "value": "999"}).state == "awaiting-patient"
+        assert whose(tx, None).state == "unidentified"
 
 
 def test_a_default_authority_stands_for_an_empty_one(site: Bridge, apply_all: Apply) -> None:
