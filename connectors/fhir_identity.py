@@ -14,6 +14,10 @@ from connectors.profile import FhirR4Profile
 Resource = dict[str, Any]
 
 
+class PatientMissing(DeliveryError):
+    """The destination does not know the patient (yet), so it cannot hold the photo either."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """The patient, and the visit if any, at the destination (their references)."""
@@ -56,7 +60,7 @@ def _get_patient(server: FhirServer, profile: FhirR4Profile, ours: Mapping[str, 
         stored = server.create(_minimal_patient(ours, identifiers), unless=identifiers[0])
         if stored.id is not None:
             return f"Patient/{stored.id}"
-    raise DeliveryError(
+    raise PatientMissing(
         "No patient of the destination bears this patient's identifier.",
         remedy="Register the patient there, or correct patient.identifier_systems; it is tried again.",
         retry=Retry.LATER,

@@ -28,7 +28,7 @@ from connectors.fhir_copies import (
     receipt_for,
     receipt_for_copy,
 )
-from connectors.fhir_identity import Place, get_place
+from connectors.fhir_identity import PatientMissing, Place, get_place
 from connectors.fhir_server import FhirServer, Stored
 from connectors.http import Http, open_client
 from connectors.outward import delivery_identifier, find_capture_identifier, has_identifier, photo_body
@@ -59,7 +59,10 @@ class FhirR4:
 
     def find(self, parcel: Parcel) -> Receipt | None:
         check_parcel(parcel, self._profile.max_bytes)
-        place = get_place(self._server, self._profile, parcel)
+        try:
+            place = get_place(self._server, self._profile, parcel)
+        except PatientMissing:
+            return None
         delivered = find_delivered(parcel, place, self._copies(parcel))
         return receipt_for_copy(self._profile, delivered, place) if delivered else None
 

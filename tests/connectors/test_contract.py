@@ -206,24 +206,68 @@ def test_a_copy_moved_to_another_patient_is_seen(ehr: Ehr) -> None:
 
 
 @pytest.mark.parametrize(
-    ("theirs", "retry"),
+    ("theirs", "retry", "reason"),
     [
-        ([], Retry.LATER),
-        ([patient("8"), patient("9")], Retry.NEVER),
-        ([patient("8", born="1980-02-02")], Retry.NEVER),
-        ([patient("8") | {"active": False}], Retry.NEVER),
+        ([], Retry.LATER, "No patient"),
+        ([patient("8"), patient("9")], Retry.NEVER, "2 patients"),
+        ([patient("8", born="1980-02-02")], Retry.NEVER, "another birth date"),
+        ([patient("8") | {"active": False}], Retry.NEVER, "not active"),
+        ([patient("8") | {"link": [{"type": "replaced-by"}]}], Retry.NEVER, "merged away"),
     ],
 )
 def test_nothing_is_written_unless_exactly_one_fitting_patient_is_there(
-    ehr: Ehr, theirs: list[dict[str, Any]], retry: Retry
+    ehr: Ehr, theirs: list[dict[str, Any]], retry: Retry, reason: str
 ) -> None:
     del ehr.resources["Patient", "their-1"]
     for each in theirs:
         ehr.put(each)
-    with pytest.raises(DeliveryError) as error:
+    with pytest.raises(DeliveryError, match=reason) as error:
         open_fhir(ehr).send(parcel())
     assert error.value.retry is retry
     assert not ehr.bytes and not ehr.of_type("Media")
+
+
+def test_a_visit_that_is_another_patients_there_is_refused(ehr: Ehr) -> None:
+    ehr.put(ehr.resources["Encounter", "visit-1"] | {"subject": {"reference": "Patient/their-2"}})
+    with pytest.raises(DeliveryError, match="under another patient") as error:
+        open_fhir(ehr).send(parcel())
+    assert error.value.retry is Retry.NEVER
+    assert not ehr.bytes
+
+
+@pytest.mark.parametrize("policy", ["required", "optional", "omit"])
+def test_the_profile_says_what_a_missing_visit_means(ehr: Ehr, policy: str) -> None:
+    del ehr.resources["Encounter", "visit-1"]
+    connector = open_fhir(ehr, encounter={"policy": policy})
+    if policy == "required":
+        with pytest.raises(DeliveryError, match="under a visit") as error:
+            connector.send(parcel())
+        assert error.value.retry is Retry.LATER
+    else:
+        assert connector.read_back(parcel(), connector.send(parcel())).matches
+
+
+def test_a_missing_patient_is_created_once_where_the_profile_allows_it(ehr: Ehr) -> None:
+    del ehr.resources["Patient", "their-1"]
+    connector = open_fhir(ehr, patient={"create_missing": True}, encounter={"policy": "omit"})
+    ehr.faults = [("POST", "Patient", "lost-before")]
+    with pytest.raises(DeliveryError) as error:
+        connector.send(parcel())
+    assert error.value.retry is Retry.UNKNOWN
+    assert connector.find(parcel()) is None  # or the delivery would wait for ever
+    receipt = connector.send(parcel())
+    connector.send(parcel())
+    assert [each["id"] for each in ehr.of_type("Patient")].count(receipt.ids["Patient"]) == 1
+    assert len(ehr.of_type("Patient")) == 2
+
+
+def test_a_changed_consent_is_brought_up_to_date(ehr: Ehr) -> None:
+    consent = {"resourceType": "Consent", "id": "c1", "status": "active", "patient": {"reference": "Patient/p1"}}
+    denied = consent | {"provision": {"type": "deny"}}
+    connector = open_fhir(ehr, consent_strategy="resource")
+    connector.send(parcel(consents=(consent,)))
+    connector.send(parcel(version=2, consents=(denied,)))
+    assert [filed["provision"] for filed in ehr.of_type("Consent")] == [{"type": "deny"}]
 
 
 def test_an_empty_201_still_gives_the_id_by_its_location(ehr: Ehr) -> None:
