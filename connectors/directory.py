@@ -1,7 +1,8 @@
 """Photos into a folder: `FOLDER/<patient id>/<media id>/` holds the photo, its FHIR records and a checksum list.
 
-A photo's folder appears whole or not at all: it is written and fsync'ed beside its place and then renamed. Names are
-our ids, never a name or an MRN. `sha256sum -c SHA256SUMS` verifies a folder without DermBridge.
+A photo's folder appears whole or not at all: it is written and fsync'ed under `.unfinished/` and then renamed; what a
+crash leaves there goes when the photo is next looked for. Names are our ids, never a name or an MRN.
+`sha256sum -c SHA256SUMS` verifies a folder without DermBridge.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from connectors.profile import DirectoryProfile
 
 ROUTE: Final = "directory"
 MANIFEST: Final = "delivery.json"
+UNFINISHED: Final = ".unfinished"
 _SAFE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.\-]{0,63}")
 
 
@@ -52,6 +54,7 @@ class Directory:
 
     def find(self, parcel: Parcel) -> Receipt | None:
         with _as_delivery_errors("Looking into the folder"):
+            self._sweep(parcel)
             manifest = self._manifest(self._place(parcel))
         if manifest.get("idempotency_key") != parcel.idempotency_key or manifest.get("retracted"):
             return None
@@ -100,6 +103,7 @@ class Directory:
         """The record stays as entered-in-error; the photo is taken out, since the folder may be another patient's."""
         place = self._root / (receipt.location or "")
         with _as_delivery_errors("Retracting from the folder"):
+            self._sweep(parcel)
             manifest = self._manifest(place)
             if not receipt.location or not manifest or manifest.get("retracted"):
                 return replace(receipt, duplicate=True)
@@ -117,6 +121,11 @@ class Directory:
             raise _refusal("The patient or photo has an id that is no FHIR id.", "Correct the record, then replay.")
         return self._root.joinpath(*names)
 
+    def _sweep(self, parcel: Parcel) -> None:
+        """Take away what a crash left half-written or half-replaced: it may be another patient's by now."""
+        for left in (self._root / UNFINISHED).glob(f"{self._place(parcel).name}_*"):
+            shutil.rmtree(left, ignore_errors=True)
+
     @staticmethod
     def _manifest(place: Path) -> dict[str, Any]:
         return _read_json(place / MANIFEST)
@@ -133,7 +142,9 @@ class Directory:
         files = {**files, MANIFEST: _json(manifest)}
         sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(files.items()))
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fresh, old = (place.parent / f".{kind}-{uuid.uuid4()}" for kind in ("writing", "replaced"))
+        unfinished = self._root / UNFINISHED
+        unfinished.mkdir(exist_ok=True, mode=0o700)
+        fresh, old = (unfinished / f"{place.name}_{kind}-{uuid.uuid4()}" for kind in ("new", "old"))
         fresh.mkdir(mode=0o700)
         try:
             for name, data in {**files, "SHA256SUMS": sums.encode()}.items():
