@@ -7,8 +7,8 @@ Every request passes three gates before it reaches a room: who is it (session or
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import timedelta
 from functools import partial
 from http.cookies import SimpleCookie
@@ -54,11 +54,25 @@ def build_app(
     app = Starlette(
         routes=[*fhir_routes(fhir_server(bridge)), *web_routes(bridge, http)],
         exception_handlers={DermBridgeError: _on_expected, 404: _on_unknown_path, 500: _on_unexpected},
-        lifespan=lifespan,
+        lifespan=_closing(http, lifespan),
     )
     app.state.bridge = bridge
     app.add_middleware(Gate, bridge=bridge)
     return app
+
+
+def _closing(
+    http: httpx.Client, beside: Callable[[Starlette], AbstractAsyncContextManager[Any]] | None
+) -> Callable[[Starlette], AbstractAsyncContextManager[Any]]:
+    """The lifespan `beside` the application, after which its connections to EHRs are closed."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        with http:
+            async with beside(app) if beside else nullcontext():
+                yield
+
+    return lifespan
 
 
 def work_lanes(bridge: Bridge, destinations: Destinations) -> Mapping[str, Lane]:

@@ -64,6 +64,9 @@ class BoundedRenderer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        self._stop()  # one renderer per worker thread: its child ends with that thread
+
     def _ask(self, data: bytes, request: bytes) -> dict[str, Rendition]:
         self._child = self._child or self._start()
         to_child, from_child = self._child.stdin, self._child.stdout
