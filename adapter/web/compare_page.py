@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import pairwise
 from urllib.parse import urlencode
 
@@ -22,7 +22,10 @@ _UNITS = ((365.25, "year"), (30.44, "month"), (1, "day"))  # in days; each is us
 
 
 def compare_page(web: Web, request: Request) -> Response:
-    """Raises BadInput for fewer than two photos, Unprocessable for photos of different patients."""
+    """In the order asked, or the earliest first with order=taken.
+
+    Raises BadInput for fewer than two photos, Unprocessable for photos of different patients.
+    """
     bridge, actor, zone = web.bridge, actor_of(request), web.bridge.settings.zone
     ids = list(dict.fromkeys(request.query_params.getlist("media")))
     if not 2 <= len(ids) <= MOST:
@@ -35,6 +38,9 @@ def compare_page(web: Web, request: Request) -> Response:
         patient_id = patients.pop() or ""
         patient = find(tx, "Patient", patient_id)
         photos = [media for media, _ in found]
+        if request.query_params.get("order") == "taken":
+            photos.sort(key=lambda one: taken_at(one.resource, zone) or datetime.min.replace(tzinfo=UTC))
+            ids = [one.id for one in photos]
         same_site = photos_of_site(tx, photos[-1])
     with bridge.db.transaction() as tx:
         references = [one.version_reference for one in photos]

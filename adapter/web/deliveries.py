@@ -23,7 +23,7 @@ from adapter.web.bodies import Form
 from adapter.web.gate import actor_of, check_whose
 from adapter.web.pages import Web, see_other
 from adapter.web.patient_card import patient_name
-from adapter.web.photo_card import laterality_of, site_of, site_wording
+from adapter.web.photo_card import laterality_of, receipt_wording, site_of, site_wording
 
 REFRESH_SECONDS = 10
 _AGAIN = frozenset({"failed", "held", "unknown", "withheld", "pending"})
@@ -114,7 +114,7 @@ def _row(bridge: Bridge, actor: Actor, row: Any, photo: Stored | None, patient: 
         "destination": row.destination,
         "state": str(row.state),
         "since": _local(bridge, row.updated_at),
-        "receipt": row.receipt,
+        "receipt": receipt_wording(row.receipt),
         "reason": row.reason,
         "remedy": row.remedy,
         "retry_href": f"/deliveries/{row.id}/send-again" if may and row.state in _AGAIN else None,

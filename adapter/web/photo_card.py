@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, tzinfo
 from typing import Any
 
+import orjson
 from sqlalchemy import Row
 
 from adapter.records import Resource, Stored
@@ -76,6 +77,14 @@ def lesion_of(resource: Resource) -> str | None:
 def encounter_of(resource: Resource) -> str | None:
     reference: str = resource.get("encounter", {}).get("reference", "")
     return reference.removeprefix("Encounter/") or None
+
+
+def receipt_wording(receipt: str | None) -> str | None:
+    """`Media/123` of the receipt a destination gave (JSON); its message id, or all of it, where it names no record."""
+    if not receipt or not receipt.startswith("{"):
+        return receipt
+    location = orjson.loads(receipt).get("location")
+    return "/".join(str(location).split("/_history/")[0].rsplit("/", 2)[-2:]) if location else receipt
 
 
 def taken_at(resource: Resource, zone: tzinfo) -> datetime | None:
