@@ -109,7 +109,7 @@ def _filed_row(tx: Connection, resource: Resource) -> dict[str, Any]:
     href = f"/photos/{kind}/{resource['id']}"
     note = (resource.get("note") or [{"text": resource.get("description")}])[0]
     return {
-        "title": attachment.get("title") or resource.get("bodySite", {}).get("text") or "Photograph",
+        "title": _title(resource, attachment),
         "kind": kind,
         "at": _instant(at or resource["meta"]["lastUpdated"]),
         "author": _author(tx, resource.get("operator") or (resource.get("author") or [{}])[0]),
@@ -117,6 +117,13 @@ def _filed_row(tx: Connection, resource: Resource) -> dict[str, Any]:
         "href": href,
         "note": note.get("text"),
     }
+
+
+def _title(resource: Resource, attachment: Resource) -> str:
+    """What is shown: the body site before the name of a file."""
+    site = resource.get("bodySite", {})
+    named = [one["display"] for one in site.get("coding", []) if "display" in one]
+    return site.get("text") or next(iter(named), None) or attachment.get("title") or "Photograph"
 
 
 def _author(tx: Connection, reference: Resource) -> str:
