@@ -9,7 +9,7 @@ LOCK    := uv pip compile --quiet --universal --generate-hashes --no-header --py
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-real ci lint lint-style lint-types lint-rooms lint-pages audit lock assets docker-test clean
+.PHONY: help demo test test-real ci lint lint-style lint-types lint-rooms lint-pages audit lock assets docker-test screenshots clean
 
 help: ## list these targets
 	@echo "DermBridge: clinical photographs into the EHR, and back"
@@ -58,6 +58,9 @@ lock: ## pick the newest allowed packages and lock them by hash (needs uv)
 
 assets: $(READY) ## bundle the pages' TypeScript and CSS again
 	@$(PY) hatch_build.py
+
+screenshots: $(TOOLS) $(PAGES) ## take the pictures of README.md again (needs Chromium)
+	@$(PY) -m tools.screenshots
 
 docker-test: ## build the images and bring docker-compose.yml up for real (root on Debian, or a Docker engine)
 	@BASE="$(BASE)" POSTGRES_IMAGE="$(POSTGRES_IMAGE)" EHR_IMAGE="$(EHR_IMAGE)" bash tests/docker/run.sh
