@@ -27,12 +27,15 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
-from sqlalchemy import func, select
+from sqlalchemy import create_engine, func, make_url, select, text
 
+from adapter.access import SYSTEM as DERMBRIDGE
 from adapter.access.tokens import issue_token
 from adapter.bridge import Bridge, open_bridge
+from adapter.capture.receive import Upload, receive
 from adapter.db.tables import adt_message, binary, capture, media, patient, work
 from adapter.errors import Unavailable
+from adapter.identity import receive_messages
 from adapter.identity.mllp_client import send
 from adapter.records import get
 from adapter.serve import open_prepared
@@ -225,6 +228,65 @@ def test_what_was_acknowledged_survives_kill_9_exactly_once(
     _check_messages(bridge, traffic)
     _check_folder(bridge, tmp_path / "archive", traffic)
     bridge.close()
+
+
+@pytest.fixture
+def own_database(postgresql_url: str) -> Iterator[str]:
+    """An empty PostgreSQL database without tables: the service sets it up."""
+    name = f"dermbridge_crash_{os.getpid()}"
+    engine = create_engine(postgresql_url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+        yield make_url(postgresql_url).set(database=name).render_as_string(hide_password=False)
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    engine.dispose()
+
+
+@pytest.mark.real
+def test_a_worker_killed_for_good_leaves_its_work_to_the_other(
+    environment: dict[str, str], own_database: str, tmp_path: Path
+) -> None:
+    environment["DERMBRIDGE_DATABASE_URL"] = own_database
+    bridge = open_prepared(load_settings(environment=environment))
+    traffic = Traffic(0, 0, "")
+    workers = [Service(environment, tmp_path / f"worker-{n}.log", "worker") for n in range(2)]
+    try:
+        for worker in workers:
+            worker.start()
+        _wait_until(lambda: all(b"worker.start" in one.log.read_bytes() for one in workers), "start of both workers")
+        _put_in_directly(bridge, traffic)
+        _wait_until(lambda: _holds_work(bridge), "work under way")
+        workers[0].kill()
+        _wait_until_idle(bridge, workers[1])
+    finally:
+        for worker in workers:
+            worker.kill()
+    _check_captures(bridge, traffic)
+    _check_messages(bridge, traffic)
+    _check_folder(bridge, tmp_path / "archive", traffic)
+    bridge.close()
+
+
+def _put_in_directly(bridge: Bridge, traffic: Traffic) -> None:
+    answers = receive_messages(bridge, [adt(number) for number in range(MESSAGES)], "crash")
+    traffic.acknowledged = {number: answer.split(b"\rMSA|")[1][:2] for number, answer in enumerate(answers)}
+    for number in range(CAPTURES):
+        described = {"patient": {"system": SYSTEM, "value": mrn(number % PATIENTS)}}
+        traffic.captured[number] = {receive(bridge, DERMBRIDGE, Upload(photo(number), described)).id}
+
+
+def _holds_work(bridge: Bridge) -> bool:
+    """More than one claim is in hand."""
+    with bridge.db.snapshot() as tx:
+        tokens = tx.execute(select(work.c.lease_token).where(work.c.state == "leased")).scalars().all()
+    return len(set(tokens)) > 1
+
+
+def _wait_until(look: Callable[[], bool], what: str) -> None:
+    until = time.monotonic() + PATIENCE_SECONDS
+    while not look():
+        assert time.monotonic() < until, f"no {what}"
+        time.sleep(0.002)
 
 
 def _kill_in_traffic(service: Service, traffic: Traffic) -> None:
