@@ -2,7 +2,6 @@
 
 from adapter.delivery.deliver import deliver
 from adapter.delivery.destinations import Destinations
-from adapter.delivery.ledger import attempts_of, count_deliveries, list_deliveries
 from adapter.delivery.outbox import (
     DeliveryState,
     deliver_media,
@@ -16,13 +15,10 @@ from adapter.delivery.outbox import (
 __all__ = [
     "DeliveryState",
     "Destinations",
-    "attempts_of",
-    "count_deliveries",
     "deliver",
     "deliver_media",
     "deliveries_of",
     "hold",
-    "list_deliveries",
     "release_withheld",
     "send_again",
     "take_back",

@@ -19,10 +19,10 @@ from adapter.db.tables import delivery, delivery_attempt, work
 from adapter.delivery import deliver_media, deliveries_of, send_again
 from adapter.delivery.deliver import deliver
 from adapter.delivery.destinations import Destinations
-from adapter.delivery.ledger import count_deliveries, list_deliveries
 from adapter.errors import Conflict
 from adapter.records import Stored, create, find_where, get, update_resource
 from adapter.records.binaries import create_binary, whole_blob
+from adapter.records.delivery_list import page_of_deliveries, standings
 from adapter.work import Lane, WorkLoop
 from mappings.terms import IDENTITY_STATE, URI
 from tests.conftest import Clock
@@ -312,10 +312,10 @@ class TestFhir:
         site.run()
         site.change(note=[{"text": "better"}])
         with site.bridge.db.snapshot() as tx:
-            first = list_deliveries(tx, site.bridge, limit=1)
-            second = list_deliveries(tx, site.bridge, limit=1, after=first.next_after)
-            confirmed = list_deliveries(tx, site.bridge, state="confirmed")
-            counted = count_deliveries(tx, site.bridge)
-        assert [row.media_version for row in (*first.rows, *second.rows)] == [2, 1]
-        assert second.next_after is None and len(confirmed.rows) == 1
-        assert counted[0].counts == {"pending": 1, "confirmed": 1} and counted[0].oldest_unsent == site.clock()
+            first, following = page_of_deliveries(tx, count=1)
+            second, end = page_of_deliveries(tx, count=1, before=following)
+            confirmed, _ = page_of_deliveries(tx, state="confirmed")
+            counted = {(one.destination, one.state): one.count for one in standings(tx)}
+        assert [row.media_version for row in (*first, *second)] == [2, 1]
+        assert end is None and len(confirmed) == 1
+        assert list(counted.values()) == [1]
