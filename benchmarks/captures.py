@@ -216,7 +216,12 @@ def throughput(jpeg: bytes, rounds: int, seconds: float) -> list[dict[str, Any]]
 
 def latency(jpeg: bytes, times: int) -> list[dict[str, Any]]:
     rows = []
-    for name, opened in {"floor": floor, "--web-only": lambda: service("--web-only"), "with work": service}.items():
+    ways: dict[str, Callable[[], AbstractContextManager[Floor | OverHttp]]] = {
+        "floor": floor,
+        "--web-only": lambda: service("--web-only"),
+        "with work": service,
+    }
+    for name, opened in ways.items():
         with opened() as target:
             spent = milliseconds(target, jpeg, times)
         rows.append(
