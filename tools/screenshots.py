@@ -63,7 +63,7 @@ def save(name: str, picture: bytes) -> None:
     colours = Image.open(io.BytesIO(picture)).convert("RGB")
     for count in (256, 128, 64, 32):
         out = io.BytesIO()
-        colours.quantize(count, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
+        colours.quantize(count, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
         if out.tell() <= MAX_BYTES:
             break
     (FOLDER / f"{name}.png").write_bytes(out.getvalue())
