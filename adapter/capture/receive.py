@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -116,6 +116,7 @@ def _look_at(tx: Connection, bridge: Bridge, actor: Actor, upload: Upload) -> _P
 def _store(
     tx: Connection, bridge: Bridge, actor: Actor, photo: _Photo, clean: _Clean, sealed: SealedBlob
 ) -> CaptureAnswer:
+    photo = _settled(tx, bridge, actor, photo)
     at, patient_id, content_type = bridge.now(), photo.whose.patient_id, photo.found.format.content_type
     decision = consent.decide(tx, bridge, patient_id)
     if not decision.permit and not photo.metadata.consent.pending:
@@ -145,6 +146,15 @@ def _store(
     delivery.deliver_media(tx, bridge, media)
     enqueue(tx, Work(kind="render", idempotency_key=f"render:{capture_id}", payload={"media": capture_id}), at=at)
     return CaptureAnswer(capture_id, 202 if held else 201, capture_status(tx, capture_id))
+
+
+def _settled(tx: Connection, bridge: Bridge, actor: Actor, photo: _Photo) -> _Photo:
+    """The photo with its patient asked for again, now that no merge can come between: one may have meanwhile."""
+    if photo.whose.patient_id is not None:
+        bridge.db.lock(tx, f"patient:{photo.whose.patient_id}")
+    whose = identity.whose(tx, _patient_given(photo.metadata, actor))
+    access.check_patient(actor, whose.patient_id)
+    return replace(photo, whose=whose)
 
 
 def capture_status(tx: Connection, capture_id: str) -> dict[str, Any]:
