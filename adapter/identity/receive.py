@@ -52,7 +52,7 @@ class _Arrival:
         return self.sender, self.control_id
 
 
-def receive_messages(bridge: Bridge, raws: Sequence[bytes], peer: str) -> list[bytes]:  # noqa: ARG001 - room contract
+def receive_messages(bridge: Bridge, raws: Sequence[bytes], peer: str) -> list[bytes]:  # noqa: ARG001 (what every receiver of the MLLP edge is handed)
     """Keep a burst of messages in one transaction and return their acknowledgements in order.
 
     The same MSH-3, MSH-4 and MSH-10 with the same content is answered as before, byte for byte, without a second
