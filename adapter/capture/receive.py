@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import zlib
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -61,7 +60,6 @@ class _Clean:
     size: int
     sha1_b64: str
     sha256: str
-    crc32: int
 
 
 @dataclass(frozen=True)
@@ -249,7 +247,6 @@ def _clean(photo: _Photo) -> _Clean:
         size=len(clean),
         sha1_b64=base64.b64encode(hashlib.sha1(clean, usedforsecurity=False).digest()).decode(),
         sha256=photo.sha256 if view.is_identity else hashlib.sha256(clean).hexdigest(),
-        crc32=zlib.crc32(clean),
     )
 
 
@@ -302,7 +299,6 @@ def _binary(
         content_type=content_type,
         size=clean.size,
         sha256=clean.sha256,
-        crc32=clean.crc32,
         security_context=media.reference,
         created_at=at,
         clean_view=clean.view,

@@ -222,7 +222,6 @@ blob = Table(
     Column("sha256", String(64), nullable=False, index=True),
     Column("cipher_size", BigInteger, nullable=False),
     Column("cipher_sha256", String(64), nullable=False),
-    Column("crc32", BigInteger, nullable=False),
     Column("created_at", Instant, nullable=False),
 )
 binary = Table(  # a FHIR Binary: some bytes of a blob, with the right to them decided by security_context
@@ -233,7 +232,6 @@ binary = Table(  # a FHIR Binary: some bytes of a blob, with the right to them d
     Column("content_type", String(100), nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("sha256", String(64), nullable=False),
-    Column("crc32", BigInteger, nullable=False),
     Column("clean_view", Text),  # None: the whole blob
     Column("security_context", String(128), nullable=False),
     Column("rendition", String(32)),  # display, thumbnail, …; None: the clean copy itself
@@ -301,9 +299,8 @@ delivery = Table(
     Column("accepted_at", Instant),
     Column("confirmed_at", Instant),
     Index("ix_delivery_media", "media_id", "destination", "media_version", unique=True),
-    Index("ix_delivery_state", "destination", "state", "created_at"),
-    Index("ix_delivery_created", "created_at", "id"),
-    Index("ix_delivery_patient", "patient", "created_at"),
+    Index("ix_delivery_state", "destination", "state", "id"),  # ids rise with created_at
+    Index("ix_delivery_patient", "patient", "id"),
 )
 delivery_attempt = Table(
     "delivery_attempt",
@@ -387,11 +384,13 @@ job = Table(
     _id(primary_key=True),
     Column("operation", String(32), nullable=False),
     Column("actor", Text, nullable=False),
+    _text("actor_id"),
     _id("patient"),
     Column("parameters", Text, nullable=False),
-    Column("state", String(16), nullable=False),
+    Column("state", String(16), nullable=False),  # preview, running, finished, undone
     Column("created_at", Instant, nullable=False),
     Column("finished_at", Instant),
+    Index("ix_job_actor", "actor_id", "id"),
 )
 job_item = Table(
     "job_item",
@@ -403,4 +402,24 @@ job_item = Table(
     Column("result", Text),
     Column("before", Text),  # what undo puts back
     Index("ix_job_item_state", "job_id", "state", "position"),
+)
+import_run = Table(
+    "import_run",
+    metadata,
+    _id(primary_key=True),
+    Column("folder", Text, nullable=False),
+    _text("actor_display"),
+    Column("started_at", Instant, nullable=False),
+    Column("finished_at", Instant),  # None: under way, or cut off
+)
+import_file = Table(
+    "import_file",
+    metadata,
+    _id("run_id", primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("path", Text, nullable=False),
+    Column("verdict", String(16), nullable=False),
+    Column("reason", Text),
+    _id("capture_id"),
+    Index("ix_import_file_verdict", "run_id", "verdict", "position"),
 )

@@ -26,7 +26,6 @@ class BinaryRow:
     content_type: str
     size: int
     sha256: str
-    crc32: int
     security_context: str
     created_at: datetime
     clean_view: str | None = None
@@ -49,7 +48,7 @@ def whole_blob(
     sealed: SealedBlob, *, binary_id: str, content_type: str, security_context: str, at: datetime
 ) -> BinaryRow:
     """The row of a Binary that is all of a sealed blob."""
-    return BinaryRow(binary_id, sealed.id, content_type, sealed.size, sealed.sha256, sealed.crc32, security_context, at)
+    return BinaryRow(binary_id, sealed.id, content_type, sealed.size, sealed.sha256, security_context, at)
 
 
 def create_binary(tx: Connection, row: BinaryRow) -> BinaryRow:

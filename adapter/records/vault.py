@@ -7,7 +7,6 @@ the two leaves an orphan that `dermbridge scrub` removes. Key hierarchy: docs/bl
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,7 +30,6 @@ class SealedBlob:
     data_key: bytes
     size: int
     sha256: str
-    crc32: int
     cipher_size: int
     cipher_sha256: str
 
@@ -58,7 +56,6 @@ class Vault:
             data_key=sealed.data_key,
             size=len(data),
             sha256=hashed.result() if hashed else str(sha256),
-            crc32=zlib.crc32(data),
             cipher_size=written.cipher_size,
             cipher_sha256=written.cipher_sha256,
         )
@@ -77,7 +74,6 @@ class Vault:
             "sha256": sealed.sha256,
             "cipher_size": sealed.cipher_size,
             "cipher_sha256": sealed.cipher_sha256,
-            "crc32": sealed.crc32,
             "created_at": at,
         }
         tx.execute(insert(blob), row)
