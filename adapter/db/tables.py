@@ -108,6 +108,7 @@ media = _resource(
     _id("encounter"),
     Column("created", Instant),
     Column("created_end", Instant),
+    Column("issued", Instant),
     _code("status"),
     _code("type"),
     _code("modality"),
@@ -363,6 +364,15 @@ launch = Table(
     Column("browser", String(64), nullable=False),  # SHA-256 of the cookie that must come back with it
     Column("request", Text, nullable=False),
     Column("created_at", Instant, nullable=False),
+)
+handoff = Table(  # a link that lets a phone take photos for one patient, once
+    "handoff",
+    metadata,
+    Column("id", String(64), primary_key=True),  # SHA-256 of the secret in the link
+    Column("actor", Text, nullable=False),  # what the phone's session may do
+    Column("created_at", Instant, nullable=False),
+    Column("expires_at", Instant, nullable=False),
+    Column("used_at", Instant),
 )
 access_token = Table(
     "access_token",

@@ -238,6 +238,7 @@ _PARAMETERS: dict[str, tuple[Table, tuple[SearchParameter, ...]]] = {
             _reference_parameter("subject", "subject", "patient", "Patient"),
             _reference_parameter("encounter", "encounter", "encounter", "Encounter"),
             *_date_time("created", "createdDateTime", "created"),
+            _date_parameter("", "issued", "issued"),  # where a photo without a date stands in a timeline
             _token_parameter("status", "status", "status"),
             _token_parameter("type", "type", "type"),
             _token_parameter("modality", "modality", "modality"),

@@ -235,6 +235,14 @@ def upgrade() -> None:
         batch_op.create_index('ix_encounter_last_updated', ['last_updated', 'id'], unique=False)
         batch_op.create_index('ix_encounter_patient_date', ['patient', 'date', 'id'], unique=False)
 
+    op.create_table('handoff',
+    sa.Column('id', sa.String(length=64), nullable=False),
+    sa.Column('actor', sa.Text(), nullable=False),
+    sa.Column('created_at', adapter.db.tables.Instant(timezone=True), nullable=False),
+    sa.Column('expires_at', adapter.db.tables.Instant(timezone=True), nullable=False),
+    sa.Column('used_at', adapter.db.tables.Instant(timezone=True), nullable=True),
+    sa.PrimaryKeyConstraint('id')
+    )
     op.create_table('import_file',
     sa.Column('run_id', sa.String(length=64), nullable=False),
     sa.Column('position', sa.Integer(), nullable=False),
@@ -299,6 +307,7 @@ def upgrade() -> None:
     sa.Column('encounter', sa.String(length=64), nullable=True),
     sa.Column('created', adapter.db.tables.Instant(timezone=True), nullable=True),
     sa.Column('created_end', adapter.db.tables.Instant(timezone=True), nullable=True),
+    sa.Column('issued', adapter.db.tables.Instant(timezone=True), nullable=True),
     sa.Column('status', sa.String(length=128).with_variant(sa.String(length=128, collation='C'), 'postgresql'), nullable=True),
     sa.Column('type', sa.String(length=128).with_variant(sa.String(length=128, collation='C'), 'postgresql'), nullable=True),
     sa.Column('modality', sa.String(length=128).with_variant(sa.String(length=128, collation='C'), 'postgresql'), nullable=True),
