@@ -27,7 +27,6 @@ class Bridge:
     now: Callable[[], datetime] = utc_now
 
     def close(self) -> None:
-        self.vault.close()
         self.db.close()
 
 

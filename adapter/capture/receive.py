@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -24,12 +26,14 @@ from adapter.capture.metadata import Metadata, PatientIdentifier, read_metadata
 from adapter.db.tables import capture
 from adapter.errors import BadInput, Conflict, NotFound, TooLarge, Unprocessable
 from adapter.identity import Whose
-from adapter.records import Resource, Stored, create, find, get, new_id
+from adapter.records import Resource, Stored, create_all, find, get, new_id
 from adapter.records.binaries import BinaryRow, create_binary
 from adapter.records.vault import SealedBlob
 from adapter.work import Work, enqueue
 from mappings.capture_to_media import Capture, Content, capture_to_media
 from mappings.provenance import Agent, Entity, hashed, provenance
+
+_BESIDE = ThreadPoolExecutor(2, "capture-hash")  # hashing beside inspection and disk; it releases the GIL
 
 
 @dataclass(frozen=True)
@@ -83,11 +87,11 @@ def receive(bridge: Bridge, actor: Actor, upload: Upload) -> CaptureAnswer:
         photo = _look_at(tx, bridge, actor, upload)
         if (before := _find_before(tx, photo)) is not None:
             return _seen_before(tx, before, photo)
-    clean = _clean(photo)
+    clean = _BESIDE.submit(_clean, photo)
     sealed = bridge.vault.seal(upload.data, sha256=photo.sha256)
     try:
         with bridge.db.transaction() as tx:
-            return _store(tx, bridge, actor, photo, clean, sealed)
+            return _store(tx, bridge, actor, photo, clean.result(), sealed)
     except IntegrityError:  # the same capture came twice at once and the other one won
         with bridge.db.snapshot() as tx:
             if (before := _find_before(tx, photo)) is None:
@@ -100,15 +104,16 @@ def _look_at(tx: Connection, bridge: Bridge, actor: Actor, upload: Upload) -> _P
     metadata = read_metadata(upload.metadata, accept_unlisted_sites=settings.accept_unlisted_body_sites)
     if len(upload.data) > settings.max_capture_bytes:
         raise TooLarge(f"photos may have at most {settings.max_capture_bytes // 2**20} MiB here")
-    sha256 = hashlib.sha256(upload.data)
-    if upload.digest is not None and upload.digest != sha256.digest():
+    hashed = _BESIDE.submit(hashlib.sha256, upload.data)
+    if upload.digest is not None and upload.digest != hashed.result().digest():
         raise BadInput("the photo was damaged on its way: it does not match its Repr-Digest; send it again")
     found = inspect(upload.data, max_pixels=settings.max_pixels)
     taken_at = _taken_at(bridge, metadata, found)
     whose = identity.whose(tx, _patient_given(metadata, actor))
     access.check_patient(actor, whose.patient_id)
-    key, fingerprint = _keys(actor, upload, sha256.hexdigest(), whose, taken_at)
-    return _Photo(upload, metadata, found, sha256.hexdigest(), taken_at, whose, key, fingerprint)
+    sha256 = hashed.result().hexdigest()
+    key, fingerprint = _keys(actor, upload, sha256, whose, taken_at)
+    return _Photo(upload, metadata, found, sha256, taken_at, whose, key, fingerprint)
 
 
 def _store(
@@ -122,28 +127,28 @@ def _store(
             f"{decision.because}; record the consent first, or send consent.pending to hold the photo until then"
         )
     capture_id, binary_id = new_id(at), new_id(at)
-    media = create(tx, _media(tx, actor, photo, clean, capture_id, binary_id, at), at=at)
+    described = _media(tx, actor, photo, clean, capture_id, binary_id, at)
+    media, _ = create_all(tx, [described, _provenance(actor, capture_id, binary_id, photo, clean, at)], at=at)
     bridge.vault.keep(tx, sealed, content_type=content_type, patient_id=patient_id, at=at)
     create_binary(tx, _binary(binary_id, sealed, content_type, clean, media, at))
     held = photo.whose.because if photo.whose.state != "bound" else None if decision.permit else decision.because
-    tx.execute(
-        insert(capture),
-        {
-            "id": capture_id,
-            "idempotency_key": photo.key,
-            "fingerprint": photo.fingerprint,
-            "blob_id": sealed.id,
-            "source": photo.upload.source,
-            "consent": _consent_json(decision.permit, decision.because),
-            "reason": held,
-            "received_at": at,
-        },
-    )
-    create(tx, _provenance(actor, media, binary_id, photo, clean, at), at=at)
+    decided = {"decision": "permit" if decision.permit else "pending", "because": decision.because}
+    row = {
+        "id": capture_id,
+        "idempotency_key": photo.key,
+        "fingerprint": photo.fingerprint,
+        "blob_id": sealed.id,
+        "source": photo.upload.source,
+        "consent": orjson.dumps(decided).decode(),
+        "reason": held,
+        "received_at": at,
+    }
+    tx.execute(insert(capture), row)
     governance.audit(tx, bridge, "create", actor, patient_id=patient_id, references=[media.version_reference])
-    delivery.deliver_media(tx, bridge, media)
+    deliveries = delivery.deliver_media(tx, bridge, media)
     enqueue(tx, Work(kind="render", idempotency_key=f"render:{capture_id}", payload={"media": capture_id}), at=at)
-    return CaptureAnswer(capture_id, 202 if held else 201, capture_status(tx, capture_id))
+    status = _status(described, decided, held, delivery.deliveries_of(tx, capture_id) if deliveries else ())
+    return CaptureAnswer(capture_id, 202 if held else 201, status)
 
 
 def _settled(tx: Connection, bridge: Bridge, actor: Actor, photo: _Photo) -> _Photo:
@@ -160,21 +165,26 @@ def capture_status(tx: Connection, capture_id: str) -> dict[str, Any]:
     row = tx.execute(select(capture).where(capture.c.id == capture_id)).one_or_none()
     if row is None:
         raise NotFound(f"there is no capture {capture_id}")
-    media = get(tx, "Media", capture_id)
+    media = get(tx, "Media", capture_id).resource
+    return _status(media, orjson.loads(row.consent), row.reason, delivery.deliveries_of(tx, capture_id))
+
+
+def _status(media: Resource, consent: dict[str, str], reason: str | None, deliveries: Iterable[Any]) -> dict[str, Any]:
+    """`deliveries` are rows, newest version first: only the newest of each destination is told."""
     latest: dict[str, Any] = {}
-    for one in delivery.deliveries_of(tx, capture_id):
+    for one in deliveries:
         latest.setdefault(one.destination, one)
     body = {
-        "id": capture_id,
-        "media": media.reference,
-        "identity": _identity_state(media.resource),
-        "consent": orjson.loads(row.consent),
+        "id": media["id"],
+        "media": f"Media/{media['id']}",
+        "identity": _identity_state(media),
+        "consent": consent,
         "deliveries": [
             {"destination": one.destination, "state": str(one.state)} | ({"reason": one.reason} if one.reason else {})
             for one in latest.values()
         ],
     }
-    return body | ({"reason": row.reason} if row.reason and _identity_state(media.resource) != "bound" else {})
+    return body | ({"reason": reason} if reason and body["identity"] != "bound" else {})
 
 
 def original_blob_id(tx: Connection, capture_id: str) -> str:
@@ -248,10 +258,6 @@ def _clean(photo: _Photo) -> _Clean:
         sha1_b64=base64.b64encode(hashlib.sha1(clean, usedforsecurity=False).digest()).decode(),
         sha256=photo.sha256 if view.is_identity else hashlib.sha256(clean).hexdigest(),
     )
-
-
-def _consent_json(permit: bool, because: str) -> str:
-    return orjson.dumps({"decision": "permit" if permit else "pending", "because": because}).decode()
 
 
 def _media(
@@ -328,13 +334,13 @@ def _owned(tx: Connection, reference: str | None, element: str, whose: Whose) ->
     return reference
 
 
-def _provenance(actor: Actor, media: Stored, binary_id: str, photo: _Photo, clean: _Clean, at: datetime) -> Resource:
+def _provenance(actor: Actor, media_id: str, binary_id: str, photo: _Photo, clean: _Clean, at: datetime) -> Resource:
     """Who took it and what the clean copy leaves out, in one statement about both."""
     original = Entity("source", _original(photo), sha256_hex=photo.sha256, removed=photo.found.removed)
     return provenance(
         "capture",
         provenance_id=new_id(at),
-        targets=[media.version_reference, hashed(f"Binary/{binary_id}", clean.sha256)],
+        targets=[f"Media/{media_id}/_history/1", hashed(f"Binary/{binary_id}", clean.sha256)],
         agents=[Agent("performer", photo.metadata.operator or actor.id), Agent("assembler", SYSTEM.id)],
         entities=[original],
         recorded=at,

@@ -123,16 +123,26 @@ class _GroupCommit:
             self._writing_thread = threading.get_ident()
             connection, group = self._join()
             try:
-                with connection.begin_nested():
+                with connection.begin_nested() if group.size else self._first(group):
                     yield connection
+                group.size += 1
             finally:
                 self._writing_thread = 0
-                group.size += 1
-                if self._waiting == 0 or group.size >= GROUP_LIMIT:
+                if self._group is group and (self._waiting == 0 or group.size >= GROUP_LIMIT):
                     self._commit(group)
         group.done.wait()
         if group.error is not None:
             raise group.error
+
+    @contextmanager
+    def _first(self, group: _Group) -> Iterator[None]:
+        """The first of a group needs no savepoint: when it fails, nothing of others is lost with the group."""
+        try:
+            yield
+        except BaseException:
+            self._group = None
+            group.transaction.rollback()
+            raise
 
     def _join(self) -> tuple[Connection, _Group]:
         if self._connection is None:

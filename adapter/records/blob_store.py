@@ -12,13 +12,11 @@ import hashlib
 import os
 import re
 import secrets
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from queue import Queue
 from typing import Protocol
 
 from adapter.errors import Conflict, NotFound, Unavailable
@@ -183,44 +181,15 @@ class LocalBlobStore:
         self._durable_folders.add(folder)
 
 
-class _HashingThread:
-    """SHA-256 of pieces, computed while the disk is busy: hashing and writing each take about half of the time."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-        self._pieces: Queue[bytes | None] = Queue(maxsize=32)
-        self._thread = threading.Thread(target=self._run, name="blob-hash", daemon=True)
-
-    def __enter__(self) -> _HashingThread:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pieces.put(None)
-        self._thread.join()
-
-    def update(self, piece: bytes) -> None:
-        self._pieces.put(piece)
-
-    def hexdigest(self) -> str:
-        """Of all pieces; valid after the `with` block."""
-        return self._hash.hexdigest()
-
-    def _run(self) -> None:
-        while (piece := self._pieces.get()) is not None:
-            self._hash.update(piece)
-
-
 def _write_synced(path: Path, pieces: Iterable[bytes]) -> WrittenBlob:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        size = 0
-        with _HashingThread() as hashing:
-            for piece in pieces:
-                hashing.update(piece)
-                size += _write_all(descriptor, piece)
-            os.fsync(descriptor)
-        return WrittenBlob(size, hashing.hexdigest())
+        size, digest = 0, hashlib.sha256()
+        for piece in pieces:
+            digest.update(piece)
+            size += _write_all(descriptor, piece)
+        os.fsync(descriptor)
+        return WrittenBlob(size, digest.hexdigest())
     finally:
         os.close(descriptor)
 

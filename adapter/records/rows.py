@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Table, insert, select, update
+from sqlalchemy import Connection, Table, bindparam, insert, select, update
 from sqlalchemy import delete as sql_delete
 
 from adapter.db.tables import resource_history, search_index
@@ -99,8 +100,7 @@ def delete(tx: Connection, resource_type: str, resource_id: str, *, at: datetime
 
 def get(tx: Connection, resource_type: str, resource_id: str, version_id: int | None = None) -> Stored:
     """The current (or the asked) version. Raises NotFound or Gone."""
-    table = _table(resource_type)
-    row = tx.execute(_select(table).where(table.c.id == resource_id)).one_or_none()
+    row = tx.execute(_by_id(resource_type), {"resource_id": resource_id}).one_or_none()
     if version_id is not None and (row is None or row.version_id != version_id):
         old = resource_history.c
         row = tx.execute(
@@ -171,8 +171,7 @@ def history(tx: Connection, resource_type: str, resource_id: str) -> list[tuple[
 
 
 def _latest(tx: Connection, resource_type: str, resource_id: str) -> Stored:
-    table = _table(resource_type)
-    row = tx.execute(_select(table).where(table.c.id == resource_id)).one_or_none()
+    row = tx.execute(_by_id(resource_type), {"resource_id": resource_id}).one_or_none()
     if row is None:
         raise NotFound(f"there is no {resource_type}/{resource_id}")
     return _stored(resource_type, row)
@@ -187,6 +186,13 @@ def _table(resource_type: str) -> Table:
 
 def _select(table: Table) -> Any:
     return select(table.c.id, table.c.version_id, table.c.last_updated, table.c.deleted, table.c.body)
+
+
+@cache
+def _by_id(resource_type: str) -> Any:
+    """The statement asked most often, built once for each type."""
+    table = _table(resource_type)
+    return _select(table).where(table.c.id == bindparam("resource_id"))
 
 
 def _stored(resource_type: str, row: Any) -> Stored:

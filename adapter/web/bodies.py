@@ -51,13 +51,14 @@ async def read_body(request: Request, most: int) -> bytes:
     """Raises TooLarge as soon as the limit is passed."""
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared[:18]) <= most:
-        body = bytearray()
+        pieces, size = [], 0
         async for piece in request.stream():
-            body += piece
-            if len(body) > most:
+            pieces.append(piece)
+            size += len(piece)
+            if size > most:
                 break
         else:
-            return bytes(body)
+            return b"".join(pieces)
     raise TooLarge(f"a request may have at most {most} bytes here")
 
 

@@ -15,13 +15,14 @@ from typing import Any
 
 import orjson
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, insert, or_, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.dialects import postgresql, sqlite
 
 from adapter.db.engine import Database
 from adapter.db.tables import work, work_key
 from adapter.errors import DermBridgeError
 
 LEASE = timedelta(seconds=60)
+_INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 class LeaseLost(DermBridgeError):
@@ -54,12 +55,9 @@ def enqueue(tx: Connection, *items: Work, at: datetime, due_at: datetime | None 
             "payload": orjson.dumps(item.payload).decode(),
             "created_at": at,
         }
-        try:
-            with tx.begin_nested():
-                work_id = tx.execute(insert(work).returning(work.c.id), row).scalar_one()
-        except IntegrityError:
-            continue
-        if item.order_keys:
+        added = _INSERTS[tx.dialect.name](work).on_conflict_do_nothing(index_elements=[work.c.idempotency_key])
+        work_id = tx.execute(added.returning(work.c.id), row).scalar_one_or_none()
+        if work_id is not None and item.order_keys:
             keys = [{"order_key": key[:200], "work_id": work_id} for key in dict.fromkeys(item.order_keys)]
             tx.execute(insert(work_key), keys)
 
@@ -146,6 +144,17 @@ def finish(tx: Connection, item: Work) -> None:
     if tx.execute(delete(work).where(_held(item))).rowcount != 1:
         raise LeaseLost(f"work {item.id} ({item.kind}) was taken over; its effect here is rolled back")
     tx.execute(delete(work_key).where(work_key.c.work_id == item.id))
+
+
+def finish_all(tx: Connection, items: Sequence[Work]) -> None:
+    """`finish` for what one claim leased, in two statements."""
+    if not items:
+        return
+    ids = [item.id for item in items]
+    held = and_(work.c.id.in_(ids), work.c.lease_token == items[0].lease_token, work.c.state == "leased")
+    if tx.execute(delete(work).where(held)).rowcount != len(items):
+        raise LeaseLost("some of the work was taken over; its effect here is rolled back")
+    tx.execute(delete(work_key).where(work_key.c.work_id.in_(ids)))
 
 
 def postpone(tx: Connection, item: Work, *, due_at: datetime, reason: str) -> None:
