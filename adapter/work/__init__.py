@@ -1,7 +1,19 @@
 """Everything that happens later: one durable table of work with leases, order keys and dead letters."""
 
 from adapter.work.loop import Lane, WorkLoop
-from adapter.work.queue import LeaseLost, Work, bury, cancel, claim, enqueue, enqueue_all, finish, postpone, revive
+from adapter.work.queue import (
+    LeaseLost,
+    Work,
+    bury,
+    cancel,
+    claim,
+    enqueue,
+    enqueue_all,
+    finish,
+    finish_all,
+    postpone,
+    revive,
+)
 
 __all__ = [
     "Lane",
@@ -14,6 +26,7 @@ __all__ = [
     "enqueue",
     "enqueue_all",
     "finish",
+    "finish_all",
     "postpone",
     "revive",
 ]

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from operator import attrgetter
 
 import structlog
 
@@ -39,12 +41,15 @@ class Lane:
 
     `claims` is how many are leased by one claim, which is a commit of its own: for short work more than `threads`.
     Work leased by a process that dies waits for its lease to end, so long work is claimed one for each thread.
+    `together` does what one claim leased in one transaction and returns what it left to `handler`; when it raises, it
+    has done nothing, and each is handled by itself.
     """
 
     handler: Handler
     threads: int = 1
     dead_blocks: bool = False
     claims: int = 0
+    together: Callable[[Sequence[Work]], Sequence[Work]] | None = None
 
 
 class WorkLoop:
@@ -85,12 +90,13 @@ class WorkLoop:
     def run_until_idle(self) -> int:
         """Do all due work here and now; returns how many items were handled."""
         handled = 0
+        limit = max([16, *(lane.claims for lane in self._lanes.values())])
         while True:
-            taken = claim(self._db, list(self._lanes), limit=16, now=self._now(), lease=self._lease)
+            taken = claim(self._db, list(self._lanes), limit=limit, now=self._now(), lease=self._lease)
             if not taken:
                 return handled
-            for item in taken:
-                self._do(item)
+            for _, items in groupby(sorted(taken, key=attrgetter("kind")), key=attrgetter("kind")):
+                self._do_all(list(items))
             handled += len(taken)
 
     def _dispatch(self) -> None:
@@ -116,8 +122,8 @@ class WorkLoop:
         taken = claim(self._db, [kind], limit=room, now=self._now(), lease=self._lease)
         with self._guard:
             self._in_hand.update({item.id: item for item in taken})
-        for item in taken:
-            pool.submit(self._do, item)
+        for items in [taken] if lane.together and taken else [[item] for item in taken]:
+            pool.submit(self._do_all, items)
         return bool(taken)
 
     def _heartbeat(self) -> None:
@@ -126,6 +132,22 @@ class WorkLoop:
                 held = list(self._in_hand.values())
             if held:
                 extend(self._db, held, now=self._now(), lease=self._lease)
+
+    def _do_all(self, items: Sequence[Work]) -> None:
+        """Leased by one claim and of one kind: together where the lane can, else one by one."""
+        left = items
+        together = self._lanes[items[0].kind].together
+        if together and len(items) > 1:
+            try:
+                left = together(items)
+            except Exception as error:  # each by itself tells which of them it is, and sets that one aside
+                log.warning("work.not_together", kind=items[0].kind, items=len(items), exc_info=error)
+        with self._guard:
+            for item in set(map(attrgetter("id"), items)) - set(map(attrgetter("id"), left)):
+                self._in_hand.pop(item, None)
+        for item in left:
+            self._do(item)
+        self._db.wake()
 
     def _do(self, item: Work) -> None:
         try:

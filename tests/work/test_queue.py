@@ -1,7 +1,7 @@
 """The work table: in order, under a lease, fenced, never lost."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import pytest
@@ -9,7 +9,20 @@ from sqlalchemy import func, select
 
 from adapter.bridge import Bridge
 from adapter.db.tables import work, work_key
-from adapter.work import Lane, LeaseLost, Work, WorkLoop, bury, cancel, claim, enqueue, finish, postpone, revive
+from adapter.work import (
+    Lane,
+    LeaseLost,
+    Work,
+    WorkLoop,
+    bury,
+    cancel,
+    claim,
+    enqueue,
+    finish,
+    finish_all,
+    postpone,
+    revive,
+)
 from tests.conftest import Clock
 
 
@@ -138,3 +151,53 @@ def test_the_running_loop_does_what_arrives_and_stops_cleanly(bridge: Bridge) ->
     assert done.wait(10)
     loop.stop()
     assert _left(bridge) == (0, 0)
+
+
+def test_a_lane_does_what_it_can_together_and_the_rest_one_by_one(bridge: Bridge) -> None:
+    singly: list[str] = []
+
+    def handler(item: Work) -> None:
+        singly.append(item.payload["name"])
+        with bridge.db.transaction() as tx:
+            finish(tx, item)
+
+    def together(items: Sequence[Work]) -> Sequence[Work]:
+        able = [item for item in items if item.payload["name"] != "b"]
+        with bridge.db.transaction() as tx:
+            finish_all(tx, able)
+        return [item for item in items if item not in able]
+
+    _enqueue(bridge, "a", "b", "c", keys=())
+    lane = Lane(handler, together=together)
+    assert WorkLoop(bridge.db, {"k": lane}, now=bridge.now).run_until_idle() == 3
+    assert singly == ["b"]
+    assert _left(bridge) == (0, 0)
+
+
+def test_when_doing_it_together_fails_each_is_done_by_itself(bridge: Bridge) -> None:
+    singly: list[str] = []
+
+    def handler(item: Work) -> None:
+        singly.append(item.payload["name"])
+        with bridge.db.transaction() as tx:
+            finish(tx, item)
+
+    def together(items: Sequence[Work]) -> Sequence[Work]:
+        with bridge.db.transaction() as tx:
+            finish_all(tx, items)
+            raise ValueError("one of them is broken")
+
+    _enqueue(bridge, "a", "b")
+    WorkLoop(bridge.db, {"k": Lane(handler, together=together)}, now=bridge.now).run_until_idle()
+    assert singly == ["a", "b"]
+    assert _left(bridge) == (0, 0)
+
+
+def test_finishing_together_needs_every_lease(bridge: Bridge, clock: Clock) -> None:
+    _enqueue(bridge, "a", "b")
+    mine = _claim(bridge)
+    clock.advance(minutes=2)
+    _claim(bridge, 1)
+    with pytest.raises(LeaseLost), bridge.db.transaction() as tx:
+        finish_all(tx, mine)
+    assert _left(bridge)[0] == 2
