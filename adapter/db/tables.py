@@ -324,6 +324,7 @@ adt_message = Table(
     Column("fingerprint", String(64), nullable=False),
     Column("raw", LargeBinary, nullable=False),
     Column("ack", LargeBinary, nullable=False),
+    Column("application_ack", LargeBinary),  # what MSH-16 asked for, written when the message is applied
     Column("state", String(16), nullable=False),
     Column("reason", Text),
     Column("remedy", Text),

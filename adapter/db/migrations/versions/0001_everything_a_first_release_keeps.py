@@ -36,6 +36,7 @@ def upgrade() -> None:
     sa.Column('fingerprint', sa.String(length=64), nullable=False),
     sa.Column('raw', sa.LargeBinary(), nullable=False),
     sa.Column('ack', sa.LargeBinary(), nullable=False),
+    sa.Column('application_ack', sa.LargeBinary(), nullable=True),
     sa.Column('state', sa.String(length=16), nullable=False),
     sa.Column('reason', sa.Text(), nullable=True),
     sa.Column('remedy', sa.Text(), nullable=True),
