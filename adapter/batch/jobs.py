@@ -1,64 +1,127 @@
-"""One job model for everything done to many photos.
+"""One job model for everything done to many photos: planned, looked at, started, followed, taken back.
 
-A job is a list of items; each item is done in a transaction of its own together with its result, so a crash resumes at
-the first unfinished item and nothing is done twice. One bad item never stops the others.
+A job begins as a preview: every item says what would be done to its photo, or why nothing will. Started, each item is
+done in a transaction of its own together with its result, so a crash resumes at the first unfinished item and nothing
+is done twice. One bad item never stops the others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from adapter.access import Actor, check_scope
-from adapter.batch.operations import OPERATIONS, Change, undo_change
+from adapter.batch.operations import OPERATIONS, Change, Plan, undo_change
 from adapter.bridge import Bridge
 from adapter.db.tables import job, job_item
-from adapter.errors import BadInput, Conflict, DermBridgeError, NotFound
+from adapter.errors import BadInput, Conflict, DermBridgeError, NotFound, Unprocessable
 from adapter.records import new_id
 from adapter.work import Work, enqueue, finish
 
 MAX_ITEMS = 10_000
 SHOWN_ITEMS = 500
+FORGOTTEN_AFTER = timedelta(hours=1)  # a preview nobody started
 
 
-def start_job(
+def prepare_job(
     tx: Connection,
     bridge: Bridge,
     actor: Actor,
     operation: str,
     *,
     patient_id: str | None,
-    targets: list[str],
+    targets: Sequence[str],
     parameters: dict[str, Any],
 ) -> str:
-    """Put a job in line; returns its id. Raises BadInput, Forbidden or Unprocessable before anything is done."""
+    """Plan a job and keep the plan as a preview; returns its id. Nothing is changed before `start_job`.
+
+    Raises BadInput, Forbidden or Unprocessable when it cannot be done to any photo.
+    """
     if operation not in OPERATIONS:
         raise BadInput(f"there is no operation '{operation}'; choose one of {', '.join(OPERATIONS)}")
     if not 0 < len(targets) <= MAX_ITEMS:
         raise BadInput(f"choose between 1 and {MAX_ITEMS} photos")
     check_scope(actor, OPERATIONS[operation].scope, "Media")  # type: ignore[arg-type]
     OPERATIONS[operation].check(bridge, parameters)
+    _forget_previews(tx, bridge, actor)
     job_id, at = new_id(bridge.now()), bridge.now()
     row = {
         "id": job_id,
         "operation": operation,
         "actor": actor.to_json(),
+        "actor_id": actor.id,
         "patient": patient_id,
         "parameters": orjson.dumps(parameters).decode(),
-        "state": "running",
+        "state": "preview",
         "created_at": at,
     }
     tx.execute(insert(job), row)
+    plans = [(target, _plan(tx, bridge, actor, operation, target, parameters)) for target in dict.fromkeys(targets)]
     items = [
-        {"job_id": job_id, "position": position, "target": target, "state": "waiting"}
-        for position, target in enumerate(dict.fromkeys(targets))
+        {
+            "job_id": job_id,
+            "position": position,
+            "target": target,
+            "state": "skipped" if plan.skips else "waiting",
+            "result": plan.words,
+        }
+        for position, (target, plan) in enumerate(plans)
     ]
     tx.execute(insert(job_item), items)
-    enqueue(tx, Work(kind="job", idempotency_key=f"job:{job_id}", payload={"job": job_id}), at=at)
     return job_id
+
+
+def _plan(
+    tx: Connection, bridge: Bridge, actor: Actor, operation: str, target: str, parameters: dict[str, Any]
+) -> Plan:
+    try:
+        return OPERATIONS[operation].plan(tx, bridge, actor, target, parameters)
+    except DermBridgeError as refusal:
+        return Plan(str(refusal), skips=True)
+
+
+def _forget_previews(tx: Connection, bridge: Bridge, actor: Actor) -> None:
+    """Among this user's latest jobs, those never started and no longer looked at."""
+    before = bridge.now() - FORGOTTEN_AFTER
+    latest = tx.execute(_jobs_of(actor.id).limit(20)).all()
+    for row in latest:
+        if row.state == "preview" and row.created_at < before:
+            _delete_job(tx, row.id)
+
+
+def start_job(tx: Connection, bridge: Bridge, actor: Actor, job_id: str) -> None:
+    """Put a preview in line; starting twice is the same as once. Raises NotFound, or Unprocessable: nothing to do."""
+    if _own_job(tx, actor, job_id).state != "preview":
+        return
+    waiting = select(job_item.c.position).where(job_item.c.job_id == job_id, job_item.c.state == "waiting").limit(1)
+    if tx.execute(waiting).first() is None:
+        raise Unprocessable("there is nothing to do for any of these photos; the list says why")
+    tx.execute(update(job).where(job.c.id == job_id).values(state="running"))
+    enqueue(tx, Work(kind="job", idempotency_key=f"job:{job_id}", payload={"job": job_id}), at=bridge.now())
+
+
+def drop_preview(tx: Connection, actor: Actor, job_id: str) -> None:
+    """Forget a job that was not started. Raises NotFound or Conflict."""
+    if _own_job(tx, actor, job_id).state != "preview":
+        raise Conflict("this job was started; when it is finished it can be undone")
+    _delete_job(tx, job_id)
+
+
+def _own_job(tx: Connection, actor: Actor, job_id: str) -> Row[Any]:
+    row = tx.execute(select(job).where(job.c.id == job_id, job.c.actor_id == actor.id)).one_or_none()
+    if row is None:
+        raise NotFound("there is no such job of yours; a preview is kept for an hour")
+    return row
+
+
+def _delete_job(tx: Connection, job_id: str) -> None:
+    tx.execute(delete(job_item).where(job_item.c.job_id == job_id))
+    tx.execute(delete(job).where(job.c.id == job_id))
 
 
 def run_job(bridge: Bridge, item: Work) -> None:
@@ -101,41 +164,76 @@ def _end_item(tx: Connection, job_id: str, position: int, state: str, result: st
 
 
 def job_status(tx: Connection, job_id: str) -> dict[str, Any]:
-    """{id, operation, patient, state, total, done, failed, finished, can_undo, items: [{target, state, result}]}.
-
-    Raises NotFound.
+    """{id, operation, patient, state, total, done, failed, skipped, finished, can_undo, created_at, finished_at,
+    items: [{target, state, result}]}; `total` does not count the skipped. Raises NotFound.
     """
     row = tx.execute(select(job).where(job.c.id == job_id)).one_or_none()
     if row is None:
         raise NotFound(f"there is no job {job_id}")
-    states = select(job_item.c.state, func.count()).where(job_item.c.job_id == job_id).group_by(job_item.c.state)
-    counts: dict[str, int] = dict(tuple(row) for row in tx.execute(states))
     items = tx.execute(
         select(job_item.c.target, job_item.c.state, job_item.c.result)
         .where(job_item.c.job_id == job_id)
         .order_by(job_item.c.state == "done", job_item.c.position)
         .limit(SHOWN_ITEMS)
     )
-    finished = row.state != "running"
+    return _standing(row, _counts(tx, [job_id])) | {"items": [dict(item._mapping) for item in items]}
+
+
+def jobs_of(
+    tx: Connection, actor: Actor, *, before: str | None = None, count: int = 25
+) -> tuple[list[dict[str, Any]], str | None]:
+    """(this user's jobs as `job_status` without items, newest first; id to continue before)."""
+    wanted = _jobs_of(actor.id)
+    rows = tx.execute((wanted.where(job.c.id < before) if before else wanted).limit(count + 1)).all()
+    counts = _counts(tx, [row.id for row in rows[:count]])
+    return [_standing(row, counts) for row in rows[:count]], rows[count - 1].id if len(rows) > count else None
+
+
+def tally(tx: Connection, job_id: str) -> list[tuple[str, str, int]]:
+    """(state, words, photos) of a preview: what would be done and what not, most photos first."""
+    columns = (job_item.c.state, job_item.c.result, func.count())
+    grouped = select(*columns).where(job_item.c.job_id == job_id).group_by(*columns[:2])
+    return sorted(
+        ((row[0], row[1], row[2]) for row in tx.execute(grouped)), key=lambda line: (line[0] != "waiting", -line[2])
+    )
+
+
+def _jobs_of(actor_id: str) -> Any:
+    return select(job).where(job.c.actor_id == actor_id).order_by(job.c.id.desc())
+
+
+def _counts(tx: Connection, job_ids: Sequence[str]) -> dict[tuple[str, str], int]:
+    columns = (job_item.c.job_id, job_item.c.state, func.count())
+    grouped = select(*columns).where(job_item.c.job_id.in_(job_ids)).group_by(*columns[:2])
+    return {(row[0], row[1]): row[2] for row in tx.execute(grouped)}
+
+
+def _standing(row: Row[Any], counts: dict[tuple[str, str], int]) -> dict[str, Any]:
+    count = {state: counts.get((row.id, state), 0) for state in ("waiting", "done", "undone", "failed", "skipped")}
     return {
         "id": row.id,
         "operation": row.operation,
         "patient": row.patient,
-        "actor": Actor.from_json(row.actor).id,
+        "actor": row.actor_id,
         "state": row.state,
-        "total": sum(counts.values()),
-        "done": counts.get("done", 0) + counts.get("undone", 0),
-        "failed": counts.get("failed", 0),
-        "finished": finished,
+        "total": sum(count.values()) - count["skipped"],
+        "done": count["done"] + count["undone"],
+        "failed": count["failed"],
+        "skipped": count["skipped"],
+        "finished": row.state in ("finished", "undone"),
         "created_at": row.created_at,
-        "can_undo": row.state == "finished" and OPERATIONS[row.operation].can_undo and counts.get("done", 0) > 0,
-        "items": [dict(item._mapping) for item in items],
+        "finished_at": row.finished_at,
+        "can_undo": row.state == "finished" and OPERATIONS[row.operation].can_undo and count["done"] > 0,
     }
 
 
 def undo_job(bridge: Bridge, actor: Actor, job_id: str) -> dict[str, int]:
-    """Take back every item that nobody touched since. Returns {undone, kept}; kept ones say why in their result."""
+    """Take back every item that nobody touched since. Returns {undone, kept}; kept ones say why in their result.
+
+    Raises NotFound for a job of somebody else, Forbidden, Conflict when there is nothing to undo.
+    """
     with bridge.db.snapshot() as tx:
+        _own_job(tx, actor, job_id)
         status = job_status(tx, job_id)
         done = tx.execute(
             select(job_item.c.position, job_item.c.target, job_item.c.before)

@@ -6,19 +6,29 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from adapter import delivery, governance
 from adapter.access import SYSTEM, Actor, check_patient
 from adapter.bridge import Bridge
 from adapter.errors import BadInput, Conflict, Unprocessable
 from adapter.records import Resource, Stored, create, find, get, new_id, update_resource
-from mappings.body_sites import UnknownBodySite, get_body_site
+from mappings.body_sites import SNOMED_LATERALITY, UnknownBodySite, get_body_site
+from mappings.canonical_resources import codes_of
 from mappings.capture_to_media import assign
 from mappings.provenance import Agent, Entity, provenance
 
 Parameters = dict[str, Any]
-_ASSIGNABLE = {"encounter", "body_site", "laterality", "view", "lesion"}
+_ASSIGNABLE = {"encounter": "visit", "body_site": "body site", "laterality": "side", "view": "view", "lesion": "lesion"}
+_SENDABLE_AGAIN = frozenset({"failed", "withheld", "held", "confirmed"})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be done to one photo, in words; `skips`: nothing would, and the words say why."""
+
+    words: str
+    skips: bool = False
 
 
 @dataclass(frozen=True)
@@ -32,16 +42,20 @@ class Change:
 
 @dataclass(frozen=True)
 class Operation:
-    """`scope` is the letter needed on Media; `check` refuses parameters before anything starts."""
+    """`scope` is the letter needed on Media; `check` refuses parameters before anything is planned.
+
+    `plan` tells without writing what `apply` would do to one photo; both raise what stands against it.
+    """
 
     scope: str
     check: Callable[[Bridge, Parameters], None]
+    plan: Callable[[Connection, Bridge, Actor, str, Parameters], Plan]
     apply: Callable[[Connection, Bridge, Actor, str, Parameters], Change]
     can_undo: bool = False
 
 
 def _check_assign(bridge: Bridge, parameters: Parameters) -> None:
-    if not parameters or not set(parameters) <= _ASSIGNABLE:
+    if not parameters or not set(parameters) <= set(_ASSIGNABLE):
         raise BadInput(f"choose what to assign: one or more of {', '.join(sorted(_ASSIGNABLE))}")
     if site := parameters.get("body_site"):
         unlisted = "accept" if bridge.settings.accept_unlisted_body_sites else "refuse"
@@ -49,19 +63,36 @@ def _check_assign(bridge: Bridge, parameters: Parameters) -> None:
             get_body_site(site, unlisted=unlisted)  # type: ignore[arg-type]
         except UnknownBodySite as error:
             raise Unprocessable(str(error), issue_type="code-invalid") from None
+    for name, known in (("laterality", SNOMED_LATERALITY), ("view", codes_of("photo-view"))):
+        if (given := parameters.get(name)) and given not in known:
+            raise Unprocessable(f"this {_ASSIGNABLE[name]} is not known; choose one of {', '.join(known)}")
+
+
+def _plan_assign(tx: Connection, _bridge: Bridge, actor: Actor, media_id: str, parameters: Parameters) -> Plan:
+    media, changed = _assigned(tx, actor, media_id, parameters)
+    if changed == media.resource:
+        return Plan("already so", skips=True)
+    touched = [n for n, value in parameters.items() if assign(media.resource, **{n: value}) != media.resource]
+    return Plan(f"{' and '.join(_ASSIGNABLE[name] for name in touched)} will be changed")
 
 
 def _assign(tx: Connection, bridge: Bridge, actor: Actor, media_id: str, parameters: Parameters) -> Change:
-    media = photo_in_reach(tx, actor, media_id)
-    subject = media.resource.get("subject", {}).get("reference")
-    if encounter := parameters.get("encounter"):
-        visit = find(tx, "Encounter", encounter.removeprefix("Encounter/"))
-        if visit is None or visit.resource.get("subject", {}).get("reference") != subject:
-            raise Unprocessable("this visit does not belong to the photo's patient")
-    changed = assign(media.resource, **parameters)
+    media, changed = _assigned(tx, actor, media_id, parameters)
     if changed == media.resource:
         return Change("already so")
     return replace_media(tx, bridge, actor, media, changed, "assigned")
+
+
+def _assigned(tx: Connection, actor: Actor, media_id: str, parameters: Parameters) -> tuple[Stored, Resource]:
+    """The photo as it is and as it would be. Raises Unprocessable for a visit or lesion of somebody else."""
+    media = photo_in_reach(tx, actor, media_id)
+    subject = media.resource.get("subject", {}).get("reference")
+    for name, resource_type, element in (("encounter", "Encounter", "subject"), ("lesion", "BodyStructure", "patient")):
+        if reference := parameters.get(name):
+            found = find(tx, resource_type, reference.removeprefix(f"{resource_type}/"))
+            if found is None or found.resource.get(element, {}).get("reference") != subject:
+                raise Unprocessable(f"this {_ASSIGNABLE[name]} does not belong to the photo's patient")
+    return media, assign(media.resource, **parameters)
 
 
 def replace_media(
@@ -105,22 +136,38 @@ def _check_nothing(_bridge: Bridge, parameters: Parameters) -> None:
         raise BadInput("this operation takes no parameters")
 
 
+def _plan_redeliver(tx: Connection, bridge: Bridge, actor: Actor, media_id: str, _parameters: Parameters) -> Plan:
+    media = photo_in_reach(tx, actor, media_id)
+    latest = _latest_deliveries(tx, media)
+    if not delivery.is_bound(media.resource):
+        return Plan("whose photo it is must be settled first", skips=True)
+    names = [row.destination for row in latest if row.state in _SENDABLE_AGAIN]
+    if not latest:
+        names = delivery.destination_names(bridge)
+    if not names:
+        return Plan("on its way already" if latest else "no destination is configured", skips=True)
+    return Plan(f"goes again to {', '.join(sorted(names))}")
+
+
 def _redeliver(tx: Connection, bridge: Bridge, actor: Actor, media_id: str, _parameters: Parameters) -> Change:
     media = photo_in_reach(tx, actor, media_id)
-    states: dict[str, Any] = {}
-    for row in delivery.deliveries_of(tx, media.id):
-        states.setdefault(row.destination, row)
-    sent = 0
-    for row in states.values():
-        if row.state in ("failed", "withheld", "held", "confirmed"):
-            delivery.send_again(tx, bridge, row.id)
-            sent += 1
-    if not states:
-        sent = len(delivery.deliver_media(tx, bridge, media))
+    latest = _latest_deliveries(tx, media)
+    again = [row for row in latest if row.state in _SENDABLE_AGAIN]
+    for row in again:
+        delivery.send_again(tx, bridge, row.id)
+    sent = len(again) if latest else len(delivery.deliver_media(tx, bridge, media))
     return Change(f"in line for {sent} destinations" if sent != 1 else "in line for one destination")
 
 
+def _latest_deliveries(tx: Connection, media: Stored) -> list[Row[Any]]:
+    """The newest one to each destination."""
+    latest: dict[str, Row[Any]] = {}
+    for row in delivery.deliveries_of(tx, media.id):
+        latest.setdefault(row.destination, row)
+    return list(latest.values())
+
+
 OPERATIONS: dict[str, Operation] = {
-    "assign": Operation("u", _check_assign, _assign, can_undo=True),
-    "redeliver": Operation("u", _check_nothing, _redeliver),
+    "assign": Operation("u", _check_assign, _plan_assign, _assign, can_undo=True),
+    "redeliver": Operation("u", _check_nothing, _plan_redeliver, _redeliver),
 }

@@ -23,7 +23,7 @@ from adapter.web.bodies import Form
 from adapter.web.gate import actor_of, check_whose
 from adapter.web.pages import Web, see_other
 from adapter.web.patient_card import patient_name
-from adapter.web.photo_card import laterality_of, receipt_wording, site_of, site_wording
+from adapter.web.photo_card import photo_label, receipt_wording
 
 REFRESH_SECONDS = 10
 _AGAIN = frozenset({"failed", "held", "unknown", "withheld", "pending"})
@@ -110,7 +110,7 @@ def _row(bridge: Bridge, actor: Actor, row: Any, photo: Stored | None, patient: 
         "thumbnail": f"/captures/{row.media_id}/thumbnail" if sees else None,
         "patient_name": patient_name(patient.resource) if patient else "",
         "patient_href": f"/patients/{row.patient}",
-        "label": _label(photo),
+        "label": photo_label(photo),
         "destination": row.destination,
         "state": str(row.state),
         "since": _local(bridge, row.updated_at),
@@ -120,13 +120,6 @@ def _row(bridge: Bridge, actor: Actor, row: Any, photo: Stored | None, patient: 
         "retry_href": f"/deliveries/{row.id}/send-again" if may and row.state in _AGAIN else None,
         "hold_href": f"/deliveries/{row.id}/hold" if may and row.state == "pending" else None,
     }
-
-
-def _label(photo: Stored | None) -> str:
-    if photo is None:
-        return "Photo"
-    site, side = site_of(photo.resource), laterality_of(photo.resource)
-    return ", ".join(filter(None, [site_wording(site) if site else "Body site not set", side]))
 
 
 def _destination(bridge: Bridge, name: str, standing: list[Standing], chosen: str | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""/jobs: one operation on many photos. Exports are streamed at once, everything else is a job with a page."""
+"""/jobs: one operation on many photos. Exports are streamed at once; everything else is shown before it is done."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from adapter import batch
-from adapter.access import Actor
+from adapter.access import Actor, check_scope
 from adapter.batch.export import export_zip
 from adapter.batch.jobs import job_status
 from adapter.errors import BadInput
 from adapter.records import Stored, find
-from adapter.records.confinement import patient_of
+from adapter.records.confinement import patient_of, same_patients
 from adapter.records.timeline import by_id
 from adapter.web.bodies import Form
 from adapter.web.gate import actor_of, check_whose, get_patient
 from adapter.web.pages import Web, see_other
+from adapter.web.patient_card import patient_name
+from adapter.web.photo_card import day, photo_label, taken_at
 
 LABELS = {"assign": "Assign visit and body site", "redeliver": "Deliver again"}
+TALLY_LINES = 12
 _STATES = {"finished": "done"}
 _PROGRESS = ("state", "done", "failed", "total", "finished")
 
@@ -36,10 +39,28 @@ def post_job(web: Web, request: Request, form: Form) -> Response:
         return _export(web, actor, media_ids)
     parameters = _assigned(form) if operation == "assign" else {}
     with bridge.db.transaction() as tx:
-        job_id = batch.start_job(
+        job_id = batch.prepare_job(
             tx, bridge, actor, operation, patient_id=patient.id, targets=media_ids, parameters=parameters
         )
     return see_other(f"/jobs/{job_id}")
+
+
+def jobs_page(web: Web, request: Request) -> Response:
+    """GET /jobs?page=..: the user's own jobs; in a chart those on its patient."""
+    bridge, actor = web.bridge, actor_of(request)
+    check_scope(actor, "s", "Media")
+    with bridge.db.snapshot() as tx:
+        rows, following = batch.jobs_of(tx, actor, before=request.query_params.get("page"))
+        within = same_patients(tx, {actor.patient_id}) if actor.patient_id else None
+        shown = [row for row in rows if within is None or row["patient"] in within]
+        patients = by_id(tx, "Patient", [row["patient"] for row in shown if row["patient"]])
+    return web.render(
+        request,
+        "jobs.html",
+        "Jobs",
+        jobs=[_listed(web, row, patients.get(row["patient"])) for row in shown],
+        next_href=f"/jobs?page={following}" if following else None,
+    )
 
 
 def job_page(web: Web, request: Request) -> Response:
@@ -47,10 +68,10 @@ def job_page(web: Web, request: Request) -> Response:
     with bridge.db.snapshot() as tx:
         status = _get_job(tx, actor, request.path_params["id"])
         patient = find(tx, "Patient", status["patient"]) if status["patient"] else None
-    href = f"/jobs/{status['id']}"
-    waiting = status["total"] - status["done"] - status["failed"]
-    tally = [(status["done"], "photos done", "ok"), (status["failed"], "could not be done", "error")]
-    tally.append((waiting, "still to do", "info"))
+        photos = by_id(tx, "Media", [item["target"] for item in status["items"]])
+        lines = _planned(batch.tally(tx, status["id"])) if status["state"] == "preview" else _told(status)
+    own, href, zone = status["actor"] == actor.id, f"/jobs/{status['id']}", bridge.settings.zone
+    preview = own and status["state"] == "preview"
     return web.render(
         request,
         "job.html",
@@ -58,32 +79,87 @@ def job_page(web: Web, request: Request) -> Response:
         patient=patient,
         job={
             "id": status["id"],
-            "label": LABELS.get(status["operation"], status["operation"].capitalize()),
+            "label": label_of(status["operation"]),
             "state": _STATES.get(status["state"], status["state"]),
             "done": status["done"],
             "failed": status["failed"],
             "total": status["total"],
-            "created_at": status["created_at"].astimezone(bridge.settings.zone),
-            "finished_at": None,
-            "by": status["actor"] if status["actor"] != actor.id else actor.display,
-            "can_undo": status["can_undo"],
+            "created_at": status["created_at"].astimezone(zone),
+            "finished_at": status["finished_at"] and status["finished_at"].astimezone(zone),
+            "by": actor.display if own else status["actor"],
+            "can_undo": own and status["can_undo"],
             "undo_href": f"{href}/undo",
-            "start_href": None,
-            "cancel_href": None,
+            "start_href": f"{href}/start" if preview and status["total"] else None,
+            "cancel_href": f"{href}/cancel" if preview else None,
             "download": None,
-            "message": None,
+            "message": None if status["total"] else "There is nothing to do for any of these photos.",
         },
-        preview=[{"count": count, "text": text, "level": level} for count, text, level in tally if count],
-        results=[_result(item) for item in status["items"]],
+        preview=[{"count": count, "text": text, "level": level} for count, text, level in lines if count],
+        results=[_result(web, item, photos.get(item["target"])) for item in status["items"]],
         next_href=None,
         status_href=f"{href}.json",
     )
+
+
+def label_of(operation: str) -> str:
+    return LABELS.get(operation, operation.capitalize())
+
+
+def _listed(web: Web, row: dict[str, Any], patient: Stored | None) -> dict[str, Any]:
+    return {
+        "href": f"/jobs/{row['id']}",
+        "label": label_of(row["operation"]),
+        "patient_name": patient_name(patient.resource) if patient else "",
+        "state": _STATES.get(row["state"], row["state"]),
+        "at": row["created_at"].astimezone(web.bridge.settings.zone),
+        "done": row["done"],
+        "failed": row["failed"],
+        "skipped": row["skipped"],
+        "total": row["total"],
+    }
+
+
+def _planned(lines: list[tuple[str, str, int]]) -> list[tuple[int, str, str]]:
+    """What each photo would get, or why it is left alone, in counts."""
+    shown = [
+        (count, words if state == "waiting" else f"left alone: {words}", "ok" if state == "waiting" else "warning")
+        for state, words, count in lines[:TALLY_LINES]
+    ]
+    rest = sum(count for _, _, count in lines[TALLY_LINES:])
+    return [*shown, (rest, "more, each told below", "info")]
+
+
+def _told(status: dict[str, Any]) -> list[tuple[int, str, str]]:
+    waiting = status["total"] - status["done"] - status["failed"]
+    return [
+        (status["done"], "photos done", "ok"),
+        (status["failed"], "could not be done", "error"),
+        (waiting, "still to do", "info"),
+        (status["skipped"], "left alone", "info"),
+    ]
 
 
 def job_json(web: Web, request: Request) -> Response:
     with web.bridge.db.snapshot() as tx:
         status = _get_job(tx, actor_of(request), request.path_params["id"])
     return JSONResponse({name: status[name] for name in _PROGRESS})
+
+
+def start(web: Web, request: Request, _form: Form) -> Response:
+    actor, job_id = actor_of(request), request.path_params["id"]
+    with web.bridge.db.transaction() as tx:
+        _get_job(tx, actor, job_id)
+        batch.start_job(tx, web.bridge, actor, job_id)
+    return see_other(f"/jobs/{job_id}")
+
+
+def cancel(web: Web, request: Request, _form: Form) -> Response:
+    """Back to the photos the preview was about."""
+    actor, job_id = actor_of(request), request.path_params["id"]
+    with web.bridge.db.transaction() as tx:
+        status = _get_job(tx, actor, job_id)
+        batch.drop_preview(tx, actor, job_id)
+    return see_other(f"/patients/{status['patient']}" if status["patient"] else "/jobs", "unchanged")
 
 
 def undo(web: Web, request: Request, _form: Form) -> Response:
@@ -126,10 +202,11 @@ def _export(web: Web, actor: Actor, media_ids: list[str]) -> Response:
     return StreamingResponse(stream.chunks, headers=headers, media_type="application/zip")
 
 
-def _result(item: dict[str, Any]) -> dict[str, Any]:
+def _result(web: Web, item: dict[str, Any], photo: Stored | None) -> dict[str, Any]:
     media_id = item["target"]
+    at = taken_at(photo.resource, web.bridge.settings.zone) if photo else None
     return {
-        "title": f"Photo {media_id[-6:]}",
+        "title": ", ".join(filter(None, [photo_label(photo), day(at) if at else None])),
         "href": f"/photos/{media_id}",
         "thumbnail": f"/captures/{media_id}/thumbnail",
         "state": item["state"],

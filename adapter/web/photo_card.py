@@ -68,6 +68,14 @@ def laterality_of(resource: Resource) -> str | None:
     return _SIDES.get(code_of(value, SNOMED) or "")
 
 
+def photo_label(photo: Stored | None) -> str:
+    """`Hand, left`: what a list calls a photo."""
+    if photo is None:
+        return "Photo"
+    site = site_of(photo.resource)
+    return ", ".join(filter(None, [site_wording(site) if site else "Body site not set", laterality_of(photo.resource)]))
+
+
 def lesion_of(resource: Resource) -> str | None:
     """The id of its BodyStructure."""
     reference: str = _extension(resource, BODY_STRUCTURE).get("valueReference", {}).get("reference", "")

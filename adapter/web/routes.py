@@ -49,6 +49,7 @@ GET: dict[str, Page] = {
     "/compare": compare_page.compare_page,
     "/deliveries": deliveries.deliveries,
     "/worklist": worklist.worklist,
+    "/jobs": jobs.jobs_page,
     "/jobs/{id}.json": jobs.job_json,
     "/jobs/{id}": jobs.job_page,
     "/captures/{id}": captures.get_capture,
@@ -62,6 +63,8 @@ POST: dict[str, Change] = {
     "/deliveries/{id}/hold": deliveries.post_hold,
     "/worklist/adt/{id}/replay": worklist.replay,
     "/jobs": jobs.post_job,
+    "/jobs/{id}/start": jobs.start,
+    "/jobs/{id}/cancel": jobs.cancel,
     "/jobs/{id}/undo": jobs.undo,
 }
 STREAMED: dict[tuple[str, str], Callable[[Web, Request], Awaitable[Response]]] = {

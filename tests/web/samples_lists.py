@@ -175,6 +175,28 @@ def job(state: str = "running") -> dict[str, Any]:
     )
 
 
+def jobs() -> dict[str, Any]:
+    states = [("preview", 0, 0), ("running", 7, 1), ("done", 12, 0), ("undone", 12, 0)]
+    return frame(
+        "Jobs",
+        jobs=[
+            {
+                "href": f"/jobs/j{n}",
+                "label": "Assign visit and body site",
+                "patient_name": PATIENT["name"],
+                "state": state,
+                "at": NOW,
+                "done": done,
+                "failed": failed,
+                "skipped": 1,
+                "total": 12,
+            }
+            for n, (state, done, failed) in enumerate(states, 1)
+        ],
+        next_href="?page=j4",
+    )
+
+
 def error() -> dict[str, Any]:
     return frame(
         "Not allowed",

@@ -161,7 +161,12 @@ def test_a_selection_is_assigned_as_a_job_and_exported_as_a_zip(clinician: Brows
     ids = [stored(clinician, 90), stored(clinician, 91)]
     answer = clinician.post("/jobs", {"operation": "assign", "patient": "p1", "media": ids, "site": "113179006"})
     assert answer.status_code == 303, answer.text
-    assert clinician.get(answer.headers["location"]).status_code == 200
+    preview = clinician.get(answer.headers["location"])
+    assert "2</strong> body site will be changed" in preview.text and "Start</button>" in preview.text
+    assert clinician.get("/jobs").text.count("not started") == 1
+    assert colleague.post(answer.headers["location"] + "/start").status_code == 404
+    assert clinician.post(answer.headers["location"] + "/start").status_code == 303
+    assert "Working" in clinician.get(answer.headers["location"]).text
     assert clinician.get(answer.headers["location"] + ".json").json()["total"] == 2
     assert colleague.get(answer.headers["location"]).status_code == 404
     foreign = clinician.post("/jobs", {"operation": "assign", "patient": "p1", "media": [stored(colleague, 92)]})

@@ -28,6 +28,7 @@ PAGES: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "worklist": ("worklist.html", samples_lists.worklist),
     "job": ("job.html", samples_lists.job),
     "job-preview": ("job.html", lambda: samples_lists.job("preview")),
+    "jobs": ("jobs.html", samples_lists.jobs),
     "error": ("error.html", samples_lists.error),
     "home": ("home.html", samples_lists.home),
     "imports": ("imports.html", samples_lists.imports),
