@@ -11,10 +11,19 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from adapter.errors import Misconfigured
 
@@ -50,6 +59,37 @@ class Ehr(_Frozen):
         return value.rstrip("/")
 
 
+def _beside_certificate(value: Path | None, info: ValidationInfo) -> Path | None:
+    if value and not any(given for name, given in info.data.items() if name.endswith("certificate")):
+        raise ValueError("is of no use without a certificate; name the PEM file of that as well")
+    return value
+
+
+BesideCertificate = Annotated[Path | None, AfterValidator(_beside_certificate)]
+"""A PEM file that means nothing unless the field `certificate`, declared before it, is set."""
+
+
+class MllpListener(_Frozen):
+    """An address where HL7 v2 is received. TLS with a `certificate`, mutual TLS with `client_ca` beside it."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(ge=0, le=65535)
+    certificate: Path | None = Field(default=None, description="PEM: ours, then those between it and its root")
+    key: BesideCertificate = Field(default=None, description="PEM; unset: in the file of the certificate")
+    client_ca: BesideCertificate = Field(default=None, description="PEM; who must have signed a sender's certificate")
+
+
+class ApplicationAckChannel(_Frozen):
+    """Where a sender wants the application acknowledgements that its MSH-16 asks for, if not on its own connection."""
+
+    sender: str = Field(description="MSH-3|MSH-4 as sent")
+    host: str
+    port: int = Field(ge=1, le=65535)
+    ca: Path | None = Field(default=None, description="PEM; TLS when set")
+    certificate: Path | None = Field(default=None, description="PEM; ours, where the receiver asks for one")
+    key: BesideCertificate = Field(default=None, description="PEM; unset: in the file of the certificate")
+
+
 class Settings(_Frozen):
     """Everything an operator may decide. Defaults run the embedded product on a laptop."""
 
@@ -60,7 +100,16 @@ class Settings(_Frozen):
     http_port: int = Field(default=8000, ge=0, le=65535)
     mllp_host: str = "127.0.0.1"
     mllp_port: int = Field(default=2575, ge=0, le=65535)
+    mllp_certificate: Path | None = Field(default=None, description="PEM; TLS when set")
+    mllp_key: BesideCertificate = None
+    mllp_client_ca: BesideCertificate = Field(default=None, description="PEM; mutual TLS when set")
+    mllp_listeners: tuple[MllpListener, ...] = Field(default=(), description="further addresses to receive at")
     mllp_max_message_bytes: int = Field(default=100 * 2**20, ge=1024)
+    mllp_max_bytes_in_flight: int = Field(default=256 * 2**20, ge=1024, description="received and not yet durable")
+    mllp_max_connections: int = Field(default=500, ge=1)
+    mllp_idle_seconds: float = Field(default=3600, gt=0, description="a connection may be silent for so long")
+    mllp_stall_seconds: float = Field(default=120, gt=0, description="one message, or reading its answer, may take")
+    application_ack_channels: tuple[ApplicationAckChannel, ...] = ()
     site_name: str = Field(default="DermBridge", description="name of the organisation that keeps the photos")
     time_zone: str = Field(default="UTC", description="zone of clocks that do not tell theirs (cameras, HL7 v2)")
 
@@ -96,6 +145,18 @@ class Settings(_Frozen):
         except (ZoneInfoNotFoundError, ValueError):
             raise ValueError("is not an IANA time zone such as Europe/Zurich") from None
         return value
+
+    @property
+    def listeners(self) -> tuple[MllpListener, ...]:
+        """Every address where HL7 v2 is received."""
+        first = MllpListener(
+            host=self.mllp_host,
+            port=self.mllp_port,
+            certificate=self.mllp_certificate,
+            key=self.mllp_key,
+            client_ca=self.mllp_client_ca,
+        )
+        return first, *self.mllp_listeners
 
     @property
     def zone(self) -> ZoneInfo:
