@@ -250,13 +250,16 @@ def _seen_before(tx: Connection, before: Any, photo: _Photo) -> CaptureAnswer:
 
 
 def _clean(photo: _Photo) -> _Clean:
-    data, view = photo.upload.data, photo.found.view
-    clean = data if view.is_identity else view.assemble(data)
+    view, sha1, sha256 = photo.found.view, hashlib.sha1(usedforsecurity=False), hashlib.sha256()
+    for piece in view.pieces(photo.upload.data):
+        sha1.update(piece)
+        if not view.is_identity:
+            sha256.update(piece)
     return _Clean(
         view=None if view.is_identity else view.to_json(),
-        size=len(clean),
-        sha1_b64=base64.b64encode(hashlib.sha1(clean, usedforsecurity=False).digest()).decode(),
-        sha256=photo.sha256 if view.is_identity else hashlib.sha256(clean).hexdigest(),
+        size=view.size,
+        sha1_b64=base64.b64encode(sha1.digest()).decode(),
+        sha256=photo.sha256 if view.is_identity else sha256.hexdigest(),
     )
 
 

@@ -13,6 +13,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+Bytes = bytes | memoryview
+
 
 @dataclass(frozen=True, slots=True)
 class Keep:
@@ -24,7 +26,7 @@ class Keep:
     def window(self, start: int, stop: int) -> Keep:
         return Keep(self.offset + start, stop - start)
 
-    def read(self, original: bytes) -> bytes:
+    def read(self, original: Bytes) -> Bytes:
         return original[self.offset : self.offset + self.length]
 
 
@@ -41,7 +43,7 @@ class Literal:
     def window(self, start: int, stop: int) -> Literal:
         return Literal(self.content[start:stop])
 
-    def read(self, original: bytes) -> bytes:  # noqa: ARG002 - one shape for all segments
+    def read(self, original: Bytes) -> bytes:  # noqa: ARG002 - one shape for all segments
         return self.content
 
 
@@ -54,7 +56,7 @@ class Zeros:
     def window(self, start: int, stop: int) -> Zeros:
         return Zeros(stop - start)
 
-    def read(self, original: bytes) -> bytes:  # noqa: ARG002 - one shape for all segments
+    def read(self, original: Bytes) -> bytes:  # noqa: ARG002 - one shape for all segments
         return bytes(self.length)
 
 
@@ -78,10 +80,15 @@ class CleanView:
         return self.segments == (Keep(0, self.original_size),)
 
     def assemble(self, original: bytes) -> bytes:
-        """The whole clean copy; ValueError when `original` is not of the size this view was made for."""
+        """The whole clean copy. Raises as `pieces` does."""
+        return b"".join(self.pieces(original))
+
+    def pieces(self, original: bytes) -> Iterator[Bytes]:
+        """The clean copy without copying what it keeps; ValueError when `original` is not of the size this is for."""
         if len(original) != self.original_size:
             raise ValueError(f"this view belongs to an original of {self.original_size} bytes, not {len(original)}")
-        return b"".join(segment.read(original) for segment in self.segments)
+        whole = memoryview(original)
+        return (segment.read(whole) for segment in self.segments)
 
     def ranges(self, start: int, stop: int) -> Iterator[Segment]:
         """The segments that make up bytes `start` to `stop` (exclusive) of the clean copy, clipped to its size."""
