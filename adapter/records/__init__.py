@@ -2,7 +2,9 @@
 
 from adapter.records.ids import new_id
 from adapter.records.rows import (
+    Change,
     Stored,
+    change,
     create,
     create_all,
     delete,
@@ -13,13 +15,16 @@ from adapter.records.rows import (
     get,
     history,
     update_resource,
+    write_all,
 )
 from adapter.records.search_parameters import TABLES, Resource
 
 __all__ = [
     "TABLES",
+    "Change",
     "Resource",
     "Stored",
+    "change",
     "create",
     "create_all",
     "delete",
@@ -31,4 +36,5 @@ __all__ = [
     "history",
     "new_id",
     "update_resource",
+    "write_all",
 ]

@@ -52,6 +52,33 @@ class Stored:
         return f'W/"{self.version_id}"'
 
 
+@dataclass(frozen=True)
+class Change:
+    """The next version of a resource, not yet written; `before` is the one it was made from, None for a new one."""
+
+    before: Stored | None
+    after: Stored
+    resource: Resource
+
+
+def change(before: Stored | None, resource: Resource, *, at: datetime) -> Change:
+    return Change(before, _version(resource, before.version_id + 1 if before else 1, at), resource)
+
+
+def write_all(tx: Connection, changes: Sequence[Change]) -> None:
+    """Write many, each resource once, in a few statements for each type and kind of change.
+
+    Raises Conflict when a new id is taken, or something was changed since it was read.
+    """
+    for resource_type, table in _tables(changes):
+        mine = [one for one in changes if one.after.resource_type == resource_type]
+        if made := [{**_row(one.after), **columns_of(one.resource)} for one in mine if one.before is None]:
+            tx.execute(insert(table), made)
+        _supersede(tx, table, [_Revision.of(one.before, one) for one in mine if one.before is not None])
+    if rows := [row for one in changes if one.before is None for row in index_rows(one.resource)]:
+        tx.execute(insert(search_index), rows)
+
+
 def create(tx: Connection, resource: Resource, *, at: datetime) -> Stored:
     """Store version 1 of `resource`, whose id the caller chose. Raises Conflict when the id is taken."""
     return create_all(tx, [resource], at=at)[0]
@@ -59,17 +86,9 @@ def create(tx: Connection, resource: Resource, *, at: datetime) -> Stored:
 
 def create_all(tx: Connection, resources: Sequence[Resource], *, at: datetime) -> list[Stored]:
     """`create` for many, grouped into one statement per type."""
-    stored = [_version(resource, 1, at) for resource in resources]
-    for resource_type in dict.fromkeys(one.resource_type for one in stored):
-        table = _table(resource_type)
-        rows = [
-            {**_row(one), **columns_of(r)}
-            for one, r in zip(stored, resources, strict=True)
-            if one.resource_type == resource_type
-        ]
-        tx.execute(insert(table), rows)
-    _index(tx, resources)
-    return stored
+    changes = [change(None, resource, at=at) for resource in resources]
+    write_all(tx, changes)
+    return [one.after for one in changes]
 
 
 def update_resource(tx: Connection, resource: Resource, *, at: datetime, expected_version: int | None = None) -> Stored:
@@ -79,11 +98,9 @@ def update_resource(tx: Connection, resource: Resource, *, at: datetime, expecte
         raise PreconditionFailed(
             f"{current.reference} is now at version {current.version_id}; read it again and repeat the change"
         )
-    following = _version(resource, current.version_id + 1, at)
-    _supersede(tx, current, following, columns_of(resource))
-    _unindex(tx, current)
-    _index(tx, [resource])
-    return following
+    following = change(current, resource, at=at)
+    write_all(tx, [following])
+    return following.after
 
 
 def delete(tx: Connection, resource_type: str, resource_id: str, *, at: datetime) -> Stored:
@@ -93,8 +110,8 @@ def delete(tx: Connection, resource_type: str, resource_id: str, *, at: datetime
     except Gone:
         return _latest(tx, resource_type, resource_id)
     following = Stored(resource_type, resource_id, current.version_id + 1, at, current.body)
-    _supersede(tx, current, following, {"deleted": True})
-    _unindex(tx, current)
+    stale = index_rows(current.resource)
+    _supersede(tx, _table(resource_type), [_Revision(current, following, {"deleted": True}, stale, [])])
     return following
 
 
@@ -216,27 +233,63 @@ def _row(stored: Stored) -> dict[str, Any]:
     }
 
 
-def _supersede(tx: Connection, current: Stored, following: Stored, columns: dict[str, Any]) -> None:
-    table = _table(current.resource_type)
-    changed = tx.execute(
-        update(table)
-        .where(table.c.id == current.id, table.c.version_id == current.version_id)
-        .values(**{**_row(following), **columns})
-    )
-    if changed.rowcount != 1:
-        raise Conflict(f"{current.reference} was changed by someone else at the same moment; repeat the change")
-    tx.execute(insert(resource_history), {**_row(current), "resource_type": current.resource_type})
+@dataclass(frozen=True)
+class _Revision:
+    """One version taking the place of another: the columns it changes, and the index rows that go and come."""
 
+    before: Stored
+    after: Stored
+    columns: Resource
+    stale: list[dict[str, str]]
+    fresh: list[dict[str, str]]
 
-def _index(tx: Connection, resources: Iterable[Resource]) -> None:
-    rows = [row for resource in resources for row in index_rows(resource)]
-    if rows:
-        tx.execute(insert(search_index), rows)
-
-
-def _unindex(tx: Connection, stored: Stored) -> None:
-    tx.execute(
-        sql_delete(search_index).where(
-            search_index.c.resource_type == stored.resource_type, search_index.c.resource_id == stored.id
+    @classmethod
+    def of(cls, before: Stored, made: Change) -> _Revision:
+        """Only what is derived from elements that differ is derived again: most changes touch one."""
+        old, new = before.resource, made.resource
+        changed = frozenset(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+        stale, fresh = index_rows(old, changed), index_rows(new, changed)
+        return cls(
+            before,
+            made.after,
+            columns_of(new, changed),
+            [row for row in stale if row not in fresh],
+            [row for row in fresh if row not in stale],
         )
+
+
+def _supersede(tx: Connection, table: Table, revisions: Sequence[_Revision]) -> None:
+    for names in dict.fromkeys(frozenset(one.columns) for one in revisions):
+        alike = [one for one in revisions if frozenset(one.columns) == names]
+        rows = [
+            {"old_id": one.before.id, "old_version": one.before.version_id, **_row(one.after), **one.columns}
+            for one in alike
+        ]
+        if tx.execute(_replace(table), rows).rowcount != len(rows):
+            raise Conflict(
+                f"{alike[0].before.reference} or one changed with it was changed by someone else at the same moment; "
+                "repeat the change"
+            )
+    if not revisions:
+        return
+    tx.execute(
+        insert(resource_history), [{**_row(r.before), "resource_type": r.before.resource_type} for r in revisions]
     )
+    if stale := [{f"old_{name}": value for name, value in row.items()} for r in revisions for row in r.stale]:
+        tx.execute(_UNINDEX, stale)
+    if fresh := [row for r in revisions for row in r.fresh]:
+        tx.execute(insert(search_index), fresh)
+
+
+def _tables(changes: Iterable[Change]) -> list[tuple[str, Table]]:
+    return [(name, _table(name)) for name in dict.fromkeys(one.after.resource_type for one in changes)]
+
+
+@cache
+def _replace(table: Table) -> Any:
+    return update(table).where(table.c.id == bindparam("old_id"), table.c.version_id == bindparam("old_version"))
+
+
+_UNINDEX = sql_delete(search_index).where(
+    *(search_index.c[name] == bindparam(f"old_{name}") for name in ("resource_type", "resource_id", "param", "value"))
+)

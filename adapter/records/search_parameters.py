@@ -9,7 +9,7 @@ and a search by both an equality.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -40,6 +40,11 @@ class SearchParameter:
     target: str | None = None
     end_column: str | None = None
     open_ended: bool = False  # a Period, whose missing start or end means always
+
+    @property
+    def element(self) -> str:
+        """The top-level element the value is derived from."""
+        return self.expression.partition(".")[0]
 
 
 def token_value(code: str, system: str | None) -> str:
@@ -228,6 +233,7 @@ _PARAMETERS: dict[str, tuple[Table, tuple[SearchParameter, ...]]] = {
             *_period("period"),
             _token_parameter("status", "status", "status"),
             _token_parameter("class", "class", "class"),
+            _reference_parameter("account", "account"),
         ),
     ),
     "Media": (
@@ -340,10 +346,14 @@ def search_parameters(resource_type: str) -> tuple[SearchParameter, ...]:
     return tuple(p for p in _PARAMETERS.get(resource_type, (None, ()))[1] if p.name)
 
 
-def columns_of(resource: Resource) -> dict[str, Any]:
-    """Column -> value for the resource's table row, all columns present."""
+def columns_of(resource: Resource, changed: Set[str] | None = None) -> dict[str, Any]:
+    """Column -> value for the resource's table row: all columns, or those derived from the `changed` elements."""
     table, parameters = _PARAMETERS[resource["resourceType"]]
-    return {p.column: fitted(p.extract(resource), table.c[p.column].type) for p in parameters if p.column}
+    return {
+        p.column: fitted(p.extract(resource), table.c[p.column].type)
+        for p in parameters
+        if p.column and (changed is None or p.element in changed)
+    }
 
 
 def fitted(value: Any, column_type: Any) -> Any:
@@ -352,22 +362,26 @@ def fitted(value: Any, column_type: Any) -> Any:
     return value[:length] if isinstance(value, str) and isinstance(column_type, String) else value
 
 
-def index_rows(resource: Resource) -> list[dict[str, str]]:
-    """Rows of ``search_index``: the multi-valued parameters, and identifiers of references that name no resource."""
+def index_rows(resource: Resource, changed: Set[str] | None = None) -> list[dict[str, str]]:
+    """Rows of ``search_index``: the multi-valued parameters, and identifiers of references that name no resource.
+
+    All of them, or those derived from the `changed` elements.
+    """
     resource_type, resource_id = resource["resourceType"], resource["id"]
     return [
         {"resource_type": resource_type, "resource_id": resource_id, "param": param, "value": value}
-        for param, extract in _INDEXED[resource_type]
+        for param, element, extract in _INDEXED[resource_type]
+        if changed is None or element in changed
         for value in dict.fromkeys(one[:400] for one in extract(resource))
     ]
 
 
-def _indexed(parameters: Iterable[SearchParameter]) -> Iterator[tuple[str, Callable[[Resource], list[str]]]]:
+def _indexed(parameters: Iterable[SearchParameter]) -> Iterator[tuple[str, str, Callable[[Resource], list[str]]]]:
     for parameter in parameters:
         if parameter.column is None:
-            yield parameter.name, parameter.extract
+            yield parameter.name, parameter.element, parameter.extract
         if parameter.kind == "reference":
-            yield f"{parameter.name}:identifier", _tokens(f"{parameter.expression}.identifier")
+            yield f"{parameter.name}:identifier", parameter.element, _tokens(f"{parameter.expression}.identifier")
 
 
 _INDEXED = {resource_type: tuple(_indexed(parameters)) for resource_type, (_, parameters) in _PARAMETERS.items()}
