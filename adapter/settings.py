@@ -90,6 +90,17 @@ class ApplicationAckChannel(_Frozen):
     key: BesideCertificate = Field(default=None, description="PEM; unset: in the file of the certificate")
 
 
+class Suspicion(_Frozen):
+    """Which doubts put a photo into quarantine until a person has settled whose it is (docs/worklist.md)."""
+
+    other_chart: bool = True
+    outside_visit: bool = True
+    contradicts_record: bool = True
+    same_content: bool = True
+    other_chart_minutes: int = Field(default=60, ge=1, description="how long an opened chart counts")
+    visit_tolerance_hours: int = Field(default=12, ge=0, description="how far outside a visit still belongs to it")
+
+
 class Settings(_Frozen):
     """Everything an operator may decide. Defaults run the embedded product on a laptop."""
 
@@ -130,6 +141,12 @@ class Settings(_Frozen):
         description="assigning authority meant when CX.4 is empty; unset: such messages are queued",
     )
     hl7_charset: str = Field(default="utf-8", description="charset of messages that do not state MSH-18")
+
+    suspicion: Suspicion = Suspicion()
+    second_demographic: Literal["if-given", "required"] = Field(
+        default="if-given", description="whether a photo may bind late by its identifier alone"
+    )
+    second_person: bool = Field(default=False, description="whether a second person confirms a wrong-patient move")
 
     ehrs: tuple[Ehr, ...] = ()
     destinations: tuple[dict[str, Any], ...] = Field(default=(), description="see docs/connectors.md")
