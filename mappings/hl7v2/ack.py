@@ -33,14 +33,15 @@ class AckCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AckError:
-    """One ERR segment: a condition of table 0357, a sentence for the sender's user, where (`PID^1^3`), how bad (E, W,
-    I, F of table 0516). The text must hold nothing of the message.
+    """One ERR segment: a condition of table 0357, a sentence for the sender's user (ERR-8), where (`PID^1^3`), how bad
+    (E, W, I, F of table 0516), and for the engineer where to look here (ERR-7). No text may hold any of the message.
     """
 
     condition: int
     text: str
     location: str = ""
     severity: str = "E"
+    diagnostic: str = ""
 
     @classmethod
     def of(cls, error: MessageError) -> AckError:
@@ -57,23 +58,39 @@ def find_answer_code(header: Header, outcome: AckCode) -> AckCode | None:
     """
     if not header.msh_15 and not header.msh_16:
         return outcome
-    unwanted = {"NE": True, "ER": outcome.is_positive, "SU": not outcome.is_positive}
-    return None if unwanted.get(header.msh_15, False) else AckCode(f"C{outcome.value[1]}")
+    return AckCode(f"C{outcome.value[1]}") if _is_wanted(header.msh_15, outcome, otherwise=True) else None
+
+
+def wants_application_ack(header: Header, outcome: AckCode) -> bool:
+    """Whether MSH-16 (table 0155) asks for an application acknowledgement of the outcome AA, AE or AR."""
+    return _is_wanted(header.msh_16, outcome, otherwise=False)
+
+
+def _is_wanted(condition: str, outcome: AckCode, *, otherwise: bool) -> bool:
+    """`otherwise` decides where the sender says nothing, or what table 0155 does not know."""
+    wanted = {"AL": True, "NE": False, "ER": not outcome.is_positive, "SU": outcome.is_positive}
+    return wanted.get(condition, otherwise)
 
 
 def acknowledge(
-    header: Header, code: AckCode, *, control_id: str, at: datetime, errors: Sequence[AckError] = ()
+    header: Header,
+    code: AckCode,
+    *,
+    control_id: str,
+    at: datetime,
+    errors: Sequence[AckError] = (),
+    conditions: tuple[str, str] = ("", ""),
 ) -> bytes:
     """The ACK message for `header`, segments ended by CR, in the sender's delimiters, charset and version.
 
     MSH-3/4 and MSH-5/6 change places, MSH-11, MSH-12 and MSH-18 are echoed, MSA-2 is the sender's MSH-10. Up to 2.4
-    errors stand in one ERR-1, from 2.5 in an ERR segment each. `control_id` is our MSH-10, `at` an aware time.
-    Raises ValueError when `at` has no zone.
+    errors stand in one ERR-1, from 2.5 in an ERR segment each. `control_id` is our MSH-10, `at` an aware time,
+    `conditions` what we ask for in MSH-15 and MSH-16. Raises ValueError when `at` has no zone.
     """
     if at.tzinfo is None:
         raise ValueError("An acknowledgement needs an aware time.")
     version = _version(header.version)
-    segments = [_msh(header, version, control_id, at), _msa(header, version, code, errors)]
+    segments = [_msh(header, version, control_id, at, conditions), _msa(header, version, code, errors)]
     segments += _errors(header, version, errors)
     return "".join(f"{segment}\r" for segment in segments).encode(header.encoding)
 
@@ -83,7 +100,9 @@ def _version(text: str) -> tuple[int, int, int]:
     return (int(match[1]), int(match[2]), int(match[3] or 0)) if match else (2, 5, 1)
 
 
-def _msh(header: Header, version: tuple[int, int, int], control_id: str, at: datetime) -> str:
+def _msh(
+    header: Header, version: tuple[int, int, int], control_id: str, at: datetime, conditions: tuple[str, str]
+) -> str:
     types = ["ACK", header.trigger_event, "ACK" if version >= (2, 3, 1) else ""] if header.trigger_event else ["ACK"]
     fields = [
         "MSH",
@@ -98,9 +117,13 @@ def _msh(header: Header, version: tuple[int, int, int], control_id: str, at: dat
         control_id,
         header.msh_11,
         header.msh_12,
-        *([""] * 5 + [header.msh_18] if header.msh_18 else []),
+        "",
+        "",
+        *conditions,
+        "",
+        header.msh_18,
     ]
-    return header.separators.field.join(fields)
+    return header.separators.field.join(fields).rstrip(header.separators.field)
 
 
 def _msa(header: Header, version: tuple[int, int, int], code: AckCode, errors: Sequence[AckError]) -> str:
@@ -122,7 +145,7 @@ def _errors(header: Header, version: tuple[int, int, int], errors: Sequence[AckE
                     error.severity,
                     "",
                     "",
-                    "",
+                    _escaped(header, error.diagnostic),
                     _escaped(header, error.text)[:250],
                 ]
             )

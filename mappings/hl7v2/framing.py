@@ -61,6 +61,11 @@ class Deframer:
         return bool(bytes(self._buffer[self._start : self._start + 64]).strip(_NOISE))
 
     @property
+    def held_bytes(self) -> int:
+        """Bytes fed that no yielded message accounts for."""
+        return len(self._buffer) - self._start
+
+    @property
     def awaits_cr(self) -> bool:
         """True when the last byte is FS: some senders never send the CR, so the caller may `feed(CR)` after a pause."""
         return self._buffer.endswith(FS)

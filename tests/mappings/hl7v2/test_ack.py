@@ -10,7 +10,7 @@ from hl7apy.validation import Validator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mappings.hl7v2.ack import AckCode, AckError, acknowledge, find_answer_code
+from mappings.hl7v2.ack import AckCode, AckError, acknowledge, find_answer_code, wants_application_ack
 from mappings.hl7v2.er7 import UNREADABLE, Message, read_header
 from mappings.hl7v2.errors import CONDITIONS, MessageError
 from mappings.hl7v2.header import Header
@@ -82,6 +82,23 @@ def test_the_mode_of_the_sender_decides_the_code(
 ) -> None:
     sender = header(accept=accept, application=application)
     assert tuple(find_answer_code(sender, code) for code in (AckCode.AA, AckCode.AE, AckCode.AR)) == answers
+
+
+@pytest.mark.parametrize(
+    ("application", "wanted"),
+    [("", []), ("NE", []), ("AL", ["AA", "AE", "AR"]), ("ER", ["AE", "AR"]), ("SU", ["AA"]), ("Y", [])],
+)
+def test_an_application_acknowledgement_is_sent_when_msh_16_asks_for_it(application: str, wanted: list[str]) -> None:
+    sender = header(accept="AL", application=application)
+    assert [c for c in (AckCode.AA, AckCode.AE, AckCode.AR) if wants_application_ack(sender, c)] == wanted
+
+
+def test_what_we_ask_for_stands_in_msh_15_and_msh_16_and_where_to_look_in_err_7() -> None:
+    errors = [AckError(207, "Later.", diagnostic="message 7")]
+    answer = acknowledge(header(), AckCode.AE, control_id="1", at=AT, errors=errors, conditions=("AL", "NE"))
+    msh, _, err, _ = answer.decode().split("\r")
+    assert msh.split("|")[11:] == ["2.5.1", "", "", "AL", "NE"]
+    assert err.split("|")[7:] == ["message 7", "Later."]
 
 
 def test_the_delimiters_and_the_charset_of_the_sender_are_kept() -> None:
