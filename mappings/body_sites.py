@@ -28,13 +28,17 @@ class Sensitivity(Enum):
 
 @dataclass(frozen=True, slots=True)
 class BodySite:
-    """One row of the table: SNOMED CT code, DICOM code meaning, picker group, class, where the code was read."""
+    """One row of the table: SNOMED CT code, DICOM code meaning, picker group, class, where the code was read.
+
+    `sex` is the R4 administrative-gender that has the site, where only one does; empty otherwise.
+    """
 
     code: str
     meaning: str
     group: str
     sensitivity: Sensitivity
     source: str
+    sex: str = ""
 
 
 class UnknownBodySite(ValueError):
@@ -45,7 +49,9 @@ def _read_table() -> dict[str, BodySite]:
     text = (files("mappings") / "tables" / "body_sites.csv").read_text("utf-8")
     rows = csv.DictReader(text.splitlines())
     return {
-        row["code"]: BodySite(row["code"], row["meaning"], row["group"], Sensitivity(row["sensitivity"]), row["source"])
+        row["code"]: BodySite(
+            row["code"], row["meaning"], row["group"], Sensitivity(row["sensitivity"]), row["source"], row["sex"]
+        )
         for row in rows
     }
 

@@ -24,6 +24,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    text,
 )
 from sqlalchemy.types import TypeEngine
 
@@ -102,6 +103,9 @@ encounter = _resource(
     Index("ix_encounter_patient_date", "patient", "date", "id"),
     Index("ix_encounter_date", "date", "id"),
 )
+WAITING = text("identity_state <> 'bound|https://dermbridge.org/fhir/CodeSystem/identity-state'")
+"""Photos whose patient is not settled: the condition of a partial index, to be repeated as it is by who reads it."""
+
 media = _resource(
     "Media",
     _id("patient"),
@@ -130,6 +134,7 @@ media = _resource(
     Index("ix_media_status_created", "status", "created", "id"),
     Index("ix_media_identity_state_created", "identity_state", "created", "id"),
     Index("ix_media_operator_created", "operator", "created", "id"),
+    Index("ix_media_waiting", "identity_state", "id", sqlite_where=WAITING, postgresql_where=WAITING),
 )
 consent = _resource(
     "Consent",

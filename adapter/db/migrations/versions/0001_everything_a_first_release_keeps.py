@@ -334,6 +334,7 @@ def upgrade() -> None:
         batch_op.create_index('ix_media_site_created', ['site', 'created', 'id'], unique=False)
         batch_op.create_index('ix_media_status_created', ['status', 'created', 'id'], unique=False)
         batch_op.create_index('ix_media_view_created', ['view', 'created', 'id'], unique=False)
+        batch_op.create_index('ix_media_waiting', ['identity_state', 'id'], unique=False, sqlite_where=sa.text("identity_state <> 'bound|https://dermbridge.org/fhir/CodeSystem/identity-state'"), postgresql_where=sa.text("identity_state <> 'bound|https://dermbridge.org/fhir/CodeSystem/identity-state'"))
 
     op.create_table('merge',
     sa.Column('id', sa.String(length=64), nullable=False),
