@@ -1,0 +1,176 @@
+"""A photo as an HL7 v2 message: ORU^R01, or MDM^T02/T04/T10 with its content and MDM^T11 to take it back.
+
+HL7 v2.9.1 chapters 7.3.1 and 9.6; OBX-5 data types ED and RP in 2A.2.24 and 2A.2.66. Receivers differ in which
+component of OBX-5 holds what, so its layout is an argument: a template for each component, `{data}` the base64 text,
+`{url}` a pointer.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from mappings.hl7v2.escapes import Escapes
+from mappings.hl7v2.header import Separators
+
+Resource = Mapping[str, Any]
+
+_SEPARATORS: Final = Separators()
+_ESCAPES: Final = Escapes(_SEPARATORS.letters, bytes.decode)
+_CODECS: Final = {"UNICODE UTF-8": "utf-8", "8859/1": "latin-1", "ASCII": "ascii", "": "utf-8"}
+_STRUCTURES: Final = {"ORU^R01": "ORU_R01", "MDM^T11": "MDM_T01"}  # every other MDM that carries content: MDM_T02
+_SEX: Final = {"male": "M", "female": "F", "other": "O", "unknown": "U"}
+
+
+@dataclass(frozen=True, slots=True)
+class MessageProfile:
+    """How one receiver wants its messages. `document_type` is (code, text, coding system) of OBX-3, OBR-4 and TXA-2.
+
+    `authorities` maps FHIR identifier systems to assigning authorities (PID-3.4, PV1-19.4).
+    """
+
+    version: str = "2.5.1"
+    msh_3: str = "DERMBRIDGE"
+    msh_4: str = ""
+    msh_5: str = ""
+    msh_6: str = ""
+    msh_11: str = "P"
+    msh_15: str = ""
+    msh_16: str = ""
+    charset: str = "UNICODE UTF-8"
+    authorities: Mapping[str, str] | None = None
+    obx_2: str = "ED"
+    obx_5: tuple[str, ...] = ("", "IM", "JPEG", "Base64", "{data}")
+    document_type: tuple[str, str, str] = ("72170-4", "Photographic image", "LN")
+    txa_2: str = ""
+    txa_17: str = "AU"  # table 0271: authenticated
+    txa_19: str = "AV"  # table 0273: available for patient care
+    patient_class: str = "O"
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoMessage:
+    """What one message says. `control_id` is MSH-10, `document_id` TXA-12 and the filler number, `parent_id` TXA-13."""
+
+    event: str
+    control_id: str
+    document_id: str
+    at: datetime
+    taken_at: datetime | None
+    patient: Resource
+    encounter: Resource | None
+    content: bytes = b""
+    url: str = ""
+    lines: Sequence[str] = ()
+    parent_id: str = ""
+    consent: str = ""
+
+
+def photo_message(message: PhotoMessage, profile: MessageProfile) -> bytes:
+    """The ER7 message, segments ended by CR. Raises ValueError when a text is not in the receiver's character set."""
+    taken = message.taken_at or message.at
+    header = [_msh(message, profile)]
+    order = [_obr(message, profile, taken)] if message.event == "ORU^R01" else [_txa(message, profile, taken)]
+    if message.event.startswith("MDM"):
+        header.append(_segment("EVN", message.event.partition("^")[2], _time(message.at)))
+    results = [] if message.event == "MDM^T11" else _results(message, profile, taken)
+    segments = [*header, _pid(message.patient, profile), _pv1(message.encounter, profile), *order, *results]
+    return "".join(f"{segment}\r" for segment in segments).encode(_CODECS[profile.charset])
+
+
+def _segment(name: str, *fields: str) -> str:
+    return "|".join([name, *fields]).rstrip("|")
+
+
+def _text(value: object) -> str:
+    return _ESCAPES.encode(str(value or ""))
+
+
+def _components(*values: object) -> str:
+    return "^".join(_text(value) for value in values).rstrip("^")
+
+
+def _time(at: datetime) -> str:
+    return at.strftime("%Y%m%d%H%M%S%z")[:19]
+
+
+def _msh(message: PhotoMessage, profile: MessageProfile) -> str:
+    structure = _STRUCTURES.get(message.event, "MDM_T02")
+    typed = f"{message.event}^{structure}" if profile.version >= "2.3.1" else message.event
+    # MSH-2 holds the delimiters themselves, so it is not escaped.
+    sent = [profile.msh_3, profile.msh_4, profile.msh_5, profile.msh_6]
+    tail = ["", "", profile.msh_15, profile.msh_16, "", profile.charset]
+    fields = [*map(_components, sent), _time(message.at), "", typed, message.control_id, profile.msh_11]
+    return _segment("MSH", _SEPARATORS.msh_2, *fields, profile.version, *tail)
+
+
+def _pid(patient: Resource, profile: MessageProfile) -> str:
+    name: Resource = next(iter(patient.get("name", [])), {})
+    given = [*name.get("given", []), "", ""]
+    born = str(patient.get("birthDate", "")).replace("-", "")
+    identifiers = "~".join(_identifiers(patient.get("identifier", []), profile, "MR"))
+    family = name.get("family") or name.get("text", "")
+    person = _components(family, given[0], " ".join(filter(None, given[1:])))
+    return _segment("PID", "1", "", identifiers, "", person, "", born, _SEX.get(str(patient.get("gender")), ""))
+
+
+def _identifiers(identifiers: Sequence[Resource], profile: MessageProfile, kind: str) -> list[str]:
+    known = profile.authorities or {}
+    return [
+        _components(each["value"], "", "", known[each["system"]], kind)
+        for each in identifiers
+        if each.get("value") and each.get("use") != "old" and each.get("system") in known
+    ]
+
+
+def _pv1(encounter: Resource | None, profile: MessageProfile) -> str:
+    visits = _identifiers((encounter or {}).get("identifier", []), profile, "VN")
+    return _segment("PV1", "1", profile.patient_class, *[""] * 16, next(iter(visits), ""))
+
+
+def _obr(message: PhotoMessage, profile: MessageProfile, taken: datetime) -> str:
+    filler = _components(message.document_id[:75], profile.msh_3)
+    result = "C" if message.parent_id else "F"  # table 0123: corrected, final
+    middle = [""] * 14
+    return _segment(
+        "OBR",
+        "1",
+        "",
+        filler,
+        _components(*profile.document_type),
+        "",
+        "",
+        _time(taken),
+        *middle,
+        _time(message.at),
+        "",
+        "",
+        result,
+    )
+
+
+def _txa(message: PhotoMessage, profile: MessageProfile, taken: datetime) -> str:
+    content = "IM" if profile.obx_2 in {"ED", "RP"} else "TX"
+    fields = ["1", _text(profile.txa_2 or profile.document_type[0]), content, _time(taken), "", _time(message.at)]
+    states = [profile.txa_17, "", "CA" if message.event == "MDM^T11" else profile.txa_19]  # CA: cancelled
+    names = [_components(message.document_id, profile.msh_3), _components(message.parent_id)]
+    return _segment("TXA", *fields, *[""] * 5, *names, "", "", "", *states)
+
+
+def _results(message: PhotoMessage, profile: MessageProfile, taken: datetime) -> list[str]:
+    values = {"data": base64.b64encode(message.content).decode(), "url": message.url}
+    filled = "^".join(
+        values[part[1:-1]] if part in {"{data}"} else _text(part.format(**values) if "{" in part else part)
+        for part in profile.obx_5
+    )
+    code = _components(*profile.document_type)
+    said = [("Caption", line) for line in message.lines] + ([("Consent", message.consent)] if message.consent else [])
+    rows = [(profile.obx_2, code, filled)] + [("ST", _components(name), _text(line)) for name, line in said]
+    status = "C" if message.parent_id else "F"
+    return [
+        _segment("OBX", str(number), kind, code, str(number), value, *[""] * 5, status, "", "", _time(taken))
+        for number, (kind, code, value) in enumerate(rows, 1)
+    ]

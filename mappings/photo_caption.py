@@ -1,0 +1,46 @@
+"""What is said about a photo beside it, in words: on a PDF page, in a note, in a message.
+
+Two identifiers of the patient stand on every page that leaves (name or MRN, and birth date), since a page that was
+misfiled must be recognisable as such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mappings.terms import PHOTO_VIEW
+
+Resource = Mapping[str, Any]
+
+
+def caption(media: Resource) -> list[str]:
+    """Lines such as `Site: Skin of cheek, left`; only what is known."""
+    views = media.get("view", {}).get("coding", [])
+    lines = {
+        "Site": media.get("bodySite", {}).get("text"),
+        "View": next((c["code"] for c in views if c.get("system") == PHOTO_VIEW), None),
+        "Taken": str(media.get("createdDateTime", "")).replace("T", " ")[:16] or None,
+        "Device": media.get("deviceName"),
+        "Note": "; ".join(note["text"] for note in media.get("note", []) if "text" in note) or None,
+    }
+    return [f"{name}: {value}" for name, value in lines.items() if value]
+
+
+def patient_line(patient: Resource) -> str:
+    """`Doe, Jane | MRN 4711 | born 1970-01-01`; only what is known."""
+    name: Resource = next(iter(patient.get("name", [])), {})
+    family, given = name.get("family"), " ".join(name.get("given", []))
+    number = next((i["value"] for i in patient.get("identifier", []) if i.get("value") and i.get("use") != "old"), None)
+    parts = (
+        name.get("text") or ", ".join(filter(None, [family, given])),
+        number and f"MRN {number}",
+        patient.get("birthDate") and f"born {patient['birthDate']}",
+    )
+    return " | ".join(part for part in parts if part)
+
+
+def title(media: Resource) -> str:
+    """A short heading for lists in the EHR."""
+    site = media.get("bodySite", {}).get("text")
+    return f"Clinical photograph, {site}" if site else "Clinical photograph"
