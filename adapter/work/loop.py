@@ -13,20 +13,20 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
 from operator import attrgetter
 
 import structlog
 
 from adapter.db.engine import Database
 from adapter.errors import DermBridgeError
-from adapter.work.queue import LEASE, LeaseLost, Work, bury, claim, extend, postpone
+from adapter.work.queue import LEASE, LeaseLost, Work, bury, claim, due_kinds, extend, postpone
 
 log = structlog.get_logger()
 
 Handler = Callable[[Work], None]
 ATTEMPTS = 12
 POLL_SECONDS = 0.5
+PAUSE_SECONDS = 0.005  # between looks: many commits in a row are one reason to look
 
 
 def back_off(attempts: int) -> timedelta:
@@ -90,36 +90,42 @@ class WorkLoop:
     def run_until_idle(self) -> int:
         """Do all due work here and now; returns how many items were handled."""
         handled = 0
-        limit = max([16, *(lane.claims for lane in self._lanes.values())])
-        while True:
-            taken = claim(self._db, list(self._lanes), limit=limit, now=self._now(), lease=self._lease)
-            if not taken:
-                return handled
-            for _, items in groupby(sorted(taken, key=attrgetter("kind")), key=attrgetter("kind")):
-                self._do_all(list(items))
-            handled += len(taken)
+        while kinds := due_kinds(self._db, self._lanes, now=self._now()):
+            for kind in kinds:
+                limit = max(16, self._lanes[kind].claims)
+                taken = claim(self._db, kind, limit=limit, now=self._now(), lease=self._lease)
+                if taken:
+                    self._do_all(taken)
+                handled += len(taken)
+        return handled
 
     def _dispatch(self) -> None:
         pools = {kind: ThreadPoolExecutor(lane.threads, f"work-{kind}") for kind, lane in self._lanes.items()}
         try:
             while not self._stop.is_set():
                 seen = self._db.commits
-                claimed = [self._fill(kind, pools[kind]) for kind in self._lanes]
+                room = {kind: room for kind in self._lanes if (room := self._room(kind)) > 0}
+                claimed = [
+                    self._fill(kind, room[kind], pools[kind]) for kind in due_kinds(self._db, room, now=self._now())
+                ]
                 if not any(claimed):
                     self._db.wait_for_commit(seen, POLL_SECONDS)
+                    self._stop.wait(PAUSE_SECONDS)
         finally:
             for pool in pools.values():
                 pool.shutdown(wait=True)
 
-    def _fill(self, kind: str, pool: ThreadPoolExecutor) -> bool:
-        """Claim as much as the lane has room for; True when something was claimed."""
+    def _room(self, kind: str) -> int:
+        """How much a claim of this kind may take now; 0 while every thread of the lane is busy."""
         lane = self._lanes[kind]
         with self._guard:
             in_hand = sum(item.kind == kind for item in self._in_hand.values())
-        if in_hand >= lane.threads:
-            return False
-        room = max(lane.claims, lane.threads) - in_hand
-        taken = claim(self._db, [kind], limit=room, now=self._now(), lease=self._lease)
+        return max(lane.claims, lane.threads) - in_hand if in_hand < lane.threads else 0
+
+    def _fill(self, kind: str, room: int, pool: ThreadPoolExecutor) -> bool:
+        """Claim as much as the lane has room for; True when something was claimed."""
+        lane = self._lanes[kind]
+        taken = claim(self._db, kind, limit=room, now=self._now(), lease=self._lease)
         with self._guard:
             self._in_hand.update({item.id: item for item in taken})
         for items in [taken] if lane.together and taken else [[item] for item in taken]:

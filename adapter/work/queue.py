@@ -88,16 +88,25 @@ def enqueue_all(tx: Connection, items: Sequence[Work], *, at: datetime) -> None:
         tx.execute(insert(work_key), keys)
 
 
-def claim(db: Database, kinds: Sequence[str], *, limit: int, now: datetime, lease: timedelta = LEASE) -> list[Work]:
-    """Lease up to `limit` due rows, oldest first, skipping those whose order key has older unfinished work."""
-    with db.snapshot() as tx:  # a look costs nothing; a writing transaction would
-        if tx.execute(_ready(kinds, now).limit(1)).first() is None:
-            return []
+def due_kinds(db: Database, kinds: Iterable[str], *, now: datetime) -> list[str]:
+    """Which kinds have something to claim: one look that stops at the first row of each, and writes nothing."""
+    kinds = list(kinds)
+    looks = [or_(exists(_ready(kind, now)), exists(select(work.c.id).where(_expired(kind, now)))) for kind in kinds]
+    if not looks:
+        return []
+    with db.snapshot() as tx:
+        found = tx.execute(select(*looks)).one()
+    return [kind for kind, is_due in zip(kinds, found, strict=True) if is_due]
+
+
+def claim(db: Database, kind: str, *, limit: int, now: datetime, lease: timedelta = LEASE) -> list[Work]:
+    """Lease up to `limit` due rows, longest due first, skipping those whose order key has older unfinished work."""
     token = str(uuid.uuid4())
-    ready = _ready(kinds, now).order_by(work.c.id).limit(limit)
+    ready = _ready(kind, now).order_by(work.c.due_at, work.c.id).limit(limit)
     if not db.is_sqlite:
         ready = ready.with_for_update(skip_locked=True)
     with db.transaction() as tx:
+        tx.execute(update(work).where(_expired(kind, now)).values(state="waiting", lease_token=None, lease_until=None))
         rows = tx.execute(
             update(work)
             .where(work.c.id.in_(ready))
@@ -120,16 +129,18 @@ def claim(db: Database, kinds: Sequence[str], *, limit: int, now: datetime, leas
     ]
 
 
-def _ready(kinds: Sequence[str], now: datetime) -> Any:
+def _ready(kind: str, now: datetime) -> Any:
+    """Waiting, due, and first on each of its order keys; read in the order of ix_work_ready."""
     mine, older = work_key.alias(), work_key.alias()
     blocked = exists().where(
         mine.c.work_id == work.c.id, older.c.order_key == mine.c.order_key, older.c.work_id < work.c.id
     )
-    due = or_(
-        and_(work.c.state == "waiting", work.c.due_at <= now),
-        and_(work.c.state == "leased", work.c.lease_until <= now),
-    )
-    return select(work.c.id).where(work.c.kind.in_(kinds), due, ~blocked)
+    return select(work.c.id).where(work.c.state == "waiting", work.c.kind == kind, work.c.due_at <= now, ~blocked)
+
+
+def _expired(kind: str, now: datetime) -> ColumnElement[bool]:
+    """Leased by somebody who never came back."""
+    return and_(work.c.state == "leased", work.c.lease_until <= now, work.c.kind == kind)
 
 
 def extend(db: Database, items: Iterable[Work], *, now: datetime, lease: timedelta = LEASE) -> None:

@@ -32,7 +32,7 @@ def _enqueue(bridge: Bridge, *names: str, keys: tuple[str, ...] = ()) -> None:
 
 
 def _claim(bridge: Bridge, limit: int = 10) -> list[Work]:
-    return claim(bridge.db, ["k"], limit=limit, now=bridge.now())
+    return claim(bridge.db, "k", limit=limit, now=bridge.now())
 
 
 def _left(bridge: Bridge) -> tuple[int, int]:
