@@ -339,6 +339,28 @@ adt_message = Table(
     Index("ix_adt_message_control", "sender", "control_id", unique=True),
     Index("ix_adt_message_state", "state", "received_at"),
 )
+identity_change = Table(  # the ledger of merges and moves: whose records were changed, and by which message
+    "identity_change",
+    metadata,
+    _id(primary_key=True),
+    Column("kind", String(32), nullable=False),
+    _id("source", nullable=False, index=True),
+    _id("target", index=True),
+    _id("adt_message_id"),
+    Column("changed_at", Instant, nullable=False),
+    Column("undone_at", Instant),
+)
+identity_change_item = Table(  # every element changed, as JSON: what undoing needs, and who may look it up by record
+    "identity_change_item",
+    metadata,
+    _id("resource_id", primary_key=True),
+    Column("path", String(200), primary_key=True),  # JSON pointer
+    _id("change_id", primary_key=True, index=True),
+    Column("resource_type", String(64), nullable=False),
+    Column("was", Text),
+    Column("now", Text),
+)
+
 merge = Table(  # the ledger an unmerge needs: every resource moved, with the reference it had before
     "merge",
     metadata,

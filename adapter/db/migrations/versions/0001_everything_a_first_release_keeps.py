@@ -244,6 +244,32 @@ def upgrade() -> None:
     sa.Column('used_at', adapter.db.tables.Instant(timezone=True), nullable=True),
     sa.PrimaryKeyConstraint('id')
     )
+    op.create_table('identity_change',
+    sa.Column('id', sa.String(length=64), nullable=False),
+    sa.Column('kind', sa.String(length=32), nullable=False),
+    sa.Column('source', sa.String(length=64), nullable=False),
+    sa.Column('target', sa.String(length=64), nullable=True),
+    sa.Column('adt_message_id', sa.String(length=64), nullable=True),
+    sa.Column('changed_at', adapter.db.tables.Instant(timezone=True), nullable=False),
+    sa.Column('undone_at', adapter.db.tables.Instant(timezone=True), nullable=True),
+    sa.PrimaryKeyConstraint('id')
+    )
+    with op.batch_alter_table('identity_change', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_identity_change_source'), ['source'], unique=False)
+        batch_op.create_index(batch_op.f('ix_identity_change_target'), ['target'], unique=False)
+
+    op.create_table('identity_change_item',
+    sa.Column('resource_id', sa.String(length=64), nullable=False),
+    sa.Column('path', sa.String(length=200), nullable=False),
+    sa.Column('change_id', sa.String(length=64), nullable=False),
+    sa.Column('resource_type', sa.String(length=64), nullable=False),
+    sa.Column('was', sa.Text(), nullable=True),
+    sa.Column('now', sa.Text(), nullable=True),
+    sa.PrimaryKeyConstraint('resource_id', 'path', 'change_id')
+    )
+    with op.batch_alter_table('identity_change_item', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_identity_change_item_change_id'), ['change_id'], unique=False)
+
     op.create_table('import_file',
     sa.Column('run_id', sa.String(length=64), nullable=False),
     sa.Column('position', sa.Integer(), nullable=False),
