@@ -16,12 +16,18 @@ class _Strict(BaseModel):
 
 
 class PatientIdentifier(_Strict):
-    """An identifier as printed on the wristband; birth date and family name let it bind without a person."""
+    """An identifier as printed on the wristband; birth date and family name let it bind without a person.
+
+    Given name, sex and postal code help a person to find the patient where the identifier does not.
+    """
 
     system: str = Field(min_length=1, max_length=200)
     value: str = Field(min_length=1, max_length=200)
     birthDate: str | None = Field(default=None, pattern=r"^\d{4}-\d{2}-\d{2}$")
     family: str | None = Field(default=None, max_length=200)
+    given: str | None = Field(default=None, max_length=200)
+    gender: Literal["male", "female", "other", "unknown"] | None = None
+    postalCode: str | None = Field(default=None, max_length=20)
 
 
 class ConsentStatement(_Strict):

@@ -32,6 +32,7 @@ from adapter.records.vault import SealedBlob
 from adapter.work import Work, enqueue
 from mappings.capture_to_media import Capture, Content, capture_to_media
 from mappings.provenance import Agent, Entity, hashed, provenance
+from mappings.wrong_patient import quarantined
 
 _BESIDE = ThreadPoolExecutor(2, "capture-hash")  # hashing beside inspection and disk; it releases the GIL
 
@@ -157,7 +158,23 @@ def _settled(tx: Connection, bridge: Bridge, actor: Actor, photo: _Photo) -> _Ph
         bridge.db.lock(tx, f"patient:{photo.whose.patient_id}")
     whose = identity.whose(tx, _patient_given(photo.metadata, actor))
     access.check_patient(actor, whose.patient_id)
-    return replace(photo, whose=whose)
+    if (whose.state, whose.patient_id) != ("bound", photo.whose.patient_id):
+        photo = replace(photo, whose=_suspected(tx, bridge, actor, photo, whose))
+    return photo
+
+
+def _suspected(tx: Connection, bridge: Bridge, actor: Actor, photo: _Photo, whose: Whose) -> Whose:
+    metadata = photo.metadata
+    circumstances = identity.Circumstances(
+        operator=metadata.operator or actor.id,
+        taken_at=photo.taken_at,
+        received_at=bridge.now(),
+        sha256=photo.sha256,
+        source=photo.upload.source,
+        body_site=metadata.body_site,
+        has_visit=bool(metadata.encounter or actor.encounter_id),
+    )
+    return identity.suspect(tx, bridge, whose, circumstances)
 
 
 def capture_status(tx: Connection, capture_id: str) -> dict[str, Any]:
@@ -293,6 +310,8 @@ def _media(
         created=photo.taken_at or at,
     )
     media = capture_to_media(described, content, media_id=capture_id, issued_at=at)
+    if whose.doubt:
+        media = quarantined(media, whose.doubt)
     if whose.identifier and isinstance(metadata.patient, PatientIdentifier):
         claim = identity.given_extension(metadata.patient.model_dump(exclude_none=True))
         media["subject"] |= {"extension": [claim]} if claim else {}

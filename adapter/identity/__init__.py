@@ -6,9 +6,11 @@ from adapter.identity.launched import register_from_ehr
 from adapter.identity.matching import Whose, find_encounter_at, find_patient, given_extension, whose
 from adapter.identity.merges import merge_patients, unmerge_patients
 from adapter.identity.receive import receive_messages
+from adapter.identity.suspicion import Circumstances, suspect
 from adapter.identity.waiting import bind_waiting
 
 __all__ = [
+    "Circumstances",
     "Whose",
     "apply_message",
     "bind_waiting",
@@ -21,6 +23,7 @@ __all__ = [
     "receive_messages",
     "register_from_ehr",
     "replay",
+    "suspect",
     "unmerge_patients",
     "whose",
 ]

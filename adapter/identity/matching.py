@@ -16,18 +16,29 @@ from mappings.capture_to_media import IdentityState
 from mappings.terms import CANON, Json, extension
 
 GIVEN = f"{CANON}/StructureDefinition/subject-as-given"
+_GIVEN_AS = {  # what may come with an identifier -> its element within the extension
+    "birthDate": "valueDate",
+    "family": "valueString",
+    "given": "valueString",
+    "gender": "valueCode",
+    "postalCode": "valueString",
+}
 _LONGEST_CHAIN = 100
-_TOOK_PLACE = ("arrived|", "triaged|", "in-progress|", "onleave|", "finished|")
+TOOK_PLACE = ("arrived|", "triaged|", "in-progress|", "onleave|", "finished|")
 
 
 @dataclass(frozen=True)
 class Whose:
-    """`patient_id` is set when `state` is bound, `identifier` when it awaits its patient; `because` is for people."""
+    """`patient_id` is set when `state` is bound, `identifier` when it awaits its patient; `because` is for people.
+
+    In quarantine `doubt` is the code of identity-doubt, and `patient_id` the patient it would be, where one was found.
+    """
 
     state: IdentityState
     patient_id: str | None
     identifier: tuple[str, str] | None
     because: str
+    doubt: str | None = None
 
 
 def whose(tx: Connection, given: str | dict[str, Any] | None) -> Whose:
@@ -47,11 +58,12 @@ def whose(tx: Connection, given: str | dict[str, Any] | None) -> Whose:
         raise BadInput("a patient identifier needs both its system and its value")
     found = find_survivors(tx, [(system, value)])
     if len(found) > 1:
-        return Whose("quarantined", None, (system, value), "several patients carry this identifier")
+        return Whose("quarantined", None, (system, value), "several patients carry this identifier", "several-patients")
     if not found or found[0].resource.get("active") is False:
         return Whose("awaiting-patient", None, (system, value), "no patient with this identifier is known yet")
     if differs := disagreement(found[0].resource, given):
-        return Whose("quarantined", None, (system, value), f"the {differs} given is not that of this identifier")
+        because = f"the {differs} given is not that of this identifier"
+        return Whose("quarantined", None, (system, value), because, "demographics-differ")
     return Whose("bound", found[0].id, None, "the identifier is this patient's")
 
 
@@ -99,8 +111,7 @@ def disagreement(patient: Resource, given: Json) -> str | None:
 
 def given_extension(given: Json) -> Json | None:
     """What else was given with an identifier, for Media.subject.extension, until the photo is bound."""
-    parts = {"birthDate": "valueDate", "family": "valueString"}
-    kept = [extension(name, **{element: given[name]}) for name, element in parts.items() if given.get(name)]
+    kept = [extension(name, **{element: given[name]}) for name, element in _GIVEN_AS.items() if given.get(name)]
     return extension(GIVEN, extension=kept) if kept else None
 
 
@@ -108,7 +119,7 @@ def given_with(media: Resource) -> Json:
     """The reverse of `given_extension`."""
     for kept in media.get("subject", {}).get("extension", ()):
         if kept["url"] == GIVEN:
-            return {one["url"]: one.get("valueDate") or one.get("valueString") for one in kept["extension"]}
+            return {one["url"]: one[_GIVEN_AS[one["url"]]] for one in kept["extension"]}
     return {}
 
 
@@ -121,7 +132,7 @@ def find_encounter_at(tx: Connection, patient_id: str, at: datetime) -> str | No
         column.patient == patient_id,
         column.date <= at,
         or_(column.date_end.is_(None), column.date_end > at),
-        column.status.in_(_TOOK_PLACE),
+        column.status.in_(TOOK_PLACE),
         limit=2,
     )
     return visits[0].id if len(visits) == 1 else None

@@ -63,6 +63,7 @@ def logout(web: Web, request: Request, _form: Form) -> Response:
 def _sign_in(tx: Connection, bridge: Bridge, found: LaunchContext, address: str | None) -> tuple[str, str]:
     """(cookie, where to go). Raises Forbidden when a role may only work in a chart and none was open."""
     actor = _actor_of_launch(found, address)
+    patient_id = None
     if found.patient is not None:
         patient_id, encounter_id = identity.register_from_ehr(
             tx, bridge, actor, found.patient, found.encounter, found.ehr
@@ -77,7 +78,7 @@ def _sign_in(tx: Connection, bridge: Bridge, found: LaunchContext, address: str 
         raise Forbidden("your role works inside one chart; open a patient in the EHR and launch DermBridge from there")
     lifetime = timedelta(hours=bridge.settings.session_hours)
     cookie, _ = start_session(tx, actor, at=bridge.now(), lifetime=lifetime)
-    governance.audit(tx, bridge, "login", actor)
+    governance.audit(tx, bridge, "login", actor, patient_id=patient_id)
     return cookie, home
 
 
