@@ -89,7 +89,7 @@ def withdraw(
     deny_id: str,
     withdrawn_at: datetime,
     recorded_at: datetime,
-    performer: str,
+    performer: str | Json,
     method: Method,
     source: Source | None = None,
 ) -> tuple[Json, Json]:

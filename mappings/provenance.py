@@ -67,12 +67,14 @@ def provenance(
     entities: Sequence[Entity] = (),
     occurred: datetime | None = None,
     reason: str | None = None,
+    because: str | None = None,
     provenance_id: str | None = None,
 ) -> Json:
     """R4 Provenance of one case (`CASES`) about version-specific targets (`Media/x/_history/3`).
 
     `recorded` is when we wrote it down, `occurred` when it happened, `reason` a v3-ActReason code in place of the
-    case's own. ValueError when the case is unknown, lacks an agent or entity it must have, or has one it may not.
+    case's own, `because` the reason in somebody's words. ValueError when the case is unknown, lacks an agent or
+    entity it must have, or has one it may not.
     """
     if case not in _CASES:
         raise ValueError(f"No such Provenance case: {case!r}. Known: {', '.join(sorted(CASES))}.")
@@ -89,6 +91,8 @@ def provenance(
     found["recorded"] = fhir_instant(recorded)
     if why := reason or row.get("reason"):
         found["reason"] = [concept(ACT_REASON, why)]
+    if because:
+        found["reason"] = [*found.get("reason", []), {"text": because}]
     found["activity"] = concept(_SYSTEMS[system], code)
     found["agent"] = [_agent(agent) for agent in agents]
     if entities:

@@ -1,6 +1,6 @@
 """What the patient agreed to: recorded with evidence, withdrawn at any time, decided again at every use."""
 
-from adapter.consent.copies import Copy, copies
+from adapter.consent.copies import Copy, Export, copies, exports
 from adapter.consent.decisions import decide, decide_and_audit
 from adapter.consent.evidence import Evidence, seal_evidence
 from adapter.consent.recording import record, withdraw
@@ -12,9 +12,11 @@ __all__ = [
     "ConsentForm",
     "Copy",
     "Evidence",
+    "Export",
     "copies",
     "decide",
     "decide_and_audit",
+    "exports",
     "record",
     "seal_evidence",
     "withdraw",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import Connection, select
 
-from adapter.db.tables import delivery
+from adapter.db.tables import audit_event, delivery
+from adapter.records import find_where
 from adapter.records.confinement import same_patients
+from mappings.terms import DCM
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,34 @@ class Copy:
     destination: str
     state: str
     since: datetime
+
+
+@dataclass(frozen=True)
+class Export:
+    """Photographs that a person took out as files at one moment, by the audit log."""
+
+    who: str
+    at: datetime
+    photos: int
+
+
+_EXPORT: Final = f"110106|{DCM}"  # DICOM audit event: Export
+_DEVICE: Final = "Device/dermbridge"
+
+
+def exports(tx: Connection, patient_id: str, *, limit: int = 500) -> list[Export]:
+    """Who took photographs of the patient out by hand, latest first; DermBridge's own deliveries are `copies`."""
+    columns = audit_event.c
+    conditions = (columns.patient.in_(same_patients(tx, [patient_id])), columns.type == _EXPORT)
+    found: dict[tuple[str, datetime], int] = {}
+    for one in find_where(tx, "AuditEvent", *conditions, order_by=columns.date.desc(), limit=limit):
+        agents = one.resource["agent"]
+        who = next((agent for agent in agents if agent.get("requestor")), agents[0])
+        if who["who"].get("reference") != _DEVICE:
+            name = who.get("name") or who["who"].get("display") or who["who"].get("reference", "")
+            key = (name, datetime.fromisoformat(one.resource["recorded"]))
+            found[key] = found.get(key, 0) + 1
+    return [Export(who, at, photos) for (who, at), photos in found.items()]
 
 
 def copies(tx: Connection, patient_id: str) -> list[Copy]:

@@ -82,14 +82,16 @@ def withdraw(
     consent_id: str,
     *,
     how: Method,
-    performer: str | None = None,
+    performer: str | Json | None = None,
+    because: str | None = None,
     source: bytes | Evidence | None = None,
     source_content_type: str | None = None,
 ) -> Stored:
     """End a Consent and record the refusal that takes its place; returns the ended one.
 
-    `performer` withdrew it (default: the patient). Nothing recorded is deleted: what was queued is decided again
-    before it leaves, and `consent.copies` lists who has photos already. Withdrawing twice is the same as once.
+    `performer` withdrew it (default: the patient), `because` is what was said. Nothing recorded is deleted: what was
+    queued is decided again before it leaves, and `consent.copies` lists who has photos already. Withdrawing twice is
+    the same as once.
     Raises Forbidden, NotFound, Conflict (it permits nothing now), Unprocessable.
     """
     check_scope(actor, "u", "Consent")
@@ -125,6 +127,7 @@ def withdraw(
         entities=[Entity("revision", current.version_reference), *_source_entities(kept)],
         recorded=at,
         occurred=at,
+        because=because,
     )
     create(tx, told, at=at)
     for event, one in zip(("update", "create"), stored, strict=True):
@@ -199,7 +202,7 @@ def _keep_source(
     return keep_evidence(tx, bridge, evidence, patient_id, at=at)
 
 
-def _agents(actor: Actor, performer: str, witness: str | None) -> list[Agent]:
+def _agents(actor: Actor, performer: str | Json, witness: str | Json | None) -> list[Agent]:
     """Who agreed, who was witness, and who wrote it down: a person as enterer, a machine as assembler."""
     wrote: str | Json = {"identifier": {"value": actor.id}} if actor.kind == "machine" else actor.id
     return [

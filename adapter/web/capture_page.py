@@ -76,7 +76,9 @@ def capture_page(web: Web, request: Request) -> Response:
         consent={
             "mode": bridge.settings.consent_mode if patient else "disabled",
             "action": f"/patients/{patient.id}/consents" if patient else "",
-            "recorded": {"summary": decided.because, "href": None, "uses": []} if recorded and decided else None,
+            "recorded": {"summary": decided.because, "href": f"/patients/{patient.id}/consents", "uses": []}
+            if recorded and decided and patient
+            else None,
             "uses": _uses(),
         },
     )

@@ -26,6 +26,7 @@ FLASHES = {  # what a page says once after a change: `?said=saved`
     "saved": ("ok", "The details are saved. Destinations receive the corrected version."),
     "unchanged": ("info", "Nothing was changed."),
     "consent": ("ok", "Consent is recorded. Deliveries that waited for it go on by themselves."),
+    "withdrawn": ("ok", "The consent is withdrawn. What it stopped, and who has copies already, is shown below."),
     "queued": ("ok", "It is in line to be sent now."),
     "held": ("info", "It is on hold until someone sends it again."),
     "replayed": ("ok", "The message was applied again; if it still waits, its reason says why."),

@@ -202,7 +202,7 @@ def _consent(tx: Connection, bridge: Bridge, patient_id: str | None) -> dict[str
         "because": decision.because,
         "uses": uses,
         "recorded_at": latest.last_updated.astimezone(bridge.settings.zone) if latest else None,
-        "href": None,
+        "href": f"/patients/{patient_id}/consents" if patient_id else None,
     }
 
 

@@ -70,6 +70,7 @@ def timeline(web: Web, request: Request) -> Response:
         facets=_facets(href, group, site, sites),
         groups=titled.groups(page.photos, sent),
         next_href=_link(href, group=group, site=site, page=page.next) if page.next else None,
+        consents_href=f"{href}/consents" if can(actor, "r", "Consent") else None,
         events_href=f"{href}/events",
         capture_href=capture_href,
         actions=actions_of(actor),

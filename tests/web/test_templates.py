@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 import pytest
 
-from tests.web import samples, samples_lists
+from tests.web import samples, samples_lists, samples_records
 
 ROOT = Path(__file__).parents[2]
 STATIC = ROOT / "adapter" / "web" / "static"
@@ -24,6 +24,9 @@ PAGES: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "capture": ("capture.html", samples.capture),
     "capture-new": ("capture.html", lambda: samples.capture(recorded=False)),
     "compare": ("compare.html", samples.compare),
+    "consents": ("consents.html", samples_records.consents),
+    "consent": ("consent.html", samples_records.consent),
+    "consent-withdrawn": ("consent.html", lambda: samples_records.consent("withdrawn")),
     "deliveries": ("deliveries.html", samples_lists.deliveries),
     "worklist": ("worklist.html", samples_lists.worklist),
     "job": ("job.html", samples_lists.job),

@@ -1,0 +1,68 @@
+"""Sample contexts of the pages about consents, imports, the audit log and the installation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.web.samples import NOW, PATIENT, frame
+
+
+def consents() -> dict[str, Any]:
+    return frame(
+        "Consent",
+        PATIENT,
+        mode="required",
+        uses=[
+            {"label": "Treatment", "decision": "permit", "permit": True, "because": "permitted by a consent"},
+            {"label": "Teaching", "decision": "deny", "permit": False, "because": "refused by the patient"},
+            {"label": "Research", "decision": "not-asked", "permit": False, "because": "no consent is on record"},
+        ],
+        consents=[
+            {
+                "href": "/consents/c1",
+                "use": "Teaching",
+                "rule": rule,
+                "state": state,
+                "signed_at": NOW,
+                "by": "The patient",
+            }
+            for rule, state in (("permit", "active"), ("permit", "withdrawn"), ("deny", "ended"))
+        ],
+        record_href="/capture?patient=p1",
+    )
+
+
+def consent(state: str = "active") -> dict[str, Any]:
+    gone = {
+        "at": NOW,
+        "reason": "Changed her mind",
+        "denial_href": "/consents/c2",
+        "stopped": 2,
+        "under_way": 0,
+        "copies": [{"href": "/photos/m1", "label": "Forearm, left", "destination": "Larkfield EHR", "since": NOW}],
+        "exports": [{"who": "Dr. R. Okafor", "at": NOW, "photos": 4}],
+    }
+    return frame(
+        "Consent",
+        PATIENT,
+        consent={
+            "href": "/consents/c1",
+            "use": "Teaching of health professionals",
+            "rule": "permit",
+            "state": state,
+            "signed_at": NOW,
+            "recorded_at": NOW,
+            "recorded_by": "Dr. R. Okafor",
+            "by": "The patient",
+            "how": "Signed on a screen",
+            "witness": "M. Santos",
+            "policy": "https://dermbridge.org/fhir/policy/clinical-photography",
+            "ends_on": None,
+            "evidence_href": "/consents/c1/evidence",
+            "evidence_is_image": state == "active",
+        },
+        withdrawn=gone if state == "withdrawn" else None,
+        withdraw={"action": "/consents/c1/withdraw", "ways": [{"code": "said", "display": "Said to a member of staff"}]}
+        if state == "active"
+        else None,
+    )
