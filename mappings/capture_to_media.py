@@ -240,6 +240,11 @@ def _site_of(media: Mapping[str, Any]) -> dict[str, str | None]:
     return {"code": codes[0] if codes else None, "side": sides.get(side), "lesion": lesion}
 
 
+def site_code(media: Mapping[str, Any]) -> str | None:
+    """The SNOMED code of the body site."""
+    return _site_of(media)["code"]
+
+
 def _attachment(content: Content) -> Json:
     return {
         "extension": [extension(CONTENT_SHA256, valueString=content.sha256_hex)],

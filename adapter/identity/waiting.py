@@ -1,26 +1,29 @@
-"""Photos that waited for their patient are bound once it is known."""
+"""Photos that waited for their patient are bound once it is known, or put where a person settles it."""
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
 from adapter.access import SYSTEM
 from adapter.bridge import Bridge
-from adapter.db.tables import binary, capture
+from adapter.db.tables import binary, blob, capture
 from adapter.delivery import deliver_media
 from adapter.governance import audit
 from adapter.identity.matching import disagreement, find_encounter_at, given_with
+from adapter.identity.suspicion import Circumstances, find_doubt
 from adapter.records import Resource, Stored, create, find_by_index, new_id, update_resource
 from adapter.records.date_intervals import date_interval
 from adapter.records.search_parameters import token_value
-from mappings.capture_to_media import KEEP, Keep, bind_media, with_identity_state
+from mappings.canonical_resources import codes_of
+from mappings.capture_to_media import KEEP, Keep, bind_media, site_code
 from mappings.provenance import Agent, Entity, provenance
+from mappings.wrong_patient import quarantined, state_of
 
 
 def bind_waiting(tx: Connection, bridge: Bridge, patient: Stored) -> list[str]:
     """Bind every photo awaiting one of this patient's identifiers; returns the Media ids bound.
 
-    Where the capture gave a birth date or family name that contradicts, the photo goes to quarantine instead.
+    Where what came with the capture contradicts, or a rule of suspicion doubts it, the photo goes to quarantine.
     """
     bound = []
     for identifier in patient.resource.get("identifier", ()):
@@ -28,22 +31,20 @@ def bind_waiting(tx: Connection, bridge: Bridge, patient: Stored) -> list[str]:
             continue
         token = token_value(identifier["value"], identifier["system"])
         for media in find_by_index(tx, "Media", "subject:identifier", token):
-            if _awaits(media.resource) and _settle(tx, bridge, media, patient):
+            if state_of(media.resource) == "awaiting-patient" and _settle(tx, bridge, media, patient):
                 bound.append(media.id)
     return bound
 
 
-def _awaits(media: Resource) -> bool:
-    return any(tag.get("code") == "awaiting-patient" for tag in media.get("meta", {}).get("tag", ()))
-
-
 def _settle(tx: Connection, bridge: Bridge, media: Stored, patient: Stored) -> bool:
     at = bridge.now()
-    contradicts = disagreement(patient.resource, given_with(media.resource))
-    if contradicts:
-        changed = with_identity_state(media.resource, "quarantined")
+    doubt = _doubt(tx, bridge, media, patient)
+    if doubt:
+        changed = quarantined(media.resource, doubt)
+        reason = codes_of("identity-doubt")[doubt]
+        tx.execute(update(capture).where(capture.c.id == media.id).values(reason=reason))
     else:
-        changed = bind_media(media.resource, patient.reference, encounter=_visit_of(tx, media.resource, patient.id))
+        changed = bind_media(media.resource, patient.reference, encounter=visit_of(tx, media.resource, patient.id))
         rekey_photo(tx, bridge, media.id, patient.id)
     following = update_resource(tx, changed, at=at, expected_version=media.version_id)
     told = provenance(
@@ -61,23 +62,59 @@ def _settle(tx: Connection, bridge: Bridge, media: Stored, patient: Stored) -> b
         bridge,
         "update",
         SYSTEM,
-        patient_id=None if contradicts else patient.id,
+        patient_id=None if doubt else patient.id,
         references=[following.version_reference],
-        detail=f"quarantined: the {contradicts} differs" if contradicts else "bound to its patient",
+        detail=f"quarantined: {doubt}" if doubt else "bound to its patient",
     )
-    if not contradicts:
+    if not doubt:
         deliver_media(tx, bridge, following)
-    return contradicts is None
+    return doubt is None
 
 
-def _visit_of(tx: Connection, media: Resource, patient_id: str) -> str | Keep:
-    if "encounter" in media or len(media.get("createdDateTime", "")) <= len("2026-11-23"):
+def _doubt(tx: Connection, bridge: Bridge, media: Stored, patient: Stored) -> str | None:
+    given = given_with(media.resource)
+    if disagreement(patient.resource, given):
+        return "demographics-differ"
+    if bridge.settings.second_demographic == "required" and not (given.get("birthDate") or given.get("family")):
+        return "unconfirmed"
+    circumstances = circumstances_of(tx, media)
+    return find_doubt(tx, bridge, patient, circumstances) if circumstances else None
+
+
+def circumstances_of(tx: Connection, media: Stored) -> Circumstances | None:
+    """How a stored photo came; None for a Media that was no capture."""
+    columns = (capture.c.received_at, capture.c.source, blob.c.sha256)
+    row = tx.execute(
+        select(*columns).join(blob, blob.c.id == capture.c.blob_id).where(capture.c.id == media.id)
+    ).one_or_none()
+    if row is None:
+        return None
+    resource = media.resource
+    return Circumstances(
+        operator=resource.get("operator", {}).get("reference", ""),
+        taken_at=date_interval(resource["createdDateTime"])[0] if has_exact_time(resource) else None,
+        received_at=row.received_at,
+        sha256=row.sha256,
+        source=row.source,
+        body_site=site_code(resource),
+        has_visit="encounter" in resource,
+    )
+
+
+def has_exact_time(media: Resource) -> bool:
+    """Whether the capture time is more than a day."""
+    return len(media.get("createdDateTime", "")) > len("2026-11-23")
+
+
+def visit_of(tx: Connection, media: Resource, patient_id: str) -> str | Keep:
+    """The one visit of the patient that covers the capture time; KEEP where there is none or one is set."""
+    if "encounter" in media or not has_exact_time(media):
         return KEEP
     visit = find_encounter_at(tx, patient_id, date_interval(media["createdDateTime"])[0])
     return f"Encounter/{visit}" if visit else KEEP
 
 
-def rekey_photo(tx: Connection, bridge: Bridge, media_id: str, patient_id: str) -> None:
+def rekey_photo(tx: Connection, bridge: Bridge, media_id: str, patient_id: str | None) -> None:
     """Put all bytes of a photo under the patient's key: the original, the clean copy, the renditions."""
     views = select(binary.c.blob_id).where(binary.c.security_context == f"Media/{media_id}")
     originals = select(capture.c.blob_id).where(capture.c.id == media_id)

@@ -80,8 +80,8 @@ class Vault:
         """Read access to the clear bytes, any range. Raises NotFound when the blob or its key was destroyed."""
         return open_sealed(StoredBlob(self.store, blob_id), self._data_key(tx, blob_id), blob_id)
 
-    def rekey(self, tx: Connection, blob_id: str, *, patient_id: str, at: datetime) -> None:
-        """Put a blob under another patient's key; the bytes stay as they are."""
+    def rekey(self, tx: Connection, blob_id: str, *, patient_id: str | None, at: datetime) -> None:
+        """Put a blob under another patient's key (of its own for nobody); the bytes stay as they are."""
         data_key = self._data_key(tx, blob_id)
         key_id, key = self._patient_key(tx, patient_id, at)
         wrapped = key.wrap(data_key, blob_id)
