@@ -42,6 +42,11 @@ _running = _Clock()
 _stated = _Clock()
 
 
+def first_id(at: datetime) -> str:
+    """The lowest id that `new_id` can give at that time: where a range of ids since then begins."""
+    return str(uuid.UUID(int=int(at.timestamp() * 1000) << 80 | 0x7 << 76 | 0b10 << 62))
+
+
 def new_id(now: datetime | None = None) -> str:
     """A fresh UUIDv7 in canonical lower-case text; text order is time order.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
@@ -17,7 +17,7 @@ from adapter.delivery.outbox import destination_names, get_delivery
 from adapter.errors import BadInput
 from adapter.records import Stored
 from adapter.records.confinement import same_patients
-from adapter.records.delivery_list import Standing, attempts_of, next_tries, page_of_deliveries, standings
+from adapter.records.delivery_list import Standing, confirmed_since, next_tries, page_of_deliveries, sends_of, standings
 from adapter.records.timeline import by_id
 from adapter.web.bodies import Form
 from adapter.web.gate import actor_of, check_whose
@@ -26,6 +26,7 @@ from adapter.web.patient_card import patient_name
 from adapter.web.photo_card import photo_label, receipt_wording
 
 REFRESH_SECONDS = 10
+CONFIRMED_WITHIN = timedelta(hours=24)  # a total would cost more with every photo ever sent
 _AGAIN = frozenset({"failed", "held", "unknown", "withheld", "pending"})
 
 
@@ -40,28 +41,39 @@ def deliveries(web: Web, request: Request) -> Response:
     else:
         check_scope(actor, "s", "Media")
     destination, state = query.get("destination") or None, query.get("state") or None
+    names = destination_names(bridge)
     if state is not None and state not in list(DeliveryState):
         raise BadInput(f"a delivery is {', '.join(DeliveryState)}")
+    if destination is not None and destination not in names:
+        raise BadInput("there is no such destination; choose one of the list")
+    filtered = destination is not None or state is not None
     with bridge.db.snapshot() as tx:
         within = same_patients(tx, {actor.patient_id}) if actor.patient_id else None
         rows, following = page_of_deliveries(
-            tx, patient_ids=within, destination=destination, state=state, before=query.get("page")
+            tx,
+            patient_ids=within,
+            destinations=([destination] if destination else names) if filtered else (),
+            states=([state] if state else list(DeliveryState)) if filtered else (),
+            before=query.get("page"),
         )
         ids = [row.id for row in rows]
-        tries, due = attempts_of(tx, ids), next_tries(tx, ids)
+        tries, due = sends_of(tx, ids), next_tries(tx, ids)
         photos = by_id(tx, "Media", [row.media_id for row in rows])
         patients = by_id(tx, "Patient", [row.patient for row in rows if row.patient])
-        standing = standings(tx) if within is None else []
+        standing = standings(tx, names) if within is None else []
+        confirmed = confirmed_since(tx, names, bridge.now() - CONFIRMED_WITHIN) if within is None else {}
     with bridge.db.transaction() as tx:
         search = f"delivery?{urlencode({'destination': destination or '', 'state': state or ''})}"
         shown = [one.version_reference for one in photos.values()]
         governance.audit(tx, bridge, "query", actor, patient_id=actor.patient_id, references=shown, query=search)
-    names = destination_names(bridge)
     return web.render(
         request,
         "deliveries.html",
         "Deliveries",
-        destinations=[_destination(bridge, name, standing, destination) for name in names] if within is None else [],
+        destinations=[
+            _destination(bridge, name, standing, confirmed.get(name, 0), destination)
+            for name in (names if within is None else [])
+        ],
         choices={
             "destinations": [{"code": name, "display": name} for name in names],
             "states": [{"code": str(one), "display": str(one)} for one in DeliveryState],
@@ -122,7 +134,9 @@ def _row(bridge: Bridge, actor: Actor, row: Any, photo: Stored | None, patient: 
     }
 
 
-def _destination(bridge: Bridge, name: str, standing: list[Standing], chosen: str | None) -> dict[str, Any]:
+def _destination(
+    bridge: Bridge, name: str, standing: list[Standing], confirmed: int, chosen: str | None
+) -> dict[str, Any]:
     own = [one for one in standing if one.destination == name]
     oldest = min((one.oldest_at for one in own if one.state in ("pending", "sending", "unknown")), default=None)
     failed = sum(one.count for one in own if one.state == "failed")
@@ -130,6 +144,8 @@ def _destination(bridge: Bridge, name: str, standing: list[Standing], chosen: st
         "name": name,
         "href": _href(name, None),
         "current": name == chosen,
+        "confirmed": confirmed,
+        "confirmed_href": _href(name, "confirmed"),
         "oldest_at": _local(bridge, oldest),
         "oldest": age_since(oldest, bridge.now()) if oldest else None,
         "trouble": f"{failed} need a person: see why, then send again." if failed else None,

@@ -314,8 +314,9 @@ class TestFhir:
         with site.bridge.db.snapshot() as tx:
             first, following = page_of_deliveries(tx, count=1)
             second, end = page_of_deliveries(tx, count=1, before=following)
-            confirmed, _ = page_of_deliveries(tx, state="confirmed")
-            counted = {(one.destination, one.state): one.count for one in standings(tx)}
+            names = [first[0].destination]
+            confirmed, _ = page_of_deliveries(tx, destinations=names, states=["confirmed"])
+            counted = {(one.destination, one.state): one.count for one in standings(tx, names)}
         assert [row.media_version for row in (*first, *second)] == [2, 1]
         assert end is None and len(confirmed) == 1
         assert list(counted.values()) == [1]

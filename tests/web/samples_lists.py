@@ -36,19 +36,22 @@ def deliveries() -> dict[str, Any]:
         destinations=[
             {
                 "name": "Larkfield EHR",
+                "confirmed": 1204,
+                "confirmed_href": "?state=confirmed",
                 "href": "?destination=larkfield",
                 "current": False,
                 "oldest_at": NOW,
                 "oldest": "12 min",
                 "trouble": None,
                 "counts": [
-                    {"state": "confirmed", "count": 1204, "href": "?state=confirmed"},
                     {"state": "withheld", "count": 3, "href": "?state=withheld"},
                     {"state": "failed", "count": 1, "href": "?state=failed"},
                 ],
             },
             {
                 "name": "PACS",
+                "confirmed": 0,
+                "confirmed_href": "?state=confirmed",
                 "href": "?destination=pacs",
                 "current": False,
                 "oldest_at": NOW,

@@ -1,0 +1,96 @@
+"""/deliveries: pages by keyset, filters served by an index, tries that are sends."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from adapter.app import build_app
+from adapter.bridge import Bridge
+from adapter.db.tables import delivery, delivery_attempt
+from adapter.records import create_all, new_id
+from adapter.records.delivery_list import confirmed_since, page_of_deliveries, standings
+from tests.web.conftest import Browser, patient, sign_in
+
+NAMES = ("ehr", "pacs")
+
+
+@pytest.fixture
+def administrator(bridge: Bridge) -> Browser:
+    settings = bridge.settings.model_copy(update={"destinations": tuple({"name": name} for name in NAMES)})
+    object.__setattr__(bridge, "settings", settings)
+    with bridge.db.transaction() as tx:
+        create_all(tx, [patient("p1", "1001", "Lindqvist")], at=bridge.now())
+    return sign_in(bridge, build_app(bridge), "administrator", None)
+
+
+def sent(bridge: Bridge, count: int, destination: str, state: str, **ago: float) -> list[str]:
+    at = bridge.now() - timedelta(**ago)
+    ids = [new_id(at) for _ in range(count)]
+    rows = [
+        {"id": one, "media_id": one, "media_version": 1, "patient": "p1", "destination": destination, "state": state}
+        | {"created_at": at, "updated_at": at}
+        for one in ids
+    ]
+    with bridge.db.transaction() as tx:
+        tx.execute(delivery.insert(), rows)
+    return ids
+
+
+def rows_of(page: str) -> list[str]:
+    return re.findall(r'<td data-label="Destination">(\w+)</td>', page)
+
+
+def test_a_filtered_list_is_paged_without_losing_its_filter(bridge: Bridge, administrator: Browser) -> None:
+    sent(bridge, 70, "ehr", "confirmed", hours=1)
+    sent(bridge, 20, "pacs", "confirmed", minutes=30)
+    sent(bridge, 5, "ehr", "failed", minutes=5)
+    page = administrator.get("/deliveries?state=confirmed").text
+    assert rows_of(page) == ["pacs"] * 20 + ["ehr"] * 30
+    older = re.search(r'href="([^"]+)">Older deliveries', page)
+    assert older is not None
+    assert rows_of(administrator.get(older[1].replace("&amp;", "&")).text) == ["ehr"] * 40
+    assert rows_of(administrator.get("/deliveries?destination=ehr").text)[:6] == ["ehr"] * 6
+    assert len(rows_of(administrator.get("/deliveries").text)) == 50
+    assert administrator.get("/deliveries?destination=nowhere").status_code == 400
+
+
+def test_each_destination_says_what_is_in_chart_lately_and_how_old_the_oldest_unsent_is(
+    bridge: Bridge, administrator: Browser
+) -> None:
+    sent(bridge, 3, "ehr", "confirmed", hours=2)
+    sent(bridge, 4, "ehr", "confirmed", hours=30)
+    sent(bridge, 2, "ehr", "pending", hours=3)
+    with bridge.db.snapshot() as tx:
+        assert confirmed_since(tx, NAMES, bridge.now() - timedelta(hours=24)) == {"ehr": 3}
+        assert [(one.destination, one.state, one.count) for one in standings(tx, NAMES)] == [("ehr", "pending", 2)]
+    page = administrator.get("/deliveries").text
+    assert "Oldest unsent: <strong>3 h</strong>" in page and '3 <span class="muted">in 24 hours' in page
+
+
+def test_tries_are_sends_not_looks(bridge: Bridge, administrator: Browser) -> None:
+    (one,) = sent(bridge, 1, "ehr", "confirmed", minutes=1)
+    at = bridge.now()
+    with bridge.db.transaction() as tx:
+        for action in ("find", "send", "read-back"):
+            row = {"delivery_id": one, "action": action, "started_at": at, "ended_at": at, "outcome": "accepted"}
+            tx.execute(delivery_attempt.insert(), row)
+    assert '<td data-label="Tries">1</td>' in administrator.get("/deliveries").text
+
+
+def test_a_filter_never_scans_the_ledger(bridge: Bridge, administrator: Browser) -> None:
+    if not bridge.db.is_sqlite:
+        pytest.skip("the plan is read off SQLite")
+    statements: list[tuple[str, Any]] = []
+    with bridge.db.snapshot() as tx:
+        event.listen(tx, "before_cursor_execute", lambda _c, _u, sql, given, *_: statements.append((sql, given)))
+        page_of_deliveries(tx, destinations=NAMES, states=["failed", "held"], before=new_id())
+        standings(tx, NAMES)
+        confirmed_since(tx, NAMES, bridge.now())
+        for sql, given in list(statements):
+            plan = [row[3] for row in tx.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", given)]
+            assert not any(re.match(r"SCAN (delivery|work)\b", step) for step in plan), plan
