@@ -13,16 +13,27 @@ one fsync makes them all durable.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, RootTransaction, create_engine, event, func, make_url, select
 from sqlalchemy.pool import NullPool
 
 GROUP_LIMIT = 256  # transactions that may share one commit; bounds the wait of the first
 SQLITE_BUSY_MS = 10_000
+BATCH = 500  # values in one IN (…): every database takes as many, and few statements are needed
+
+T = TypeVar("T")
+
+
+def batches(values: Iterable[T], size: int = BATCH) -> Iterator[list[T]]:
+    """The values in lists of at most `size`."""
+    rest = iter(values)
+    while some := list(islice(rest, size)):
+        yield some
 
 
 class Database:

@@ -8,6 +8,7 @@ accepted | confirmed -> retracting -> retracted  the destination had it under an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -15,10 +16,11 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select, update
 
 from adapter.bridge import Bridge
+from adapter.db.engine import batches
 from adapter.db.tables import delivery
 from adapter.errors import Conflict, NotFound
 from adapter.records import Stored, new_id
-from adapter.work import Work, cancel, enqueue
+from adapter.work import Work, cancel, cancel_all, enqueue, enqueue_all
 
 
 class DeliveryState(StrEnum):
@@ -56,16 +58,38 @@ def destination_names(bridge: Bridge) -> list[str]:
     return [str(destination["name"]) for destination in bridge.settings.destinations]
 
 
-def deliver_media(tx: Connection, bridge: Bridge, media: Stored) -> list[str]:
-    """Put this version in line for every destination; older versions not yet sent are superseded.
+def deliver_media(tx: Connection, bridge: Bridge, *photos: Stored) -> list[str]:
+    """Put these versions in line for every destination; older versions not yet sent are superseded.
 
     Only bound photos are delivered; for any other this does nothing. Returns the delivery ids.
     """
-    resource = media.resource
-    subject = resource.get("subject", {}).get("reference", "")
-    if not subject.startswith("Patient/") or not is_bound(resource):
+    due = [(photo, patient_id) for photo in photos if (patient_id := _patient_of_bound(photo.resource))]
+    if not due or not destination_names(bridge):
         return []
-    return [_deliver(tx, bridge, media, subject.removeprefix("Patient/"), name) for name in destination_names(bridge)]
+    at = bridge.now()
+    _supersede_older(tx, [photo for photo, _ in due], at)
+    rows: list[dict[str, Any]] = [
+        {
+            "id": new_id(at),
+            "media_id": photo.id,
+            "media_version": photo.version_id,
+            "patient": patient_id,
+            "destination": destination,
+            "state": DeliveryState.PENDING,
+            "created_at": at,
+            "updated_at": at,
+        }
+        for photo, patient_id in due
+        for destination in destination_names(bridge)
+    ]
+    tx.execute(insert(delivery), rows)
+    enqueue_all(tx, [_work(row["id"], row["media_id"], row["destination"]) for row in rows], at=at)
+    return [row["id"] for row in rows]
+
+
+def _patient_of_bound(media: dict[str, Any]) -> str | None:
+    patient_id: str = media.get("subject", {}).get("reference", "").removeprefix("Patient/")
+    return patient_id if patient_id and is_bound(media) else None
 
 
 def is_bound(media: dict[str, Any]) -> bool:
@@ -74,52 +98,34 @@ def is_bound(media: dict[str, Any]) -> bool:
     return any(tag["code"] == "bound" for tag in tags if tag.get("system", "").endswith("/identity-state"))
 
 
-def _deliver(tx: Connection, bridge: Bridge, media: Stored, patient_id: str, destination: str) -> str:
-    at = bridge.now()
-    _supersede_older(tx, media, destination, at)
-    delivery_id = new_id(at)
-    row = {
-        "id": delivery_id,
-        "media_id": media.id,
-        "media_version": media.version_id,
-        "patient": patient_id,
-        "destination": destination,
-        "state": DeliveryState.PENDING,
-        "created_at": at,
-        "updated_at": at,
-    }
-    tx.execute(insert(delivery), row)
-    _enqueue(tx, delivery_id, media.id, destination, at)
-    return delivery_id
-
-
-def _enqueue(tx: Connection, delivery_id: str, media_id: str, destination: str, at: datetime) -> None:
-    item = Work(
+def _work(delivery_id: str, media_id: str, destination: str) -> Work:
+    return Work(
         kind="deliver",
         destination=destination,
         idempotency_key=f"deliver:{delivery_id}",
         payload={"delivery": delivery_id},
         order_keys=(f"deliver:{destination}:{media_id}",),
     )
-    enqueue(tx, item, at=at)
 
 
-def _supersede_older(tx: Connection, media: Stored, destination: str, at: datetime) -> None:
-    older = tx.execute(
-        update(delivery)
-        .where(
-            delivery.c.media_id == media.id,
-            delivery.c.destination == destination,
-            delivery.c.media_version < media.version_id,
-            delivery.c.state.in_(UNFINISHED),
-            delivery.c.receipt.is_(None),
-            delivery.c.state != DeliveryState.UNKNOWN,  # it may be there: its own attempt must find out first
-        )
-        .values(state=DeliveryState.SUPERSEDED, updated_at=at, reason=None, remedy=None)
-        .returning(delivery.c.id)
+def _enqueue(tx: Connection, delivery_id: str, media_id: str, destination: str, at: datetime) -> None:
+    enqueue(tx, _work(delivery_id, media_id, destination), at=at)
+
+
+def _supersede_older(tx: Connection, photos: Sequence[Stored], at: datetime) -> None:
+    version = {photo.id: photo.version_id for photo in photos}
+    unfinished = select(delivery.c.id, delivery.c.media_id, delivery.c.media_version).where(
+        delivery.c.state.in_(UNFINISHED),
+        delivery.c.receipt.is_(None),
+        delivery.c.state != DeliveryState.UNKNOWN,  # it may be there: its own attempt must find out first
     )
-    for (delivery_id,) in older:
-        cancel(tx, f"deliver:{delivery_id}")
+    for some in batches(version):
+        rows = tx.execute(unfinished.where(delivery.c.media_id.in_(some)))
+        older = [row.id for row in rows if row.media_version < version[row.media_id]]
+        values = {"state": DeliveryState.SUPERSEDED, "updated_at": at, "reason": None, "remedy": None}
+        for ids in batches(older):
+            tx.execute(update(delivery).where(delivery.c.id.in_(ids)).values(**values))
+            cancel_all(tx, [f"deliver:{delivery_id}" for delivery_id in ids])
 
 
 def get_delivery(tx: Connection, delivery_id: str) -> Row[Any]:

@@ -7,12 +7,13 @@ the two leaves an orphan that `dermbridge scrub` removes. Key hierarchy: docs/bl
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
+from adapter.db.engine import batches
 from adapter.db.tables import blob, patient_key
 from adapter.errors import NotFound
 from adapter.records.blob_store import BlobStore, StoredBlob
@@ -80,19 +81,23 @@ class Vault:
         """Read access to the clear bytes, any range. Raises NotFound when the blob or its key was destroyed."""
         return open_sealed(StoredBlob(self.store, blob_id), self._data_key(tx, blob_id), blob_id)
 
-    def rekey(self, tx: Connection, blob_id: str, *, patient_id: str | None, at: datetime) -> None:
-        """Put a blob under another patient's key (of its own for nobody); the bytes stay as they are."""
-        data_key = self._data_key(tx, blob_id)
+    def rekey(self, tx: Connection, blob_ids: Iterable[str], *, patient_id: str | None, at: datetime) -> None:
+        """Put blobs under another patient's key (of their own for nobody); the bytes stay, destroyed ones stay so."""
+        keys: dict[str, PatientKey] = {}
         key_id, key = self._patient_key(tx, patient_id, at)
-        wrapped = key.wrap(data_key, blob_id)
-        tx.execute(update(blob).where(blob.c.id == blob_id).values(patient_key_id=key_id, wrapped_key=wrapped))
+        move = update(blob).where(blob.c.id == bindparam("rekeyed")).values(patient_key_id=key_id)
+        for some in batches(blob_ids):
+            rewrapped = []
+            for row in tx.execute(_WRAPPED.where(blob.c.id.in_(some))):
+                if row.id not in keys:
+                    keys[row.id] = PatientKey(self._keys.unwrap(row.patient_wrapped, row.id))
+                data_key = keys[row.id].unwrap(row.wrapped_key, row.blob_id)
+                rewrapped.append({"rekeyed": row.blob_id, "wrapped_key": key.wrap(data_key, row.blob_id)})
+            if rewrapped:
+                tx.execute(move, rewrapped)
 
     def _data_key(self, tx: Connection, blob_id: str) -> bytes:
-        row = tx.execute(
-            select(blob.c.wrapped_key, patient_key.c.id, patient_key.c.wrapped_key.label("patient_wrapped"))
-            .join(patient_key, patient_key.c.id == blob.c.patient_key_id)
-            .where(blob.c.id == blob_id)
-        ).one_or_none()
+        row = tx.execute(_WRAPPED.where(blob.c.id == blob_id)).one_or_none()
         if row is None:
             raise NotFound(f"the bytes of {blob_id} are gone: their key was destroyed or they never existed")
         return PatientKey(self._keys.unwrap(row.patient_wrapped, row.id)).unwrap(row.wrapped_key, blob_id)
@@ -119,6 +124,11 @@ class Vault:
 
     def derive_secret(self, purpose: str) -> bytes:
         return self._keys.derive_secret(purpose)
+
+
+_WRAPPED = select(
+    blob.c.id.label("blob_id"), blob.c.wrapped_key, patient_key.c.id, patient_key.c.wrapped_key.label("patient_wrapped")
+).join(patient_key, patient_key.c.id == blob.c.patient_key_id)
 
 
 def iter_range(opened: OpenBlob, start: int, stop: int, step: int = 256 * 1024) -> Iterator[bytes]:

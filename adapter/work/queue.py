@@ -192,12 +192,16 @@ def revive(tx: Connection, idempotency_key: str, *, at: datetime) -> bool:
 
 def cancel(tx: Connection, idempotency_key: str) -> bool:
     """Take a row that nobody holds out of the line. False when there is none."""
-    found = tx.execute(
-        delete(work).where(work.c.idempotency_key == idempotency_key, work.c.state != "leased").returning(work.c.id)
-    ).scalar_one_or_none()
-    if found is not None:
-        tx.execute(delete(work_key).where(work_key.c.work_id == found))
-    return found is not None
+    return cancel_all(tx, [idempotency_key]) == 1
+
+
+def cancel_all(tx: Connection, idempotency_keys: Sequence[str]) -> int:
+    """`cancel` for at most `engine.BATCH` keys; returns how many there were."""
+    free = and_(work.c.idempotency_key.in_(idempotency_keys), work.c.state != "leased")
+    found = tx.execute(delete(work).where(free).returning(work.c.id)).scalars().all()
+    if found:
+        tx.execute(delete(work_key).where(work_key.c.work_id.in_(found)))
+    return len(found)
 
 
 def _held(item: Work) -> ColumnElement[bool]:
