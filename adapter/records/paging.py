@@ -20,7 +20,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from sqlalchemy import Column, ColumnElement, Connection, Row, Select, and_, false, or_, select, union_all
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, false, or_, select, union_all
 
 from adapter.db.tables import Instant
 from adapter.errors import BadInput, Gone
@@ -31,8 +31,13 @@ Condition = ColumnElement[bool]
 
 @dataclass(frozen=True)
 class SortKey:
-    column: Column[Any]
+    column: ColumnElement[Any]
     descending: bool = False
+
+    @property
+    def nullable(self) -> bool:
+        """Also for a column of a subquery, which may not say."""
+        return bool(getattr(self.column, "nullable", True))
 
     def reversed(self) -> SortKey:
         return SortKey(self.column, not self.descending)
@@ -90,7 +95,7 @@ class PageCodec:
         return search, Cursor(values, place[1])
 
 
-def _read(value: Any, column: Column[Any]) -> Any:
+def _read(value: Any, column: ColumnElement[Any]) -> Any:
     return datetime.fromisoformat(value) if value is not None and isinstance(column.type, Instant) else value
 
 
@@ -134,7 +139,7 @@ def _segments(
     first = keys[0].column
     segments: list[tuple[list[SortKey], list[Condition], bool]]
     segments = [(keys, [first.is_not(None)], False), (keys[1:], [first.is_(None)], True)]
-    if not first.nullable:
+    if not keys[0].nullable:
         segments = [(keys, [], False)]
     elif cursor is not None and cursor.backward:
         segments.reverse()
@@ -171,4 +176,4 @@ def _beyond(key: SortKey, value: Any, nulls_low: bool) -> Condition:
     if value is None:
         return false() if nulls_follow else key.column.is_not(None)
     further = key.column < value if key.descending else key.column > value
-    return or_(further, key.column.is_(None)) if nulls_follow and key.column.nullable else further
+    return or_(further, key.column.is_(None)) if nulls_follow and key.nullable else further

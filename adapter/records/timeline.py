@@ -13,17 +13,16 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy import Connection, Row, Subquery, case, func, select
 
-from adapter.db.tables import Instant, delivery, media, search_index
+from adapter.db.tables import Instant, delivery, encounter, media, search_index
 from adapter.errors import BadInput
 from adapter.records.paging import Cursor, SortKey, fetch, place_of
 from adapter.records.rows import Stored, find_where
 from adapter.records.search_parameters import TABLES
 
-NEWEST_FIRST = (SortKey(media.c.created, True), SortKey(media.c.id, True))
-BY_SITE = (SortKey(media.c.site), *NEWEST_FIRST)
-BY_GROUP = {"visit": NEWEST_FIRST, "site": BY_SITE}
+BY_GROUP = {"visit": ("-visit_at", "-taken_at", "-id"), "site": ("site", "-taken_at", "-id")}
+_NEWEST_FIRST = ("-taken_at", "-id")
 
 
 @dataclass(frozen=True)
@@ -37,15 +36,17 @@ class PhotoPage:
 def photos_of(
     tx: Connection, patient_id: str, *, group: str, site: str | None = None, after: str | None = None, count: int = 60
 ) -> PhotoPage:
-    """A page of the patient's photos, newest first, by site first when `group` is "site"; `site` is a token column
+    """A page of the patient's photos, newest first, visit by visit or site by site (`group`); `site` is a token column
     value (``code|system``). Raises BadInput for a token that is not ours."""
-    order = BY_GROUP[group]
-    statement = _photos(patient_id)
+    placed = _placed(patient_id)
+    order = _order(placed, BY_GROUP[group])
+    statement = select(placed.c.id)
     if site is not None:
-        statement = statement.where(media.c.site == site)
+        statement = statement.where(placed.c.site == site)
     cursor = _open_cursor(after, order) if after else None
     rows, more = fetch(tx, statement, order, cursor, count=count)
-    return PhotoPage([_stored(row) for row in rows], _cursor_token(rows[-1], order) if more else None)
+    photos = by_id(tx, "Media", [row.id for row in rows])
+    return PhotoPage([photos[row.id] for row in rows], _cursor_token(rows[-1], order) if more else None)
 
 
 def count_by_site(tx: Connection, patient_id: str) -> list[tuple[str | None, int]]:
@@ -56,12 +57,14 @@ def count_by_site(tx: Connection, patient_id: str) -> list[tuple[str | None, int
 
 def neighbours(tx: Connection, photo: Stored) -> tuple[str | None, str | None]:
     """Ids of the photos taken just before and just after this one, of the same patient."""
-    row = tx.execute(select(media.c.patient, media.c.created).where(media.c.id == photo.id)).one()
-    if row.patient is None:
+    patient_id = tx.execute(select(media.c.patient).where(media.c.id == photo.id)).scalar_one()
+    if patient_id is None:
         return None, None
-    place = (row.created, photo.id)
-    earlier, _ = fetch(tx, _photos(row.patient), NEWEST_FIRST, Cursor(place), count=1)
-    later, _ = fetch(tx, _photos(row.patient), NEWEST_FIRST, Cursor(place, backward=True), count=1)
+    placed = _placed(patient_id)
+    taken_at = tx.execute(select(placed.c.taken_at).where(placed.c.id == photo.id)).scalar_one_or_none()
+    place, order, ids = (taken_at, photo.id), _order(placed, _NEWEST_FIRST), select(placed.c.id)
+    earlier, _ = fetch(tx, ids, order, Cursor(place), count=1)
+    later, _ = fetch(tx, ids, order, Cursor(place, backward=True), count=1)
     return (earlier[0].id if earlier else None), (later[0].id if later else None)
 
 
@@ -115,13 +118,25 @@ def _of(patient_id: str) -> tuple[Any, ...]:
     return (media.c.patient == patient_id, media.c.deleted.is_(False), media.c.status != _ENTERED_IN_ERROR)
 
 
-def _photos(patient_id: str) -> Select[Any]:
-    columns = (media.c.id, media.c.version_id, media.c.last_updated, media.c.body)
-    return select(*columns).where(*_of(patient_id))
+def _placed(patient_id: str) -> Subquery:
+    """A patient's photos, each with the time it stands at: when it was taken, else its visit, else when it came.
+
+    `visit_at` keeps the photos of a visit together, at the latest of them. Both cost what the patient has, no more.
+    """
+    taken_at = func.coalesce(media.c.created, encounter.c.date, media.c.issued, media.c.last_updated)
+    own = (
+        select(media.c.id, media.c.site, media.c.encounter, taken_at.label("taken_at"))
+        .select_from(media.outerjoin(encounter, encounter.c.id == media.c.encounter))
+        .where(*_of(patient_id))
+        .subquery()
+    )
+    latest = func.max(own.c.taken_at).over(partition_by=own.c.encounter)
+    visit_at = case((own.c.encounter.is_(None), own.c.taken_at), else_=latest)
+    return select(own, visit_at.label("visit_at")).subquery()
 
 
-def _stored(row: Row[Any]) -> Stored:
-    return Stored("Media", row.id, row.version_id, row.last_updated, row.body)
+def _order(placed: Subquery, names: Sequence[str]) -> list[SortKey]:
+    return [SortKey(placed.c[name.removeprefix("-")], name.startswith("-")) for name in names]
 
 
 def _cursor_token(row: Row[Any], order: Sequence[SortKey]) -> str:

@@ -19,6 +19,7 @@ from adapter.records.timeline import BY_GROUP, by_id, count_by_site, deliveries_
 from adapter.web.gate import actor_of, get_patient
 from adapter.web.pages import Web
 from adapter.web.photo_card import (
+    day,
     encounter_of,
     lateralities,
     photo_card,
@@ -122,8 +123,11 @@ class _Titles:
         at = taken_at(photo.resource, self._zone)
         visit = self._visits.get(encounter_of(photo.resource) or "")
         if visit is None:
-            title = f"{at.day} {at:%B %Y}" if at else "Date not known"
-            return self._heading(f"d{at:%Y%m%d}" if at else "d", title, "No visit assigned", {})
+            if at is None:
+                came = taken_at({"createdDateTime": photo.resource.get("issued")}, self._zone) or photo.last_updated
+                told = f"Received {day(came)}, no visit assigned"
+                return self._heading(f"r{came:%Y%m%d}", "Date not known", told, {})
+            return self._heading(f"d{at:%Y%m%d}", f"{at.day} {at:%B %Y}", "No visit assigned", {})
         start = taken_at({"createdDateTime": visit.resource.get("period", {}).get("start")}, self._zone) or at
         title = f"{start.day} {start:%B %Y}" if start else "Visit without a date"
         return self._heading(f"e{visit.id}", title, place_of(visit.resource), {"encounter": visit.id})
