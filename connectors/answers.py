@@ -87,12 +87,16 @@ class Answer:
     content: bytes = b""
     request_id: str = ""
 
+    def parsed(self) -> Any:
+        """The body as JSON; None when it is none."""
+        try:
+            return json.loads(self.content)
+        except ValueError:
+            return None
+
     def resource(self) -> dict[str, Any]:
         """The body as a FHIR resource; empty when there is none, as after `Prefer: return=minimal`."""
-        try:
-            value = json.loads(self.content)
-        except ValueError:
-            return {}
+        value = self.parsed()
         return value if isinstance(value, dict) else {}
 
 

@@ -20,11 +20,9 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey, import_key
 
-from connectors.contract import DeliveryError, Retry
+from connectors.contract import DeliveryError, Retry, Secrets
 from connectors.http import Http
-from connectors.profile import Auth
-
-Secrets = Callable[[str], str]
+from connectors.knobs import Auth
 
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 ASSERTION_SECONDS: Final = 240
@@ -41,6 +39,7 @@ class Credentials:
         self._lock = threading.Lock()
         self._token: str | None = None
         self._ends = 0.0  # time.monotonic()
+        self._fetched = -float("inf")  # time.monotonic()
         self.granted: str | None = None  # the scope the server said it granted
 
     def authorization(self) -> str | None:
@@ -54,9 +53,15 @@ class Credentials:
                 self._fetch()
             return f"Bearer {self._token}"
 
+    def secret_headers(self) -> dict[str, str]:
+        """The profile's `auth.secret_headers` with their values. Raises DeliveryError when a secret is missing."""
+        return {header: self._secret(name) for header, name in self._auth.secret_headers.items()}
+
     def renew(self) -> bool:
-        """Forget the token; false where there is none to forget."""
+        """Forget the token; false where there is none to forget, or where asking again so soon is not allowed."""
         with self._lock:
+            if time.monotonic() < self._fetched + self._auth.minimum_refresh_seconds:
+                return False
             had, self._token = self._token is not None, None
             return had
 
@@ -76,7 +81,7 @@ class Credentials:
     def _fetch(self) -> None:
         url = self.find_token_url()
         form = {"grant_type": "client_credentials"} | ({"scope": self._auth.scope} if self._auth.scope else {})
-        headers = {"Accept": "application/json"}
+        headers = {"Accept": "application/json"} | self.secret_headers()
         match self._auth.kind:
             case "client_secret_basic":
                 # RFC 6749 2.3.1: both parts are form-encoded before they are joined.
@@ -100,23 +105,44 @@ class Credentials:
                 remedy="Check auth.token_url.",
                 retry=Retry.LATER,
             )
+        self._check_scopes(body.get("scope"))
         life = _seconds(body.get("expires_in"))
+        self._fetched = time.monotonic()
         self._token = body["access_token"]
         self._ends = time.monotonic() + max(life - MARGIN_SECONDS, life * 0.9 if life < 300 else 0.0)
         self.granted = body.get("scope") if isinstance(body.get("scope"), str) else None
 
-    def _secret(self) -> str:
+    def _check_scopes(self, granted: object) -> None:
+        """Some servers grant what was registered, whatever was asked: what was granted counts."""
+        needed = [
+            (kind, letter)
+            for each in self._auth.require_scopes
+            for kind, _, letters in [each.partition(".")]
+            for letter in letters
+        ]
+        missing = find_missing_scopes(granted, needed) if isinstance(granted, str) else []
+        if missing:
+            raise DeliveryError(
+                f"The token was granted without {', '.join(missing)}.",
+                remedy="Have these scopes granted to our client; deliveries go on once they are.",
+                retry=Retry.LATER,
+                retry_after=600.0,
+            )
+
+    def _secret(self, name: str = "") -> str:
+        name = name or self._auth.secret
         try:
-            return self._secrets(self._auth.secret)
+            return self._secrets(name)
         except (KeyError, OSError, ValueError) as error:
             raise DeliveryError(
-                f"The secret {self._auth.secret!r} is not there.",
+                f"The secret {name!r} is not there.",
                 remedy="Put it into a file of that name among the secrets (docs/connectors.md); it is tried again.",
                 retry=Retry.LATER,
             ) from error
 
     def _assertion(self, token_url: str) -> str:
-        key, algorithm = _signing_key(self._secret())
+        key, usual = _signing_key(self._secret())
+        algorithm = self._auth.algorithm or usual
         now = int(time.time())
         header: dict[str, Any] = {"alg": algorithm, "typ": "JWT"}
         if kid := self._auth.key_id or key.kid:

@@ -9,9 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, Literal, Protocol
+
+Secrets = Callable[[str], str]
+"""Gives the secret of a name, or raises KeyError or OSError."""
+
+
+def utc_now() -> datetime:
+    """The clock of connectors; tests hand in another."""
+    return datetime.now(UTC)
 
 
 class Retry(Enum):
@@ -38,6 +46,21 @@ class DeliveryError(Exception):
 
 class RouteRefused(DeliveryError):
     """The destination does not offer this way of writing at all; the next route of the profile may work."""
+
+
+class AlreadyThere(DeliveryError):
+    """The destination says it has this already; `find` sees whether that is so."""
+
+
+class CannotLook(DeliveryError):
+    """The destination cannot be asked what it holds, so after a lost answer only a person can say."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            "The answer was lost and this destination cannot be asked what it holds.",
+            remedy=f"Look there for {what}; send again only if it is not there.",
+            retry=Retry.NEVER,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +155,7 @@ class Connector(Protocol):
         """Look whether exactly this parcel is there already.
 
         5. Returns the receipt `send` would have returned, marked `duplicate`; None when it is not there.
-        6. Writes nothing.
+        6. Writes nothing. Raises CannotLook where there is no way to ask.
         """
         ...
 
@@ -147,8 +170,11 @@ class Connector(Protocol):
         """
         ...
 
-    def read_back(self, parcel: Parcel, receipt: Receipt) -> Evidence:
-        """Read what the destination holds now and compare it. 11. Compares the bytes, not their description."""
+    def read_back(self, parcel: Parcel, receipt: Receipt) -> Evidence | None:
+        """Read what the destination holds now and compare it. 11. Compares the bytes, not their description.
+
+        None where the destination gives nothing back to read (HL7 v2, a hand-off): its receipt is all there is.
+        """
         ...
 
     def retract(self, parcel: Parcel, receipt: Receipt, reason: str) -> Receipt:

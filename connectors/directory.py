@@ -16,13 +16,13 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from connectors.contract import DeliveryError, Evidence, Finding, Parcel, Receipt, Retry
+from connectors.contract import DeliveryError, Evidence, Finding, Parcel, Receipt, Retry, Secrets, utc_now
+from connectors.kinds import DirectoryProfile
 from connectors.parcels import check_parcel, get_content
-from connectors.profile import DirectoryProfile
 
 ROUTE: Final = "directory"
 MANIFEST: Final = "delivery.json"
@@ -33,9 +33,12 @@ _SAFE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.\-]{0,63}")
 class Directory:
     """The connector of kind `directory`; see `connectors.contract.Connector` for what each method promises."""
 
-    def __init__(self, profile: DirectoryProfile, secrets: Callable[[str], str] | None = None) -> None:
+    def __init__(
+        self, profile: DirectoryProfile, secrets: Secrets | None = None, now: Callable[[], datetime] = utc_now
+    ) -> None:
         del secrets  # a folder asks for none
         self._profile = profile
+        self._now = now
         self._root = profile.folder
 
     def check(self) -> list[Finding]:
@@ -71,7 +74,7 @@ class Directory:
             ids=_ids(parcel),
             location=str(place.relative_to(self._root)),
             version=parcel.idempotency_key,
-            received_at=datetime.now(UTC),
+            received_at=self._now(),
         )
         with _as_delivery_errors("Writing the folder"):
             self._put(place, _records(parcel) | {_file_name(parcel): content}, parcel, receipt)
@@ -108,7 +111,7 @@ class Directory:
             if not receipt.location or not manifest or manifest.get("retracted"):
                 return replace(receipt, duplicate=True)
             media = _read_json(place / "Media.json") | {"status": "entered-in-error"}
-            taken = replace(receipt, received_at=datetime.now(UTC), duplicate=False)
+            taken = replace(receipt, received_at=self._now(), duplicate=False)
             self._put(place, {"Media.json": _json(media)}, parcel, taken, retracted=reason)
         return taken
 

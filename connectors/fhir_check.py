@@ -11,7 +11,7 @@ from typing import Any, Final
 from connectors.auth import Credentials, find_missing_scopes
 from connectors.contract import DeliveryError, Finding
 from connectors.fhir_server import FhirServer
-from connectors.profile import FhirR4Profile
+from connectors.kinds import FhirR4Profile
 
 KINDS: Final = {"fhir-media": "Media", "fhir-documentreference": "DocumentReference"}
 LETTER: Final = {"create": "c", "read": "r", "search-type": "s", "update": "u"}

@@ -10,8 +10,8 @@ from typing import Any, Final
 from connectors.contract import Parcel, Receipt, RouteRefused
 from connectors.fhir_identity import Place, tail
 from connectors.fhir_server import FhirServer, Stored
+from connectors.kinds import FhirR4Profile
 from connectors.outward import delivery_identifier, find_capture_identifier, has_identifier
-from connectors.profile import FhirR4Profile
 
 Resource = dict[str, Any]
 

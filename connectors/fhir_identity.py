@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 
 from connectors.contract import DeliveryError, Parcel, Retry
 from connectors.fhir_server import FhirServer
+from connectors.kinds import FhirR4Profile
 from connectors.outward import localised
-from connectors.profile import FhirR4Profile
 
 Resource = dict[str, Any]
 

@@ -11,11 +11,11 @@ import base64
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, Final
 
 from connectors import fhir_check
-from connectors.auth import Credentials, Secrets
-from connectors.contract import DeliveryError, Evidence, Finding, Parcel, Receipt, Retry, RouteRefused
+from connectors.contract import DeliveryError, Evidence, Finding, Parcel, Receipt, Retry, RouteRefused, Secrets, utc_now
 from connectors.fhir_consents import file_consents
 from connectors.fhir_copies import (
     RESOURCE_TYPE,
@@ -30,10 +30,10 @@ from connectors.fhir_copies import (
 )
 from connectors.fhir_identity import PatientMissing, Place, get_place
 from connectors.fhir_server import FhirServer, Stored
-from connectors.http import Http, open_client
+from connectors.kinds import FhirR4Profile
 from connectors.outward import delivery_identifier, find_capture_identifier, has_identifier, photo_body
 from connectors.parcels import check_parcel, get_content
-from connectors.profile import FhirR4Profile
+from connectors.session import open_session
 
 Resource = dict[str, Any]
 
@@ -43,19 +43,13 @@ STATUS_REASON: Final = "http://hl7.org/fhir/StructureDefinition/event-statusReas
 class FhirR4:
     """The connector of kind `fhir-r4`; see `connectors.contract.Connector` for what each method promises."""
 
-    def __init__(self, profile: FhirR4Profile, secrets: Secrets) -> None:
+    def __init__(self, profile: FhirR4Profile, secrets: Secrets, now: Callable[[], datetime] = utc_now) -> None:
         self._profile = profile
-        self._client = open_client(profile.timeouts)
-        attempts = profile.timeouts.attempts
-        bare = Http(self._client, profile.base_url, attempts=attempts)
-        self._credentials = Credentials(profile.auth, bare, secrets)
-        http = Http(
-            self._client, profile.base_url, attempts=attempts, headers=profile.headers, authoriser=self._credentials
-        )
-        self._server = FhirServer(profile, http, bare)
+        self._session = open_session(profile, secrets, now)
+        self._server = FhirServer(profile, self._session.http, self._session.bare)
 
     def check(self) -> list[Finding]:
-        return fhir_check.check(self._profile, self._server, self._credentials)
+        return fhir_check.check(self._profile, self._server, self._session.credentials)
 
     def find(self, parcel: Parcel) -> Receipt | None:
         check_parcel(parcel, self._profile.max_bytes)
@@ -126,7 +120,7 @@ class FhirR4:
         return replace(receipt, version=stored.version, received_at=updated_at, duplicate=False)
 
     def close(self) -> None:
-        self._client.close()
+        self._session.close()
 
     def _copies(self, parcel: Parcel) -> list[Copy]:
         return find_copies(self._server, self._profile, parcel)

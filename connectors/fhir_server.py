@@ -15,8 +15,8 @@ from urllib.parse import quote, urlencode, urlsplit
 from connectors.answers import Answer, find_id
 from connectors.contract import DeliveryError, Retry
 from connectors.http import FHIR_JSON, Http
+from connectors.kinds import FhirR4Profile
 from connectors.outward import has_identifier
-from connectors.profile import FhirR4Profile
 
 Resource = dict[str, Any]
 

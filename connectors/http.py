@@ -7,8 +7,10 @@ have been written; the delivery queue does the minutes to days.
 from __future__ import annotations
 
 import logging
+import ssl
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 from urllib.parse import urljoin, urlsplit
 
@@ -17,7 +19,9 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from connectors.answers import BUSY, Answer, check_answer
 from connectors.contract import DeliveryError, Retry
-from connectors.profile import Timeouts
+from connectors.knobs import Auth, Limits, Signal, Timeouts
+from connectors.pace import Pace
+from connectors.signals import as_error, codes_at, find_signal
 
 FHIR_JSON: Final = "application/fhir+json"
 JSON_LIMIT: Final = 16 * 1024 * 1024  # bytes of an answer we are willing to hold
@@ -46,17 +50,29 @@ class Authoriser(Protocol):
 
     def authorization(self) -> str | None: ...
 
+    def secret_headers(self) -> dict[str, str]:
+        """Headers whose values are secrets, such as API keys."""
+        ...
+
     def renew(self) -> bool:
         """Forget what was refused; true when the next `authorization` may be better."""
         ...
 
 
-def open_client(timeouts: Timeouts) -> httpx.Client:
+def open_client(timeouts: Timeouts, auth: Auth | None = None) -> httpx.Client:
     """One connection pool for one destination. Idle connections are dropped early: a create on a connection the server
-    just closed would count as a lost answer."""
+    just closed would count as a lost answer. Raises OSError when a certificate file of `auth` cannot be read."""
     limits = httpx.Limits(max_connections=20, max_keepalive_connections=10, keepalive_expiry=4.0)
     limit = httpx.Timeout(timeouts.read, connect=timeouts.connect, write=timeouts.write)
-    return httpx.Client(timeout=limit, limits=limits, follow_redirects=False, trust_env=False)
+    verify = _tls(auth) if auth and (auth.client_certificate or auth.ca_file) else True
+    return httpx.Client(timeout=limit, limits=limits, follow_redirects=False, trust_env=False, verify=verify)
+
+
+def _tls(auth: Auth) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=auth.ca_file or None)
+    if auth.client_certificate:
+        context.load_cert_chain(auth.client_certificate)
+    return context
 
 
 class Http:
@@ -70,12 +86,18 @@ class Http:
         attempts: int,
         headers: Mapping[str, str] | None = None,
         authoriser: Authoriser | None = None,
+        pace: Pace | None = None,
+        signals: Sequence[Signal] = (),
+        code_paths: Sequence[str] = (),
     ) -> None:
         self._client = client
         self._base_url = base_url
         self._attempts = attempts
         self._headers = dict(headers or {})
         self._authoriser = authoriser
+        self._pace = pace or Pace(Limits())
+        self._signals = signals
+        self._code_paths = code_paths
 
     def request(
         self,
@@ -111,33 +133,48 @@ class Http:
 
         return retrying(attempt)
 
-    @staticmethod
-    def _check(answer: Answer, doing: str, write: bool, type_level: bool) -> None:
+    def _check(self, answer: Answer, doing: str, write: bool, type_level: bool) -> None:
+        self._check_signals(answer, doing)
         try:
             check_answer(answer, doing=doing, write=write, type_level=type_level)
         except DeliveryError as error:
+            if answer.status == 429:
+                error.retry_after = self._pace.pause(error.retry_after)
             if write or answer.status not in BUSY or (error.retry_after or 0) > LONGEST_WAIT:
                 raise
             raise _Transient(
                 str(error), remedy=error.remedy, retry=error.retry, retry_after=error.retry_after
             ) from error
 
+    def _check_signals(self, answer: Answer, doing: str) -> None:
+        if not self._signals:
+            return
+        codes = codes_at(answer.parsed(), self._code_paths)
+        fitting = [signal for signal in self._signals if signal.code or answer.status >= 300]
+        if signal := find_signal(fitting, answer.status, codes):
+            raise as_error(signal, doing=doing, now=datetime.now(UTC))
+
     def _exchange(self, method: str, path: str, doing: str, write: bool, limit: int, content: dict[str, Any]) -> Answer:
         request_id = str(uuid.uuid4())
         # X-Intermediary: "SHALL be added by interface engines that change content" (R4 http.html#custom).
         headers = {"Accept": FHIR_JSON, "X-Request-Id": request_id, "X-Intermediary": "DermBridge"}
         headers |= self._headers | content.get("headers", {})
-        if self._authoriser is not None and (authorization := self._authoriser.authorization()):
-            headers["Authorization"] = authorization
+        if self._authoriser is not None:
+            headers |= self._authoriser.secret_headers()
+            if authorization := self._authoriser.authorization():
+                headers["Authorization"] = authorization
+        with self._pace.turn():
+            return self._send(method, path, doing, write, limit, {**content, "headers": headers}, request_id)
+
+    def _send(
+        self, method: str, path: str, doing: str, write: bool, limit: int, content: dict[str, Any], request_id: str
+    ) -> Answer:
         try:
-            request = self._client.build_request(method, self.absolute(path), **{**content, "headers": headers})
-            with self._client.stream(
-                request.method, request.url, content=request.content, headers=request.headers
-            ) as r:
-                body = _read(r, limit)
-                return Answer(
-                    r.status_code, {name.lower(): value for name, value in r.headers.items()}, body, request_id
-                )
+            request = self._client.build_request(method, self.absolute(path), **content)
+            body = request.read()
+            with self._client.stream(request.method, request.url, content=body, headers=request.headers) as r:
+                headers = {name.lower(): value for name, value in r.headers.items()}
+                return Answer(r.status_code, headers, _read(r, limit), request_id)
         except NOT_SENT as error:
             raise _Transient(
                 f"{doing}: the destination could not be reached ({type(error).__name__}).",

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from connectors.contract import Parcel
-from connectors.profile import FhirR4Profile
+from connectors.kinds import FhirR4Profile
 from mappings.media_to_document_reference import media_to_document_reference
 from mappings.terms import CANON, URI
 

@@ -19,7 +19,7 @@ from adapter.access.actor import SYSTEM
 from adapter.bridge import Bridge
 from adapter.db.tables import delivery_attempt
 from adapter.delivery.destinations import Destinations
-from adapter.delivery.orders import Order, prepare
+from adapter.delivery.orders import Order, is_still_his, prepare
 from adapter.delivery.outbox import DeliveryState, get_delivery, mark, start_retraction
 from adapter.errors import Misconfigured, NotFound
 from adapter.records import create, new_id
@@ -108,7 +108,12 @@ def _hand_over(attempt: Attempt, connector: Connector) -> Receipt | None:
         receipt = attempt.step("send", lambda: connector.send(order.parcel))
     with attempt.bridge.db.transaction() as tx:
         _accept(tx, attempt, receipt)
-    return receipt
+        if is_still_his(tx, order.row):
+            return receipt
+        reason = "while it was sent, the photo turned out not to be this patient's"
+        attempt.mark(tx, S.RETRACTING, reason=reason)
+        postpone(tx, attempt.work, due_at=attempt.bridge.now(), reason=reason)
+    return None
 
 
 def _may_not_leave(order: Order) -> tuple[DeliveryState, dict[str, str]] | None:
@@ -160,9 +165,14 @@ def _is_same_record(old: Receipt, new: Receipt) -> bool:
 
 
 def _prove(attempt: Attempt, connector: Connector, receipt: Receipt) -> None:
-    """Confirmed only by what the destination holds now."""
+    """Confirmed only by what the destination holds now; where it gives nothing back, its receipt is the last word."""
     evidence = attempt.step("read-back", lambda: connector.read_back(attempt.order.parcel, receipt))
     with attempt.bridge.db.transaction() as tx:
+        if evidence is None:
+            attempt.mark(tx, S.ACCEPTED, reason="acknowledged; this destination gives nothing back to read")
+            attempt.note(tx, "accepted")
+            finish(tx, attempt.work)
+            return
         proof = orjson.dumps(_told(evidence)).decode()
         if evidence.matches:
             attempt.mark(tx, S.CONFIRMED, evidence=proof, confirmed_at=attempt.bridge.now())

@@ -38,7 +38,7 @@ class Destinations:
         """Raises NotFound or Misconfigured."""
         with self._guard:
             if name not in self._open:
-                self._open[name] = open_connector(self.profile(name), self._secret)
+                self._open[name] = open_connector(self.profile(name), self._secret, self._bridge.now)
             return self._open[name]
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from joserfc.jwk import ECKey, RSAKey
 from connectors.auth import Credentials, find_missing_scopes
 from connectors.contract import DeliveryError, Retry
 from connectors.http import Http
-from connectors.profile import Auth
+from connectors.knobs import Auth
 
 TOKEN_URL = "https://ehr.example/token"
 

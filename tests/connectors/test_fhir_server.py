@@ -23,6 +23,9 @@ class Bearer:
     def authorization(self) -> str | None:
         return "Bearer t"
 
+    def secret_headers(self) -> dict[str, str]:
+        return {}
+
     def renew(self) -> bool:
         return False
 

@@ -38,6 +38,9 @@ class Bearer:
     def authorization(self) -> str | None:
         return f"Bearer {self.tokens[0]}"
 
+    def secret_headers(self) -> dict[str, str]:
+        return {}
+
     def renew(self) -> bool:
         self.tokens.pop(0)
         return bool(self.tokens)

@@ -1,0 +1,310 @@
+"""The kinds of destination and the keys each kind's profile has.
+
+Every key does something today: it changes what is sent, or what `connectors check` and `explain` say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, Field, PositiveInt, field_validator, model_validator
+
+from connectors.knobs import (
+    Auth,
+    Coding,
+    DicomPolicy,
+    EncounterPolicy,
+    Environment,
+    Landing,
+    Launch,
+    Limits,
+    MimeType,
+    PatientResolution,
+    Signal,
+    Table,
+    Tested,
+    Timeouts,
+    Transform,
+)
+from connectors.rest_knobs import Lookup, Step
+from mappings.terms import PHOTO_DOCUMENT
+
+Route = Literal["fhir-media", "fhir-documentreference"]
+TO_BE_SET: Final = "set-me"
+
+
+class Profile(Table):
+    """What every destination has."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    kind: str
+    max_bytes: PositiveInt = 50_000_000
+    """Of what is sent, after the transform."""
+    accepts: tuple[MimeType, ...] = ()
+    """MIME types the destination takes; empty: whatever the photo is. Others are made JPEG where JPEG is taken."""
+    transform: Transform = Transform()
+    signals: tuple[Signal, ...] = ()
+    limits: Limits = Limits()
+    timeouts: Timeouts = Timeouts()
+    landing: Landing = Landing()
+    launch: Launch = Launch()
+    environment: Environment = Environment()
+    tested: Tested = Tested()
+    unverified: dict[str, str] = Field({})
+    """Dotted keys of this profile whose value nobody here has seen confirmed -> where it comes from."""
+
+    @property
+    def route_names(self) -> tuple[str, ...]:
+        """What `Receipt.route` may say."""
+        return (self.kind,)
+
+    @model_validator(mode="after")
+    def _unverified_keys_exist(self) -> Self:
+        for key in self.unverified:
+            node: Any = self
+            for part in key.split("."):
+                fields = type(node).model_fields if isinstance(node, BaseModel) else None
+                if fields is not None and part not in fields:
+                    raise ValueError(f"unverified names {key!r}, which is no key of this profile")
+                node = getattr(node, part) if fields is not None else None
+        return self
+
+
+class DirectoryProfile(Profile):
+    """A folder that another program, or a person, collects from."""
+
+    kind: Literal["directory"]
+    folder: Path
+
+    @field_validator("folder", mode="after")
+    @classmethod
+    def _expanded(cls, folder: Path) -> Path:
+        return folder.expanduser()
+
+
+class HttpProfile(Profile):
+    """Whatever is reached over HTTP."""
+
+    base_url: str
+    """May hold `{name}` for each `tenant.name`."""
+    tenant: dict[str, str] = Field({})
+    """What stands for the customer in addresses, headers and fields: practice, site, firm prefix."""
+    auth: Auth = Auth()
+    headers: dict[str, str] = Field({})
+    code_paths: tuple[str, ...] = ("issue.details.coding.code", "issue.code")
+    """Where in a JSON answer vendor codes stand, for `signals`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tenanted(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("base_url"), str):
+            return values
+        url, tenant = values["base_url"], values.get("tenant", {})
+        for name in re.findall(r"\{(\w+)\}", url):
+            if name not in tenant:
+                raise ValueError(f"base_url needs tenant.{name}")
+            url = url.replace("{" + name + "}", str(tenant[name]))
+        return values | {"base_url": url}
+
+    @field_validator("base_url", mode="after")
+    @classmethod
+    def _absolute(cls, base_url: str) -> str:
+        parts = urlsplit(base_url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.query:
+            raise ValueError("give an absolute http(s) address without user name and query")
+        return base_url.rstrip("/")
+
+
+class FhirR4Profile(HttpProfile):
+    """A FHIR R4 server."""
+
+    kind: Literal["fhir-r4"]
+    routes: tuple[Route, ...] = Field(default=("fhir-media", "fhir-documentreference"), min_length=1)
+    write_by: Literal["create", "transaction"] = "create"
+    """`transaction`: the resource travels in a transaction Bundle."""
+    binary_upload: Literal["raw", "json", "inline"] = "raw"
+    attachment_url: Literal["relative", "absolute"] = "relative"
+    references: Literal["relative", "absolute"] = "relative"
+    patient: PatientResolution = PatientResolution()
+    encounter: EncounterPolicy = EncounterPolicy()
+    type_coding: Coding = Coding()
+    category: Coding | None = None
+    """Takes the place of our DocumentReference.category."""
+    set: dict[str, str] = Field({})
+    """Dotted path -> template: elements the destination requires beyond what FHIR does."""
+    omit: tuple[str, ...] = ()
+    """Elements the destination rejects, as dotted paths: `meta.security`."""
+    conditional_create: bool = True
+    look_by: Literal["identifier", "patient"] = "identifier"
+    """How to find what is there: by our identifiers, or among the patient's documents by our mark in description."""
+    look_parameters: dict[str, str] = Field({})
+    """Search parameters (templates) beside `patient` for look_by = "patient"."""
+    replaces: bool = True
+    """Whether a new version updates the old resource; otherwise it is created beside it and the old one retracted."""
+    retract: Literal["update", "person"] = "update"
+    consent_strategy: Literal["resource", "local-only"] = "local-only"
+    search: Literal["get", "post"] = "get"
+    """`post` keeps identifiers out of the destination's access log."""
+    prefer: Literal["return=minimal", "return=representation", ""] = "return=representation"
+    attachment_hosts: tuple[str, ...] = ()
+    """Hosts other than the server's own that may hold the bytes (signed URLs)."""
+
+    @property
+    def route_names(self) -> tuple[str, ...]:
+        return self.routes
+
+
+class RestProfile(HttpProfile):
+    """A vendor's own JSON interface, told step by step: multipart upload, or presigned upload and then a reference."""
+
+    kind: Literal["rest"]
+    patient: Lookup
+    steps: tuple[Step, ...] = Field(min_length=1)
+    look: Lookup | None = None
+    """How to find a document that is there; without it a lost answer waits for a person."""
+    read: Step | None = None
+    """How to read the document back; without it a delivery stays `accepted`."""
+    retract: Step | None = None
+    encounter: EncounterPolicy = EncounterPolicy(policy="omit")
+    fields: dict[str, str] = Field({})
+    """More values for templates: department, category."""
+
+
+class Hl7v2Profile(Profile):
+    """An interface engine that takes HL7 v2 over MLLP."""
+
+    kind: Literal["hl7v2"]
+    host: str
+    port: int = Field(ge=1, le=65535)
+    tls: bool = False
+    client_certificate: str = ""
+    ca_file: str = ""
+    message: Literal["ORU^R01", "MDM^T02", "MDM^T04"] = "ORU^R01"
+    replace_with: Literal["", "MDM^T10", "MDM^T02", "ORU^R01"] = ""
+    """The message for a new version; empty: `message`."""
+    retract_with: Literal["", "MDM^T11", "ORU^R01"] = ""
+    """The message that takes a photo back; empty: a person does."""
+    version: Literal["2.3", "2.3.1", "2.4", "2.5", "2.5.1", "2.6", "2.7", "2.8"] = "2.5.1"
+    msh_3: str = "DERMBRIDGE"
+    msh_4: str = ""
+    msh_5: str = ""
+    msh_6: str = ""
+    msh_11: Literal["P", "T", "D"] = "P"
+    charset: Literal["UNICODE UTF-8", "8859/1", "ASCII"] = "UNICODE UTF-8"
+    authorities: dict[str, str] = Field({})
+    """FHIR identifier system -> assigning authority (PID-3.4, PV1-19.4); others are not sent."""
+    acknowledge: Literal["original", "commit", "application"] = "original"
+    """`commit`: MSH-15 AL and CA is enough (the application answers elsewhere); `application`: wait for AA after CA."""
+    resend: Literal["same-control-id", "never"] = "never"
+    """After a lost answer: send again under the same MSH-10 (the receiver knows duplicates), or let a person look."""
+    encounter: EncounterPolicy = EncounterPolicy()
+    content: Literal["ED", "RP"] = "ED"
+    """OBX-2: the photo itself, or a pointer to it."""
+    obx_5: tuple[str, ...] = ("", "IM", "JPEG", "Base64", "{data}")
+    document_type: tuple[str, str, str] = (PHOTO_DOCUMENT, "Photographic image", "LN")
+    txa_2: str = ""
+    consent_strategy: Literal["obx", "local-only"] = "local-only"
+
+    @property
+    def route_names(self) -> tuple[str, ...]:
+        return (f"hl7v2-{self.message[:3].lower()}",)
+
+
+class DicomWebProfile(HttpProfile):
+    """An archive that takes STOW-RS (PS3.18 10.5)."""
+
+    kind: Literal["dicomweb"]
+    dicom: DicomPolicy = DicomPolicy()
+    encounter: EncounterPolicy = EncounterPolicy()
+    retract: Literal["delete", "person"] = "person"
+    """`delete`: DELETE of the instance, which archives offer beyond the standard."""
+
+
+class DimseProfile(Profile):
+    """An archive that takes C-STORE (PS3.4 annex B); it is asked with C-FIND."""
+
+    kind: Literal["dicom-cstore"]
+    host: str
+    port: int = Field(ge=1, le=65535)
+    called_ae: str = Field(min_length=1, max_length=16)
+    calling_ae: str = Field(default="DERMBRIDGE", min_length=1, max_length=16)
+    dicom: DicomPolicy = DicomPolicy()
+    encounter: EncounterPolicy = EncounterPolicy()
+
+
+class HandOffProfile(Profile):
+    """An EHR nothing is written to: people open the photo in DermBridge, by launch or link."""
+
+    kind: Literal["hand-off"]
+
+
+AnyRoute = Annotated[
+    DirectoryProfile | FhirR4Profile | RestProfile | Hl7v2Profile | DicomWebProfile | DimseProfile | HandOffProfile,
+    Field(discriminator="kind"),
+]
+
+
+class EhrProfile(Profile):
+    """An EHR with several ways in: the next route is tried when the one before it cannot take a photo."""
+
+    kind: Literal["ehr"]
+    routes: tuple[AnyRoute, ...] = Field(min_length=1)
+
+    @property
+    def route_names(self) -> tuple[str, ...]:
+        return tuple(name for route in self.routes for name in route.route_names)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inherited(cls, values: Any) -> Any:
+        """A route starts from what the EHR's own table says, where it has such a key."""
+        if not isinstance(values, dict) or not isinstance(values.get("routes"), (list, tuple)):
+            return values
+        own = cls.model_fields
+        shared = {key: value for key, value in values.items() if key not in {"kind", "routes", "unverified"}}
+        routes = [
+            merged({k: v for k, v in shared.items() if k in _route_keys(each)}, each)
+            if isinstance(each, dict)
+            else each
+            for each in values["routes"]
+        ]
+        used = {key for each in values["routes"] if isinstance(each, dict) for key in _route_keys(each)}
+        kept = {key: value for key, value in values.items() if key in own or key not in used}
+        return kept | {"routes": routes}
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        names = self.route_names
+        if len(set(names)) < len(names):
+            raise ValueError("two routes bear the same name, so a receipt could not say which it came from")
+        return self
+
+
+def _route_keys(route: Mapping[str, Any]) -> set[str]:
+    model = PROFILES.get(str(route.get("kind")))
+    return set(model.model_fields) - {"kind", "landing", "launch", "environment", "tested"} if model else set()
+
+
+PROFILES: Final[Mapping[str, type[Profile]]] = {
+    "directory": DirectoryProfile,
+    "fhir-r4": FhirR4Profile,
+    "rest": RestProfile,
+    "hl7v2": Hl7v2Profile,
+    "dicomweb": DicomWebProfile,
+    "dicom-cstore": DimseProfile,
+    "hand-off": HandOffProfile,
+    "ehr": EhrProfile,
+}
+
+
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`, table by table; lists replace."""
+    result = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else value
+    return result

@@ -1,0 +1,206 @@
+"""The tables a profile is made of: what has to be said of an EHR before photos can be put into it.
+
+Every table is frozen and refuses unknown keys. `connectors/knob_table.py` says which table answers which question.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+
+from mappings.terms import LOINC, PHOTO_DOCUMENT
+
+Seconds = Annotated[float, Field(gt=0)]
+MimeType = Annotated[str, Field(pattern=r"^[a-z]+/[a-z0-9.+*-]+(;\s*charset=[A-Za-z0-9-]+)?$")]
+
+
+class Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Auth(Table):
+    """How we identify ourselves. `secret` is the name of a secret, never its value."""
+
+    kind: Literal["none", "basic", "client_secret_basic", "client_secret_post", "private_key_jwt"] = "none"
+    client_id: str = ""
+    """The client id; the user name for `basic`."""
+    secret: str = ""
+    """Password, client secret, or private key (PEM or JWK, RSA or EC P-384)."""
+    key_id: str = ""
+    """`kid` of the private key when the key itself does not say it."""
+    algorithm: Literal["", "RS256", "RS384", "ES384"] = ""
+    """Empty: RS384 for an RSA key, ES384 for an EC key, as SMART wants."""
+    token_url: str = ""
+    """Empty: read from /.well-known/smart-configuration."""
+    scope: str = ""
+    """Empty: the parameter is left out."""
+    require_scopes: tuple[str, ...] = ()
+    """Refuse to deliver unless the token was granted these, as `Type.letters`: `DocumentReference.c`."""
+    minimum_refresh_seconds: float = Field(default=0.0, ge=0)
+    """Ask for a token at most this often."""
+    secret_headers: dict[str, str] = {}
+    """Header -> name of the secret that is its value (API keys)."""
+    client_certificate: str = ""
+    """Path of a PEM file with certificate and key for mutual TLS."""
+    ca_file: str = ""
+    """Path of a PEM file with the certificate authority to trust instead of the system's."""
+    jwks_url: str = ""
+    """Where the EHR reads our public keys; `connectors check` looks whether it can."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        missing = [name for name in ("client_id", "secret") if self.kind != "none" and not getattr(self, name)]
+        if missing:
+            raise ValueError(f"kind {self.kind!r} needs {' and '.join(missing)}")
+        return self
+
+
+class Transform(Table):
+    """What is made of a photo before it leaves."""
+
+    to: Literal["none", "pdf", "xhtml", "rtf", "note", "hl7v2"] = "none"
+    """`note` is text with a link; `hl7v2` an ORU^R01 of text inside an attachment of type text/hl7v2."""
+    downscale: bool = False
+    """Make a photo that is too large smaller; otherwise it is refused."""
+    max_edge: PositiveInt | None = None
+    """Pixels of the longer side."""
+    link_base: str = ""
+    """Where people reach DermBridge: `https://photos.hospital.example`; for notes, RP pointers and hand-offs."""
+
+
+class Signal(Table):
+    """What one answer of the destination means; the first that fits counts."""
+
+    status: int | None = Field(default=None, ge=100, le=599)
+    code: str = ""
+    """A vendor code in the answer, found under `code_paths`; for HL7 v2 MSA-1 or an ERR-3 code."""
+    means: Literal["duplicate", "never", "later", "look", "next-day", "next-minute", "next-route"]
+    remedy: str = ""
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.status is None and not self.code:
+            raise ValueError("give status, code or both")
+        return self
+
+
+class Limits(Table):
+    """What the destination bears; held in each of our processes."""
+
+    per_minute: PositiveInt | None = None
+    window: Literal["sliding", "minute"] = "sliding"
+    """`minute`: the count begins again at each full minute."""
+    per_day: PositiveInt | None = None
+    """Begins again at midnight GMT."""
+    counts_tokens: bool = False
+    """Whether token requests count."""
+    at_once: PositiveInt = 20
+    """Requests at the same time."""
+    serialise: Literal["none", "encounter"] = "none"
+    """`encounter`: one photo of a visit at a time."""
+    pause_seconds: Seconds = 60.0
+    """How long to wait after 429 without Retry-After."""
+
+
+class PatientResolution(Table):
+    """Which patient of the destination is ours."""
+
+    identifier_systems: tuple[str, ...] = ()
+    """Tried in this order; empty: all the patient has."""
+    create_missing: bool = False
+
+
+class EncounterPolicy(Table):
+    """Whether a photo is filed under a visit."""
+
+    policy: Literal["required", "optional", "omit"] = "optional"
+    identifier_systems: tuple[str, ...] = ()
+    closed: Literal["accept", "refuse"] = "accept"
+    """Whether a finished visit still takes photos."""
+
+
+class Coding(Table):
+    """A FHIR Coding."""
+
+    system: str = LOINC
+    code: str = PHOTO_DOCUMENT
+    display: str = ""
+
+
+class Timeouts(Table):
+    """Seconds for one request. `attempts` covers refused connections and busy answers within one attempt."""
+
+    connect: Seconds = 5.0
+    read: Seconds = 30.0
+    write: Seconds = 30.0
+    attempts: PositiveInt = 3
+
+
+class Landing(Table):
+    """Where the photo shows up, and who has to act there."""
+
+    zone: str = ""
+    """`chart attachment`, `clinical inbox`, `results log`, ..."""
+    reviewed_by_people: bool = False
+    recorded_as: str = ""
+    """Which user the EHR writes down: background, mapped, launching."""
+    retracts: str = ""
+    """What a retraction looks like there, or whom to phone."""
+
+
+class Launch(Table):
+    """How the EHR shows DermBridge (SMART App Launch); the launch itself is configured under `[[ehrs]]`."""
+
+    shown_in: Literal["", "iframe", "window", "either"] = ""
+    browser: str = ""
+    context: tuple[str, ...] = ()
+    frame_ancestors: tuple[str, ...] = ()
+    camera: Literal["", "allowed", "blocked", "unknown"] = ""
+
+
+class Environment(Table):
+    """What to know before the first call."""
+
+    contract: str = ""
+    """What must be signed, certified or enabled."""
+    sandbox: str = ""
+    propagation: str = ""
+    """How long registrations take to spread."""
+    notes: tuple[str, ...] = ()
+
+
+class Tested(Table):
+    """The version somebody last saw this profile work with."""
+
+    against: str = ""
+    on: str = ""
+
+    @field_validator("on")
+    @classmethod
+    def _a_day(cls, on: str) -> str:
+        if on and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", on):
+            raise ValueError("give the day as YYYY-MM-DD")
+        return on
+
+
+class DicomPolicy(Table):
+    """What an archive wants to see in the object."""
+
+    sop_class: Literal["auto", "vl-photographic"] = "auto"
+    """`auto`: Dermoscopic Photography for modality DMS when `equipment` names the device, else VL Photographic."""
+    patient_id_system: str = ""
+    """Which identifier becomes PatientID; empty: the first."""
+    issuer: str = ""
+    """IssuerOfPatientID."""
+    visit_system: str = ""
+    """Which visit number becomes AdmissionID; empty: the first."""
+    accession: Literal["none", "visit"] = "none"
+    """Where AccessionNumber comes from."""
+    equipment: dict[str, str] = {}
+    """Manufacturer, ManufacturerModelName, DeviceSerialNumber, SoftwareVersions."""
+    dermoscope: dict[str, str] = {}
+    """LightSourcePolarization, ContactMethod, ImmersionMedia, ..."""
+    duplicates: Literal["accepted", "refused"] = "accepted"
+    """How the archive answers an object it has: 200, or 409 with a failure for it."""

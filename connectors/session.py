@@ -1,0 +1,54 @@
+"""The HTTP side of one destination: connection pool, allowance, credentials, and requests with and without them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+import httpx
+
+from connectors.auth import Credentials
+from connectors.contract import Secrets
+from connectors.http import Http, open_client
+from connectors.kinds import HttpProfile
+from connectors.knobs import Limits
+from connectors.pace import Pace
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """`http` speaks as we are registered; `bare` shows nobody our authorization (token endpoint, signed addresses)."""
+
+    client: httpx.Client
+    credentials: Credentials
+    http: Http
+    bare: Http
+
+    def close(self) -> None:
+        self.client.close()
+
+
+def open_session(profile: HttpProfile, secrets: Secrets, now: Callable[[], datetime]) -> Session:
+    """Nothing is sent yet. Raises OSError when a certificate file cannot be read."""
+    client = open_client(profile.timeouts, profile.auth)
+    attempts = profile.timeouts.attempts
+    pace = Pace(profile.limits, now=now)
+    bare = Http(
+        client,
+        profile.base_url,
+        attempts=attempts,
+        pace=pace if profile.limits.counts_tokens else Pace(Limits(), now=now),
+    )
+    credentials = Credentials(profile.auth, bare, secrets)
+    http = Http(
+        client,
+        profile.base_url,
+        attempts=attempts,
+        headers={name: value.format_map(profile.tenant) for name, value in profile.headers.items()},
+        authoriser=credentials,
+        pace=pace,
+        signals=profile.signals,
+        code_paths=profile.code_paths,
+    )
+    return Session(client, credentials, http, bare)
