@@ -120,6 +120,9 @@ class Settings(_Frozen):
     mllp_max_connections: int = Field(default=500, ge=1)
     mllp_idle_seconds: float = Field(default=3600, gt=0, description="a connection may be silent for so long")
     mllp_stall_seconds: float = Field(default=120, gt=0, description="one message, or reading its answer, may take")
+    mllp_senders: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="CN of a client certificate -> the MSH-3|MSH-4 it may send for; unset: any"
+    )
     application_ack_channels: tuple[ApplicationAckChannel, ...] = ()
     site_name: str = Field(default="DermBridge", description="name of the organisation that keeps the photos")
     time_zone: str = Field(default="UTC", description="zone of clocks that do not tell theirs (cameras, HL7 v2)")

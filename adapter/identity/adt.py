@@ -17,6 +17,7 @@ from adapter.bridge import Bridge
 from adapter.db.tables import adt_message
 from adapter.errors import Conflict
 from adapter.governance import audit
+from adapter.identity.application_acks import answer_application
 from adapter.identity.authorities import NotApplied, default_system, patient_tokens
 from adapter.identity.matching import find_survivors
 from adapter.identity.merges import merge_patients
@@ -47,18 +48,22 @@ def apply_message(bridge: Bridge, work: Work) -> None:
             row = tx.execute(select(adt_message).where(adt_message.c.id == message_id)).one()
             note = _apply(tx, bridge, row)
             _record(tx, message_id, "applied", note, None, at=bridge.now())
+            answer_application(tx, bridge, row)
             finish(tx, work)
     except MessageError as problem:
-        _queue(bridge, work, f"{problem} ({problem.location or 'whole message'})", _CORRECT)
+        _queue(bridge, work, problem, f"{problem} ({problem.location or 'whole message'})", _CORRECT)
     except NotApplied as problem:
-        _queue(bridge, work, str(problem), problem.remedy)
+        _queue(bridge, work, problem, str(problem), problem.remedy)
     except Conflict as problem:
-        _queue(bridge, work, str(problem), "settle the records by hand, then replay or dismiss the message")
+        _queue(bridge, work, problem, str(problem), "settle the records by hand, then replay or dismiss the message")
 
 
-def _queue(bridge: Bridge, work: Work, reason: str, remedy: str) -> None:
+def _queue(bridge: Bridge, work: Work, problem: Exception, reason: str, remedy: str) -> None:
+    message_id = work.payload["message"]
     with bridge.db.transaction() as tx:
-        _record(tx, work.payload["message"], "queued", reason, remedy)
+        row = tx.execute(select(adt_message).where(adt_message.c.id == message_id)).one()
+        _record(tx, message_id, "queued", reason, remedy)
+        answer_application(tx, bridge, row, problem)
         bury(tx, work, reason=reason, remedy=remedy, blocks=True)
 
 

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import Connection, insert, select
 
 from adapter.bridge import Bridge
 from adapter.db.tables import adt_message
+from adapter.identity.application_acks import answers_on_same_connection
+from adapter.identity.mllp_intake import Answer, Inbound
 from adapter.records import new_id
+from adapter.settings import Settings
 from adapter.work import Work, enqueue_all
-from mappings.hl7v2.ack import AckCode, AckError, acknowledge
+from mappings.hl7v2.ack import AckCode, AckError, acknowledge, find_answer_code, wants_application_ack
 from mappings.hl7v2.charset import decode
 from mappings.hl7v2.er7 import UNREADABLE, Header, patient_keys, read_header
 from mappings.hl7v2.errors import (
@@ -52,38 +56,56 @@ class _Arrival:
         return self.sender, self.control_id
 
 
-def receive_messages(bridge: Bridge, raws: Sequence[bytes], peer: str) -> list[bytes]:  # noqa: ARG001 (what every receiver of the MLLP edge is handed)
+def receive_messages(bridge: Bridge, raws: Sequence[bytes], peer: str) -> list[bytes]:
+    """`receive` for messages of one peer, with no more than the bytes to answer at once."""
+    return [answer.ack for answer in receive(bridge, [Inbound(raw, peer) for raw in raws])]
+
+
+def receive(bridge: Bridge, inbound: Sequence[Inbound]) -> list[Answer]:
     """Keep a burst of messages in one transaction and return their acknowledgements in order.
 
     The same MSH-3, MSH-4 and MSH-10 with the same content is answered as before, byte for byte, without a second
-    effect; with other content AE 207. What cannot be read is refused (AR, AE) and shown in the queue.
+    effect; with other content AE 207. What cannot be read is refused (AR, AE) and shown in the queue. Acknowledgements
+    are neither kept nor answered: two systems that answered each other's answers would never end.
     """
     at = bridge.now()
-    arrivals = [_arrival(bridge, raw, at) for raw in raws]
+    arrivals = [_arrival(bridge, message, at) for message in inbound]
     with bridge.db.transaction() as tx:
-        bridge.db.lock(tx, *{f"adt-sender:{arrival.sender}" for arrival in arrivals})
-        known = _known(tx, arrivals)
+        bridge.db.lock(tx, *{f"adt-sender:{arrival.sender}" for arrival in arrivals if arrival})
+        known = _known(tx, filter(None, arrivals))
         fresh, answers = [], []
         for arrival in arrivals:
-            new, answer = _compare(tx, arrival, known, at)
+            if arrival is None:
+                answers.append(Answer(b""))
+                continue
+            new, kept = _compare(tx, arrival, known, at)
             fresh += [new] if new else []
-            answers.append(answer)
+            answers.append(_answer(bridge.settings, arrival, kept))
         _store(tx, fresh, at)
     return answers
 
 
-def _arrival(bridge: Bridge, raw: bytes, at: datetime) -> _Arrival:
+def _answer(settings: Settings, arrival: _Arrival, kept: _Kept) -> Answer:
+    follows = arrival.error is None and answers_on_same_connection(settings, arrival.header, arrival.sender)
+    return Answer(kept.ack, kept.id if follows else "")
+
+
+def _arrival(bridge: Bridge, message: Inbound, at: datetime) -> _Arrival | None:
+    """None for an acknowledgement."""
+    raw = message.raw
     header, error, outcome = UNREADABLE, None, AckCode.AA
     keys: tuple[str, ...] = ()
     try:
         header = read_header(raw)
+        if header.code == "ACK":
+            return None
+        _check_sender(bridge.settings, header, message.peer)
         keys = patient_keys(raw, bridge.settings.default_authority or "")
         _check_header(header)
         decode(raw, header.charset, bridge.settings.hl7_charset)
         _check_patient(header, keys)
     except MessageError as problem:
-        is_ours = problem.condition not in (UNSUPPORTED_MESSAGE_TYPE, UNSUPPORTED_EVENT_CODE, _UNSUPPORTED_VERSION)
-        outcome = AckCode.AE if is_ours else AckCode.AR
+        outcome = AckCode.AR if problem.condition in _REJECTED else AckCode.AE
         error = AckError.of(problem)
     fingerprint = hashlib.sha256(raw).hexdigest()
     control_id = _storable(header.msh_10.strip())
@@ -116,13 +138,29 @@ def _built(
 ) -> _Arrival:
     # MSH-10 holds 20 characters up to 2.6: those of a UUIDv7 that are time and counter, and some of chance.
     ours = arrival_id.replace("-", "")[:20]
-    # Always answered, also where MSH-15 would not need it: silence is what makes senders hang.
-    code = AckCode(f"C{outcome.value[1]}") if header.msh_15 or header.msh_16 else outcome
-    ack = acknowledge(header, code, control_id=ours, at=at, errors=[error] if error else ())
+    code = find_answer_code(header, outcome)
+    if code is None and error and wants_application_ack(header, outcome):
+        code = outcome  # nothing will be applied, so this is all the sender can be told
+    errors = [replace(error, diagnostic=f"kept as message {arrival_id}")] if error else []
+    ack = acknowledge(header, code, control_id=ours, at=at, errors=errors) if code else b""
     return _Arrival(arrival_id, sender, control_id, header, fingerprint, raw, patient_keys, outcome, error, ack)
 
 
 _UNSUPPORTED_VERSION = 203
+_WRONG_SENDER = 207
+_REJECTED = (UNSUPPORTED_MESSAGE_TYPE, UNSUPPORTED_EVENT_CODE, _UNSUPPORTED_VERSION, _WRONG_SENDER)
+
+
+def _check_sender(settings: Settings, header: Header, peer: str) -> None:
+    """A client certificate may be good for some senders only (`mllp_senders`)."""
+    _, has_certificate, name = peer.partition("/")
+    if (
+        has_certificate
+        and settings.mllp_senders
+        and f"{header.msh_3}|{header.msh_4}" not in settings.mllp_senders.get(name, ())
+    ):
+        text = "The client certificate is not registered for this MSH-3 and MSH-4; see mllp_senders."
+        raise MessageError(text, condition=_WRONG_SENDER, location="MSH^1^3")
 
 
 def _check_header(header: Header) -> None:
@@ -150,11 +188,19 @@ def _storable(text: str) -> str:
     return text.replace("\x00", "")
 
 
-_Known = dict[tuple[str, str], tuple[str, bytes]]
+class _Kept(NamedTuple):
+    """A message that came before, or earlier in this burst, and what it was answered with."""
+
+    fingerprint: str
+    ack: bytes
+    id: str
+
+
+_Known = dict[tuple[str, str], _Kept]
+"""By sender and control id."""
 
 
 def _known(tx: Connection, arrivals: Iterable[_Arrival]) -> _Known:
-    """(sender, control id) -> (fingerprint, answer) of what came before."""
     by_sender: dict[str, list[str]] = {}
     for arrival in arrivals:
         by_sender.setdefault(arrival.sender, []).append(arrival.control_id)
@@ -163,21 +209,21 @@ def _known(tx: Connection, arrivals: Iterable[_Arrival]) -> _Known:
     for sender, control_ids in by_sender.items():
         for start in range(0, len(control_ids), _IN_CLAUSE):
             some = control_ids[start : start + _IN_CLAUSE]
-            statement = select(columns.control_id, columns.fingerprint, columns.ack).where(
+            statement = select(columns.control_id, columns.fingerprint, columns.ack, columns.id).where(
                 columns.sender == sender, columns.control_id.in_(some)
             )
-            known |= {(sender, row.control_id): (row.fingerprint, row.ack) for row in tx.execute(statement)}
+            known |= {(sender, row.control_id): _Kept(*row[1:]) for row in tx.execute(statement)}
     return known
 
 
-def _compare(tx: Connection, arrival: _Arrival, known: _Known, at: datetime) -> tuple[_Arrival | None, bytes]:
-    """(what is new, if anything, and the answer)."""
+def _compare(tx: Connection, arrival: _Arrival, known: _Known, at: datetime) -> tuple[_Arrival | None, _Kept]:
+    """(what is new, if anything, and what it is answered with)."""
     before = known.get(arrival.key)
     if before is None:
-        known[arrival.key] = (arrival.fingerprint, arrival.ack)
-        return arrival, arrival.ack
-    if before[0] == arrival.fingerprint:
-        return None, before[1]
+        kept = known[arrival.key] = _Kept(arrival.fingerprint, arrival.ack, arrival.id)
+        return arrival, kept
+    if before.fingerprint == arrival.fingerprint:
+        return None, before
     contradiction = _built(
         arrival.id,
         sender=arrival.sender,

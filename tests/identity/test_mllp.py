@@ -2,96 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
-import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from structlog.testing import capture_logs
 
 from adapter.errors import Unavailable
-from adapter.identity.mllp import MAX_BATCH, serve_mllp
 from adapter.identity.mllp_client import send
+from adapter.identity.mllp_intake import MAX_BATCH, Answer, Inbound
 from mappings.hl7v2.framing import Deframer, frame
-
-MESSAGE = b"MSH|^~\\&|A\rPID|1||SECRET\r"
-
-
-@dataclass
-class Ledger:
-    """A receiver that remembers the batches and answers each message with itself."""
-
-    batches: list[list[bytes]] = field(default_factory=list)
-    peers: list[str] = field(default_factory=list)
-    gate: threading.Event = field(default_factory=threading.Event)
-    answer: Callable[[bytes], bytes] = lambda message: b"ACK " + message
-
-    def __post_init__(self) -> None:
-        self.gate.set()
-
-    def __call__(self, batch: Sequence[bytes], peer: str) -> list[bytes]:
-        self.batches.append(list(batch))
-        self.peers.append(peer)
-        assert self.gate.wait(10)
-        return [self.answer(message) for message in batch]
-
-    @property
-    def received(self) -> list[bytes]:
-        return [message for batch in self.batches for message in batch]
-
-
-@contextmanager
-def serving(receive: Callable[[Sequence[bytes], str], Sequence[bytes]], **options: Any) -> Iterator[int]:
-    """A server in a thread; yields its port and ends with its connections."""
-    loop = asyncio.new_event_loop()
-    server = loop.run_until_complete(serve_mllp("127.0.0.1", 0, receive, **options))
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        asyncio.run_coroutine_threadsafe(_stop(server), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
-
-
-async def _stop(server: asyncio.Server) -> None:
-    server.close()
-    rest = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in rest:
-        task.cancel()
-    await asyncio.gather(*rest, return_exceptions=True)
-
-
-def read_all(connection: socket.socket) -> bytes:
-    """Everything until the server closes."""
-    connection.settimeout(10)
-    return b"".join(iter(lambda: connection.recv(65536), b""))
-
-
-def exchange(port: int, *chunks: bytes) -> list[bytes]:
-    """Send the chunks, close our side, and read the answers until the server closes."""
-    with socket.create_connection(("127.0.0.1", port), 10) as connection:
-        for chunk in chunks:
-            connection.sendall(chunk)
-        connection.shutdown(socket.SHUT_WR)
-        deframer = Deframer()
-        deframer.feed(read_all(connection))
-        return list(deframer.messages())
+from tests.identity.listening import MESSAGE, Ledger, exchange, read_all, serving
 
 
 def test_messages_are_answered_one_by_one_in_order() -> None:
@@ -141,7 +66,7 @@ def test_a_sender_that_never_ends_with_cr_is_answered_after_a_pause() -> None:
 
 
 def test_a_sender_that_wants_no_answer_gets_none() -> None:
-    with serving(Ledger(answer=lambda message: b"" if b"2" in message else message)) as port:
+    with serving(Ledger(answer=lambda message: Answer(b"" if b"2" in message else message))) as port:
         assert exchange(port, frame(b"MSH|1") + frame(b"MSH|2") + frame(b"MSH|3")) == [b"MSH|1", b"MSH|3"]
 
 
@@ -165,22 +90,22 @@ def test_a_peer_that_leaves_in_the_middle_of_a_message_is_logged_without_content
     assert [entry["reason"] for entry in logs] == ["the peer closed in the middle of a message, which was not accepted"]
 
 
-@pytest.mark.parametrize("first", [b"", b"\x0bMSH|never ended"])
-def test_a_silent_peer_is_closed(first: bytes) -> None:
+@pytest.mark.parametrize(("first", "limit"), [(b"", "idle_seconds"), (b"\x0bMSH|never ended", "stall_seconds")])
+def test_a_silent_peer_is_closed(first: bytes, limit: str) -> None:
     with (
-        serving(Ledger(), idle_seconds=0.2) as port,
+        serving(Ledger(), **{limit: 0.2}) as port,
         capture_logs() as logs,
         socket.create_connection(("127.0.0.1", port), 10) as connection,
     ):
         connection.sendall(first)
         with suppress(ConnectionResetError):  # the server aborts: a peer this slow may not read either
             assert read_all(connection) == b""
-    assert "idle_seconds" in logs[0]["reason"]
+    assert limit in logs[0]["reason"]
 
 
 def test_a_peer_that_trickles_bytes_does_not_hold_the_connection() -> None:
     with (
-        serving(Ledger(), idle_seconds=0.3) as port,
+        serving(Ledger(), stall_seconds=0.3) as port,
         socket.create_connection(("127.0.0.1", port), 10) as connection,
         pytest.raises(OSError),
     ):
@@ -207,7 +132,7 @@ def test_reading_stops_while_a_batch_is_in_flight() -> None:
 
 
 def test_a_receiver_that_cannot_store_closes_without_an_answer() -> None:
-    def fail(batch: Sequence[bytes], peer: str) -> list[bytes]:
+    def fail(batch: Sequence[Inbound]) -> list[Answer]:
         raise Unavailable("The database does not answer.")
 
     with serving(fail) as port, capture_logs() as logs:
@@ -215,22 +140,126 @@ def test_a_receiver_that_cannot_store_closes_without_an_answer() -> None:
     assert logs[0]["reason"] == "The database does not answer."
 
 
-def test_connections_do_not_wait_for_each_other() -> None:
-    slow = threading.Event()
+def test_what_comes_on_all_connections_meanwhile_makes_one_batch() -> None:
+    ledger = Ledger()
+    ledger.gate.clear()
+    with serving(ledger) as port:
+        peers = [threading.Thread(target=send, args=("127.0.0.1", port, [b"MSH|%d" % n])) for n in range(20)]
+        peers[0].start()
+        while not ledger.batches:
+            time.sleep(0.001)
+        for peer in peers[1:]:
+            peer.start()
+        time.sleep(0.2)
+        ledger.gate.set()
+        for peer in peers:
+            peer.join(10)
+    assert len(ledger.received) == 20
+    assert len(ledger.batches) <= 3
 
-    def receive(batch: Sequence[bytes], peer: str) -> list[bytes]:
-        if batch[0] == b"MSH|slow":
-            assert slow.wait(10)
-        else:
-            slow.set()
-        return list(batch)
 
-    with serving(receive) as port:
-        first = threading.Thread(target=send, args=("127.0.0.1", port, [b"MSH|slow"]))
-        first.start()
-        assert send("127.0.0.1", port, [b"MSH|fast"]) == [b"MSH|fast"]
-        first.join(10)
-        assert not first.is_alive()
+def test_one_sender_that_cannot_be_stored_does_not_close_the_others() -> None:
+    entered, gate = threading.Event(), threading.Event()
+
+    def receive(batch: Sequence[Inbound]) -> list[Answer]:
+        entered.set()
+        assert gate.wait(10)
+        if any(message.raw == b"MSH|bad" for message in batch):
+            raise ZeroDivisionError
+        return [Answer(message.raw) for message in batch]
+
+    with serving(receive) as port, capture_logs() as logs, ThreadPoolExecutor(4) as pool:
+        first = pool.submit(exchange, port, frame(b"MSH|first"))
+        assert entered.wait(10)
+        rest = [pool.submit(exchange, port, frame(raw)) for raw in (b"MSH|bad", b"MSH|good")]
+        time.sleep(0.1)
+        gate.set()
+        assert [one.result(10) for one in (first, *rest)] == [[b"MSH|first"], [], [b"MSH|good"]]
+    assert [entry["event"] for entry in logs] == ["mllp connection failed"]
+
+
+def test_a_connection_above_the_limit_is_refused_to_its_face() -> None:
+    with serving(Ledger(), max_connections=1) as port, capture_logs() as logs:
+        with socket.create_connection(("127.0.0.1", port), 10) as first:
+            first.sendall(frame(MESSAGE))
+            assert first.recv(1000)
+            with socket.create_connection(("127.0.0.1", port), 10) as second:
+                assert read_all(second) == frame(b"\x15")
+            first.sendall(frame(MESSAGE))
+            assert first.recv(1000)
+        assert "max_connections" in logs[0]["reason"]
+        while exchange(port, frame(MESSAGE)) == [b"\x15"]:
+            time.sleep(0.01)  # until the server has seen the first one leave
+
+
+def test_senders_that_together_exceed_the_memory_are_served_one_after_the_other() -> None:
+    ledger = Ledger(answer=lambda message: Answer(message[:20]))
+    big = [b"MSH|%d|" % n + b"x" * 3_000_000 for n in range(4)]
+    with (
+        serving(ledger, max_message_bytes=4_000_000, max_bytes_in_flight=1_000_000) as port,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        answers = list(pool.map(lambda message: exchange(port, frame(message)), big))
+    assert [one for [one] in answers] == [message[:20] for message in big]
+    assert all(len(batch) == 1 for batch in ledger.batches)
+
+
+def test_a_huge_message_arrives_whole() -> None:
+    ledger = Ledger(answer=lambda message: Answer(b"%d" % len(message)))
+    message = b"MSH|" + b"x" * (30 * 2**20)
+    with serving(ledger, max_message_bytes=100 * 2**20) as port:
+        assert exchange(port, frame(message)) == [b"%d" % len(message)]
+    assert ledger.received == [message]
+
+
+def test_a_batch_is_received_message_by_message_and_answered_as_a_batch() -> None:
+    ledger = Ledger()
+    first, second = b"MSH|^~\\&|1\r", b"MSH|^~\\&|2\r"
+    block = b"BHS|^~\\&|A|B|C|D|||||7\r" + first + second + b"BTS|2\r"
+    with serving(ledger) as port:
+        before, batch, after = exchange(port, frame(MESSAGE) + frame(block) + frame(MESSAGE))
+    assert ledger.received == [MESSAGE, first, second, MESSAGE]
+    assert before == after == b"ACK " + MESSAGE
+    assert batch.startswith(b"BHS|^~\\&|C|D|A|B|")
+    assert batch.endswith(b"ACK " + first + b"ACK " + second + b"BTS|2\r")
+
+
+def test_messages_in_one_block_without_a_batch_are_answered_each_in_a_block_of_its_own() -> None:
+    first, second = b"MSH|^~\\&|1\r", b"MSH|^~\\&|2\r"
+    with serving(Ledger()) as port:
+        assert exchange(port, frame(first + second)) == [b"ACK " + first, b"ACK " + second]
+
+
+def test_an_application_acknowledgement_follows_on_the_same_connection() -> None:
+    settled: dict[str, bytes] = {}
+    ledger = Ledger(answer=lambda message: Answer(b"ACK " + message, awaits=message.decode()))
+    with (
+        serving(ledger, find_answers=lambda ids: {one: settled[one] for one in ids if one in settled}) as port,
+        socket.create_connection(("127.0.0.1", port), 10) as connection,
+    ):
+        connection.settimeout(10)
+        connection.sendall(frame(b"MSH|1") + frame(b"MSH|2") + frame(b"MSH|3"))
+        deframer, seen = Deframer(), []
+        while len(seen) < 5:
+            deframer.feed(connection.recv(1000))
+            seen += deframer.messages()
+            if len(seen) == 3:
+                settled |= {"MSH|2": b"", "MSH|3": b"AA 3", "MSH|1": b"AE 1"}
+    assert seen[:3] == [b"ACK MSH|1", b"ACK MSH|2", b"ACK MSH|3"]
+    assert sorted(seen[3:]) == [b"AA 3", b"AE 1"]
+
+
+def test_what_was_read_is_answered_before_the_server_ends() -> None:
+    ledger = Ledger()
+    ledger.gate.clear()
+    with socket.socket() as connection:
+        with serving(ledger) as port:
+            connection.connect(("127.0.0.1", port))
+            connection.sendall(frame(MESSAGE))
+            while not ledger.batches:
+                time.sleep(0.001)
+            threading.Timer(0.1, ledger.gate.set).start()
+        assert read_all(connection) == frame(b"ACK " + MESSAGE)
 
 
 def test_the_client_says_how_many_were_answered_when_the_server_gives_up() -> None:
@@ -246,36 +275,3 @@ def test_the_client_says_so_when_nobody_listens() -> None:
         closed.bind(("127.0.0.1", 0))
         with pytest.raises(Unavailable, match="answered 0 of 1"):
             send("127.0.0.1", closed.getsockname()[1], [MESSAGE])
-
-
-def test_the_certificate_of_a_tls_peer_is_part_of_its_name(tmp_path: Path) -> None:
-    certificate = _certificate(tmp_path)
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(certificate))
-    server.load_cert_chain(certificate)
-    server.verify_mode = ssl.CERT_REQUIRED
-    client = ssl.create_default_context(cafile=str(certificate))
-    client.load_cert_chain(certificate)
-    stranger = ssl.create_default_context(cafile=str(certificate))
-    ledger = Ledger()
-    with serving(ledger, ssl=server) as port:
-        assert send("127.0.0.1", port, [MESSAGE], ssl=client) == [b"ACK " + MESSAGE]
-        with pytest.raises(Unavailable):
-            send("127.0.0.1", port, [MESSAGE], ssl=stranger)
-    assert [peer.split("/")[1] for peer in ledger.peers] == ["adt-feed"]
-
-
-def _certificate(folder: Path) -> Path:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "adt-feed")])
-    now = datetime.now(UTC)
-    built = (
-        x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(1), now + timedelta(1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), False)
-        .sign(key, hashes.SHA256())
-    )
-    path = folder / "peer.pem"
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path.write_bytes(private + built.public_bytes(serialization.Encoding.PEM))
-    return path
