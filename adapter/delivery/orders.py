@@ -25,7 +25,8 @@ SUFFIX = {"image/jpeg": ".jpg", "image/png": ".png", "image/heic": ".heic", "ima
 @dataclass(frozen=True)
 class Order:
     """`state` is the one it was found in. `trace`: the destination may hold it already. `refusal`: what consent says
-    against it, if anything. `newer`: a newer version waits behind. `replaced`: deliveries it takes the place of."""
+    against it, if anything. `newer`: a newer version waits behind, or the photo is nobody's now. `replaced`: deliveries
+    it takes the place of."""
 
     row: Row[Any]
     state: DeliveryState
@@ -49,7 +50,7 @@ def prepare(tx: Connection, bridge: Bridge, row: Row[Any]) -> Order | None:
     state = DeliveryState(row.state)
     if state not in ACTIVE:
         return None
-    newer = _has_newer(tx, row)
+    newer = _has_newer(tx, row) or not is_still_his(tx, row)
     if state is S.PENDING and not _may_leave(tx, bridge, row, newer):
         return None
     decision = consent.decide(tx, bridge, row.patient)
@@ -78,6 +79,12 @@ def _has_newer(tx: Connection, row: Row[Any]) -> bool:
         delivery.c.media_version > row.media_version,
     )
     return bool(tx.execute(select(newer)).scalar_one())
+
+
+def is_still_his(tx: Connection, row: Row[Any]) -> bool:
+    """Whether the photo is filed under somebody, whom a newer delivery then names; if not, no copy may stay."""
+    current = find(tx, "Media", row.media_id)
+    return current is None or is_bound(current.resource)
 
 
 def _may_leave(tx: Connection, bridge: Bridge, row: Row[Any], newer: bool) -> bool:

@@ -118,7 +118,7 @@ def visit_of(tx: Connection, media: Resource, patient_id: str) -> str | Keep:
 
 
 def rekey_photo(tx: Connection, bridge: Bridge, media_id: str, patient_id: str | None) -> None:
-    """Put all bytes of a photo under the patient's key: the original, the clean copy, the renditions."""
+    """Put all bytes of a photo (original, clean copy, renditions) under the patient's key, or one of nobody's."""
     rekey_photos(tx, bridge, [media_id], patient_id)
 
 
