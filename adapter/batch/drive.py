@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from adapter.access import Actor
+from adapter.batch.import_runs import Verdict, end_run, note_file, start_run
 from adapter.bridge import Bridge
 from adapter.capture.inspection import inspect
 from adapter.capture.metadata import read_metadata
@@ -46,7 +47,7 @@ class PlannedItem:
 
     path: str
     metadata: dict[str, Any] = field(default_factory=dict)
-    verdict: Literal["ready", "no-rule", "refused", "stored", "held", "known"] = "ready"
+    verdict: Verdict = "ready"
     reason: str = ""
     capture: str | None = None
 
@@ -95,14 +96,19 @@ def plan_import(bridge: Bridge, folder: Path, rules: Sequence[Rule]) -> Iterator
 def run_import(
     bridge: Bridge, actor: Actor, folder: Path, rules: Sequence[Rule], progress: Callable[[PlannedItem], None]
 ) -> list[PlannedItem]:
-    """Capture every file that a rule speaks of; each on its own, so that a cut run is simply run again."""
-    done = []
-    for path in photo_files(folder):
+    """Capture every file that a rule speaks of; each on its own, so that a cut run is simply run again.
+
+    What became of each file is kept as an import run, for the page /imports.
+    """
+    run_id, done = start_run(bridge, actor, folder), []
+    for position, path in enumerate(photo_files(folder)):
         item = _match(path.relative_to(folder).as_posix(), rules)
         if item.verdict == "ready":
             _import(bridge, actor, path, item)
+        note_file(bridge, run_id, position, item)
         progress(item)
         done.append(item)
+    end_run(bridge, run_id)
     return done
 
 
@@ -116,7 +122,7 @@ def _import(bridge: Bridge, actor: Actor, path: Path, item: PlannedItem) -> None
         item.verdict, item.reason = "refused", str(refusal)
         return
     item.capture = answer.id
-    verdicts: dict[int, Literal["stored", "held", "known"]] = {200: "known", 201: "stored", 202: "held"}
+    verdicts: dict[int, Verdict] = {200: "known", 201: "stored", 202: "held"}
     item.verdict = verdicts[answer.status]
     item.reason = answer.body.get("reason", "")
 

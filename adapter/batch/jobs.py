@@ -15,11 +15,13 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
-from adapter.access import Actor, check_scope
-from adapter.batch.operations import OPERATIONS, Change, Plan, undo_change
+from adapter import governance
+from adapter.access import Actor, check_right, check_scope
+from adapter.batch.operation import Change, Plan
+from adapter.batch.operations import OPERATIONS
 from adapter.bridge import Bridge
 from adapter.db.tables import job, job_item
-from adapter.errors import BadInput, Conflict, DermBridgeError, NotFound, Unprocessable
+from adapter.errors import BadInput, Conflict, DermBridgeError, Forbidden, NotFound, Unprocessable
 from adapter.records import new_id
 from adapter.work import Work, enqueue, finish
 
@@ -95,19 +97,54 @@ def _forget_previews(tx: Connection, bridge: Bridge, actor: Actor) -> None:
 
 
 def start_job(tx: Connection, bridge: Bridge, actor: Actor, job_id: str) -> None:
-    """Put a preview in line; starting twice is the same as once. Raises NotFound, or Unprocessable: nothing to do."""
-    if _own_job(tx, actor, job_id).state != "preview":
+    """Put a preview in line, or before a second person where one is needed; starting twice is the same as once.
+
+    Raises NotFound, or Unprocessable: nothing to do.
+    """
+    row = _own_job(tx, actor, job_id)
+    if row.state != "preview":
         return
-    waiting = select(job_item.c.position).where(job_item.c.job_id == job_id, job_item.c.state == "waiting").limit(1)
-    if tx.execute(waiting).first() is None:
+    waiting = select(job_item.c.target).where(job_item.c.job_id == job_id, job_item.c.state == "waiting")
+    targets = tx.execute(waiting).scalars().all()
+    if not targets:
         raise Unprocessable("there is nothing to do for any of these photos; the list says why")
+    needs_second_person = OPERATIONS[row.operation].needs_second_person
+    if needs_second_person and needs_second_person(tx, bridge, targets):
+        tx.execute(update(job).where(job.c.id == job_id).values(state="to-confirm"))
+    else:
+        _put_in_line(tx, bridge, job_id)
+
+
+def confirm_job(tx: Connection, bridge: Bridge, actor: Actor, job_id: str) -> None:
+    """A second person agrees, and the job is put in line. Raises NotFound, Forbidden or Conflict."""
+    check_right(actor, "worklist")
+    row = tx.execute(select(job).where(job.c.id == job_id)).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no job {job_id}")
+    check_scope(actor, OPERATIONS[row.operation].scope, "Media")  # type: ignore[arg-type]
+    if row.state != "to-confirm":
+        raise Conflict("this job waits for nobody's word any more; look at it again")
+    if row.actor_id == actor.id or actor.kind != "person":
+        raise Forbidden("a second person must confirm it: whoever prepared it may not")
+    parameters = orjson.dumps(orjson.loads(row.parameters) | {"verifier": actor.id}).decode()
+    tx.execute(update(job).where(job.c.id == job_id).values(parameters=parameters))
+    _put_in_line(tx, bridge, job_id)
+    governance.audit(tx, bridge, "update", actor, patient_id=row.patient, detail=f"confirmed job {job_id}")
+
+
+def to_confirm(tx: Connection, *, limit: int) -> list[Row[Any]]:
+    """Jobs that wait for a second person, oldest first."""
+    return list(tx.execute(select(job).where(job.c.state == "to-confirm").order_by(job.c.id).limit(limit)))
+
+
+def _put_in_line(tx: Connection, bridge: Bridge, job_id: str) -> None:
     tx.execute(update(job).where(job.c.id == job_id).values(state="running"))
     enqueue(tx, Work(kind="job", idempotency_key=f"job:{job_id}", payload={"job": job_id}), at=bridge.now())
 
 
 def drop_preview(tx: Connection, actor: Actor, job_id: str) -> None:
     """Forget a job that was not started. Raises NotFound or Conflict."""
-    if _own_job(tx, actor, job_id).state != "preview":
+    if _own_job(tx, actor, job_id).state not in ("preview", "to-confirm"):
         raise Conflict("this job was started; when it is finished it can be undone")
     _delete_job(tx, job_id)
 
@@ -240,14 +277,15 @@ def undo_job(bridge: Bridge, actor: Actor, job_id: str) -> dict[str, int]:
             .where(job_item.c.job_id == job_id, job_item.c.state == "done", job_item.c.before.is_not(None))
             .order_by(job_item.c.position)
         ).all()
-    if not status["can_undo"]:
+    undo = OPERATIONS[status["operation"]].undo
+    if undo is None or not status["can_undo"]:
         raise Conflict("this job cannot be undone: it is still running, was undone, or changed nothing")
     check_scope(actor, "u", "Media")
     undone = 0
     for one in done:
         try:
             with bridge.db.transaction() as tx:
-                undo_change(tx, bridge, actor, one.target, Change(**orjson.loads(one.before)))
+                undo(tx, bridge, actor, one.target, Change(**orjson.loads(one.before)))
                 _end_item(tx, job_id, one.position, "undone", "put back", None)
             undone += 1
         except DermBridgeError as refusal:

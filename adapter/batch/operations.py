@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row
 
 from adapter import delivery, governance
 from adapter.access import SYSTEM, Actor, check_patient
+from adapter.batch.operation import Change, Operation, Parameters, Plan
+from adapter.batch.refiling import check_refiling, needs_second_person, plan_move, refile_photo, undo_refiling
 from adapter.bridge import Bridge
 from adapter.errors import BadInput, Conflict, Unprocessable
 from adapter.records import Resource, Stored, create, find, get, new_id, update_resource
@@ -18,40 +18,8 @@ from mappings.canonical_resources import codes_of
 from mappings.capture_to_media import assign
 from mappings.provenance import Agent, Entity, provenance
 
-Parameters = dict[str, Any]
 _ASSIGNABLE = {"encounter": "visit", "body_site": "body site", "laterality": "side", "view": "view", "lesion": "lesion"}
 _SENDABLE_AGAIN = frozenset({"failed", "withheld", "held", "confirmed"})
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What would be done to one photo, in words; `skips`: nothing would, and the words say why."""
-
-    words: str
-    skips: bool = False
-
-
-@dataclass(frozen=True)
-class Change:
-    """What one item did: a sentence for the page, and the version before and after where undo is possible."""
-
-    summary: str
-    before: int | None = None
-    after: int | None = None
-
-
-@dataclass(frozen=True)
-class Operation:
-    """`scope` is the letter needed on Media; `check` refuses parameters before anything is planned.
-
-    `plan` tells without writing what `apply` would do to one photo; both raise what stands against it.
-    """
-
-    scope: str
-    check: Callable[[Bridge, Parameters], None]
-    plan: Callable[[Connection, Bridge, Actor, str, Parameters], Plan]
-    apply: Callable[[Connection, Bridge, Actor, str, Parameters], Change]
-    can_undo: bool = False
 
 
 def _check_assign(bridge: Bridge, parameters: Parameters) -> None:
@@ -168,6 +136,7 @@ def _latest_deliveries(tx: Connection, media: Stored) -> list[Row[Any]]:
 
 
 OPERATIONS: dict[str, Operation] = {
-    "assign": Operation("u", _check_assign, _plan_assign, _assign, can_undo=True),
+    "assign": Operation("u", _check_assign, _plan_assign, _assign, undo_change),
     "redeliver": Operation("u", _check_nothing, _plan_redeliver, _redeliver),
+    "refile": Operation("u", check_refiling, plan_move, refile_photo, undo_refiling, needs_second_person),
 }

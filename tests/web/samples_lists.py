@@ -229,28 +229,48 @@ def home() -> dict[str, Any]:
     )
 
 
+def import_row(state: str = "finished") -> dict[str, Any]:
+    return {
+        "href": "/imports/i1",
+        "source": "/mnt/photos/2019",
+        "at": NOW,
+        "finished_at": NOW if state == "finished" else None,
+        "by": "DermBridge",
+        "found": 8412,
+        "leftovers": 22,
+        "counts": {"stored": 8300, "known": 90, "held": 12, "refused": 6, "no-rule": 4},
+    }
+
+
 def imports() -> dict[str, Any]:
-    rows = [("Card EOS R5, 212 photos", 212, 208, 3, 1, 0), ("/mnt/photos/2019", 8412, 8300, 90, 12, 10)]
+    return frame("Imports", imports=[import_row(), import_row("cut off")], next_href=None)
+
+
+def one_import() -> dict[str, Any]:
+    files = [
+        ("4711/20240131/a.jpg", "ok", "check", "stored", None),
+        ("notes.txt", "warning", "minus", "no rule", "no rule speaks of this path; add a row or leave it"),
+    ]
     return frame(
-        "Imports",
-        imports=[
-            {
-                "id": "i1",
-                "href": "/jobs/i1",
-                "source": s,
-                "at": NOW,
-                "by": "M. Santos",
-                "state": "done",
-                "found": f,
-                "stored": st,
-                "duplicates": d,
-                "unmatched": u,
-                "failed": x,
-            }
-            for s, f, st, d, u, x in rows
+        "Import",
+        run=import_row("cut off"),
+        kinds=[
+            {"label": "All", "count": 8412, "href": "?", "current": True},
+            {"label": "refused", "count": 6, "href": "?verdict=refused", "current": False},
         ],
-        unmatched_href="/worklist?kind=unmatched",
-        next_href=None,
+        files=[
+            {
+                "path": path,
+                "level": level,
+                "glyph": glyph,
+                "wording": wording,
+                "reason": reason,
+                "href": "/photos/m1" if level == "ok" else None,
+                "thumbnail": "/captures/m1/thumbnail" if level == "ok" else None,
+            }
+            for path, level, glyph, wording, reason in files
+        ],
+        next_href="?after=99",
     )
 
 
