@@ -94,7 +94,8 @@ def test_a_file_that_is_of_no_use_is_named_with_the_remedy(tmp_path: Path, ours:
 def test_every_listener_of_the_settings_has_its_own_certificate(tmp_path: Path) -> None:
     file = tmp_path / "dermbridge.toml"
     file.write_text(
-        'mllp_certificate = "a.pem"\nmllp_client_ca = "ca.pem"\n[[mllp_listeners]]\nport = 2576\ncertificate = "b.pem"\n'
+        'mllp_certificate = "a.pem"\nmllp_client_ca = "ca.pem"\n'
+        '[[mllp_listeners]]\nport = 2576\ncertificate = "b.pem"\n'
     )
     first, second = load_settings(file, {}).listeners
     assert (first.port, str(first.certificate), str(first.client_ca)) == (2575, "a.pem", "ca.pem")
