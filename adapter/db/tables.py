@@ -347,6 +347,7 @@ identity_change = Table(  # the ledger of merges and moves: whose records were c
     _id("source", nullable=False, index=True),
     _id("target", index=True),
     _id("adt_message_id"),
+    Column("detail", Text),  # merge: {"identifiers" given to the target, "active" of the source before}
     Column("changed_at", Instant, nullable=False),
     Column("undone_at", Instant),
 )
@@ -359,18 +360,6 @@ identity_change_item = Table(  # every element changed, as JSON: what undoing ne
     Column("resource_type", String(64), nullable=False),
     Column("was", Text),
     Column("now", Text),
-)
-
-merge = Table(  # the ledger an unmerge needs: every resource moved, with the reference it had before
-    "merge",
-    metadata,
-    _id(primary_key=True),
-    _id("source", nullable=False, index=True),
-    _id("target", nullable=False, index=True),
-    _id("adt_message_id"),
-    Column("moved", Text, nullable=False),
-    Column("merged_at", Instant, nullable=False),
-    Column("unmerged_at", Instant),
 )
 
 # --- people and machines --------------------------------------------------------------------------------------------
@@ -416,6 +405,7 @@ access_token = Table(
 
 # --- batch ----------------------------------------------------------------------------------------------------------
 
+TO_CONFIRM = text("state = 'to-confirm'")
 job = Table(
     "job",
     metadata,
@@ -425,10 +415,11 @@ job = Table(
     _text("actor_id"),
     _id("patient"),
     Column("parameters", Text, nullable=False),
-    Column("state", String(16), nullable=False),  # preview, running, finished, undone
+    Column("state", String(16), nullable=False),  # preview, to-confirm, running, finished, undone
     Column("created_at", Instant, nullable=False),
     Column("finished_at", Instant),
     Index("ix_job_actor", "actor_id", "id"),
+    Index("ix_job_to_confirm", "id", sqlite_where=TO_CONFIRM, postgresql_where=TO_CONFIRM),
 )
 job_item = Table(
     "job_item",

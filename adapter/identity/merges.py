@@ -6,32 +6,29 @@ AuditEvent and Provenance are never rewritten: they say what was true then. `Pat
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection
 
 from adapter.access import SYSTEM, Actor
 from adapter.bridge import Bridge
-from adapter.db.tables import merge
-from adapter.delivery import deliver_media
 from adapter.errors import Conflict
 from adapter.governance import audit
 from adapter.identity.matching import find_survivor, replaced_by
-from adapter.identity.waiting import bind_waiting, rekey_photo
-from adapter.records import TABLES, Resource, Stored, create, find_where, get, new_id, update_resource
+from adapter.identity.moves import MERGE, Edit, Reason, carry_out, changes, get_standing, references_to, undo
+from adapter.identity.waiting import bind_waiting
+from adapter.records import TABLES, Resource, Stored, change, create, find_where, get, new_id, write_all
 from mappings.provenance import Agent, Entity, provenance
 
 MOVED_TYPES = tuple(name for name, table in TABLES.items() if "patient" in table.c and name != "AuditEvent")
-
-Path = list[str | int]
 
 
 def merge_patients(
     tx: Connection, bridge: Bridge, actor: Actor, source_id: str, target_id: str, *, message_id: str | None = None
 ) -> str | None:
-    """Make `target` (or whoever it was merged into) the survivor of `source`; returns the ledger id.
+    """Make `target` (or whoever it was merged into) the survivor of `source`; returns the id of the change.
 
     None when it was done before. Raises Conflict when source and target are one, or source was merged elsewhere;
     NotFound when either is unknown.
@@ -46,21 +43,16 @@ def merge_patients(
             return None
         raise Conflict("the source was merged into another patient before; undo that merge first")
     added = _copied_identifiers(source.resource, target.resource)
-    ledger = {
-        "resources": _move(tx, bridge, source.reference, target),
-        "identifiers": added,
-        "active": source.resource.get("active"),
-    }
-    at = bridge.now()
-    retired = update_resource(tx, _retired(source.resource, target.reference), at=at)
-    survivor = update_resource(tx, _survivor(target.resource, source.reference, added), at=at)
-    merge_id = new_id(at)
-    row = {"id": merge_id, "source": source.id, "target": target.id, "adt_message_id": message_id}
-    tx.execute(insert(merge), {**row, "moved": orjson.dumps(ledger).decode(), "merged_at": at})
-    why = Entity("source", {"identifier": {"value": message_id or merge_id}})
-    _tell(tx, bridge, actor, "merge", [retired, survivor], why)
-    bind_waiting(tx, bridge, survivor)
-    return merge_id
+    detail = orjson.dumps({"identifiers": added, "active": source.resource.get("active")}).decode()
+    reason = Reason(MERGE, source.id, target.id, message_id, detail)
+    change_id, _ = carry_out(tx, bridge, reason, [_edit(one, source, target) for one in everything_of(tx, source.id)])
+    retired = _linked({**source.resource, "active": False}, target.reference, "replaced-by")
+    survivor = _linked(_with_identifiers(target.resource, added), source.reference, "replaces")
+    stored = _write(tx, bridge, [(source, retired), (target, survivor)])
+    why = Entity("source", {"identifier": {"value": message_id or change_id}})
+    tell(tx, bridge, actor, "merge", stored, why)
+    bind_waiting(tx, bridge, stored[1])
+    return change_id
 
 
 def unmerge_patients(tx: Connection, bridge: Bridge, actor: Actor, source_id: str, target_id: str) -> None:
@@ -68,78 +60,65 @@ def unmerge_patients(tx: Connection, bridge: Bridge, actor: Actor, source_id: st
 
     Raises Conflict when there is no such merge, or the target was itself merged on (undo that first).
     """
-    bridge.db.lock(tx, f"patient:{source_id}", f"patient:{target_id}")
-    row = tx.execute(
-        select(merge)
-        .where(merge.c.source == source_id, merge.c.target == target_id, merge.c.unmerged_at.is_(None))
-        .order_by(merge.c.id.desc())
-        .limit(1)
-    ).one_or_none()
-    if row is None:
+    standing = [row for row in changes(tx, source=source_id, target=target_id) if row.kind == MERGE]
+    if not standing:
         raise Conflict("the source is not merged into this target; give the ids of one merge, source first")
-    source, target = get(tx, "Patient", source_id), get(tx, "Patient", target_id)
+    undo_change(tx, bridge, actor, standing[0].id)
+
+
+def undo_change(tx: Connection, bridge: Bridge, actor: Actor, change_id: str) -> None:
+    """Undo a merge, a move or any other change of the ledger, by its id. Raises as `unmerge_patients`, or NotFound."""
+    row = get_standing(tx, change_id)
+    named = [one for one in (row.source, row.target) if one]
+    bridge.db.lock(tx, *(f"patient:{one}" for one in named))
+    patients = [get(tx, "Patient", one) for one in named]
+    if row.kind != MERGE:
+        moved = undo(tx, bridge, change_id)
+        targets = [*patients, *moved]
+        tell(tx, bridge, actor, "unmerge", targets, Entity("revision", patients[-1].version_reference))
+        return
+    source, target = patients
     if replaced_by(target.resource):
         raise Conflict("the target was itself merged into another patient; undo that merge first")
-    ledger: dict[str, Any] = orjson.loads(row.moved)
-    at = bridge.now()
-    restored = update_resource(tx, _restored(source.resource, target.reference, ledger["active"]), at=at)
-    released = update_resource(tx, _released(target.resource, source.reference, ledger["identifiers"]), at=at)
-    for moved in ledger["resources"]:
-        _move_back(tx, bridge, moved, target.reference, restored)
-    tx.execute(update(merge).where(merge.c.id == row.id).values(unmerged_at=at))
-    _tell(tx, bridge, actor, "unmerge", [restored, released], Entity("revision", target.version_reference))
+    detail: dict[str, Any] = orjson.loads(row.detail)
+    undo(tx, bridge, change_id)
+    restored = _restored(source.resource, target.reference, detail["active"])
+    released = _released(target.resource, source.reference, detail["identifiers"])
+    stored = _write(tx, bridge, [(source, restored), (target, released)])
+    tell(tx, bridge, actor, "unmerge", stored, Entity("revision", target.version_reference))
 
 
-def _move(tx: Connection, bridge: Bridge, old: str, target: Stored) -> list[dict[str, Any]]:
-    """Re-point every resource of the source as a new version; what is returned is enough to undo it."""
-    moved = []
-    source_id = old.removeprefix("Patient/")
-    for resource_type in MOVED_TYPES:
-        for stored in find_where(tx, resource_type, TABLES[resource_type].c.patient == source_id):
-            resource = stored.resource
-            paths = [path for path in _reference_paths(resource) if _at(resource, path) == old]
-            _store_moved(tx, bridge, resource, paths, target)
-            moved.append({"type": resource_type, "id": stored.id, "paths": paths, "previous": old})
-    return moved
+def everything_of(tx: Connection, patient_id: str) -> list[Stored]:
+    """Every record that says it is of this patient, but what is never rewritten."""
+    return [one for name in MOVED_TYPES for one in find_where(tx, name, TABLES[name].c.patient == patient_id)]
 
 
-def _move_back(tx: Connection, bridge: Bridge, moved: dict[str, Any], current: str, source: Stored) -> None:
-    """Only the references the merge changed, and only where they still say what it wrote."""
-    stored = find_where(tx, moved["type"], TABLES[moved["type"]].c.id == moved["id"], limit=1)
-    if not stored:
-        return  # deleted since: nothing to put back
-    resource = stored[0].resource
-    paths = [path for path in moved["paths"] if _at(resource, path) == current]
-    if paths:
-        _store_moved(tx, bridge, resource, paths, source)
+def linked_both_ways(tx: Connection, bridge: Bridge, first: Stored, second: Stored) -> list[Stored]:
+    """Link two records that stay distinct (`seealso`, both ways); [] when they are linked already."""
+    if any(link["other"].get("reference") == second.reference for link in first.resource.get("link", ())):
+        return []
+    resources = (
+        (first, _linked(first.resource, second.reference, "seealso")),
+        (second, _linked(second.resource, first.reference, "seealso")),
+    )
+    return _write(tx, bridge, resources)
 
 
-def _store_moved(tx: Connection, bridge: Bridge, resource: Resource, paths: list[Path], owner: Stored) -> None:
-    for path in paths:
-        _at(resource, path[:-1])[path[-1]] = owner.reference
-    following = update_resource(tx, resource, at=bridge.now())
-    if following.resource_type == "Media":
-        rekey_photo(tx, bridge, following.id, owner.id)
-        deliver_media(tx, bridge, following)
+def unlinked_both_ways(tx: Connection, bridge: Bridge, first: Stored, second: Stored) -> list[Stored]:
+    """Take away what `linked_both_ways` made; [] when there is nothing. Merges are not touched."""
+    pairs = ((first, second.reference), (second, first.reference))
+    resources = [(one, _unlinked(one.resource, other, "seealso")) for one, other in pairs]
+    return _write(tx, bridge, [(one, changed) for one, changed in resources if changed != one.resource])
 
 
-def _reference_paths(value: Any, path: Path | None = None) -> Iterator[Path]:
-    path = path or []
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in items:
-        if key == "reference" and isinstance(inner, str):
-            yield [*path, key]
-        else:
-            yield from _reference_paths(inner, [*path, key])
+def _edit(record: Stored, source: Stored, target: Stored) -> Edit:
+    return Edit(record, dict.fromkeys(references_to(record.resource, source.reference), target.reference))
 
 
-def _at(value: Any, path: Path) -> Any:
-    for key in path:
-        try:
-            value = value[key]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return value
+def _write(tx: Connection, bridge: Bridge, resources: Sequence[tuple[Stored, Resource]]) -> list[Stored]:
+    made = [change(before, resource, at=bridge.now()) for before, resource in resources]
+    write_all(tx, made)
+    return [one.after for one in made]
 
 
 def _copied_identifiers(source: Resource, target: Resource) -> list[Resource]:
@@ -151,13 +130,9 @@ def _copied_identifiers(source: Resource, target: Resource) -> list[Resource]:
     ]
 
 
-def _retired(source: Resource, target: str) -> Resource:
-    return _linked({**source, "active": False}, target, "replaced-by")
-
-
-def _survivor(target: Resource, source: str, identifiers: list[Resource]) -> Resource:
+def _with_identifiers(target: Resource, identifiers: list[Resource]) -> Resource:
     held = [*target.get("identifier", ()), *identifiers]
-    return _linked({**target, **({"identifier": held} if held else {})}, source, "replaces")
+    return {**target, **({"identifier": held} if held else {})}
 
 
 def _linked(patient: Resource, other: str, kind: str) -> Resource:
@@ -165,29 +140,31 @@ def _linked(patient: Resource, other: str, kind: str) -> Resource:
 
 
 def _restored(source: Resource, target: str, active: bool | None) -> Resource:
-    changed = _unlinked(source, target)
+    changed = _unlinked(source, target, "replaced-by")
     changed.pop("active", None)
     return changed if active is None else {**changed, "active": active}
 
 
 def _released(target: Resource, source: str, identifiers: list[Resource]) -> Resource:
-    changed = _unlinked(target, source)
+    changed = _unlinked(target, source, "replaces")
     changed["identifier"] = [one for one in changed.get("identifier", ()) if one not in identifiers]
     return {name: value for name, value in changed.items() if value != []}
 
 
-def _unlinked(patient: Resource, other: str) -> Resource:
-    links = [link for link in patient.get("link", ()) if link["other"].get("reference") != other]
+def _unlinked(patient: Resource, other: str, kind: str) -> Resource:
+    links = [one for one in patient.get("link", ()) if (one["other"].get("reference"), one["type"]) != (other, kind)]
     return {**{name: value for name, value in patient.items() if name != "link"}, **({"link": links} if links else {})}
 
 
-def _tell(tx: Connection, bridge: Bridge, actor: Actor, case: str, patients: list[Stored], why: Entity) -> None:
+def tell(tx: Connection, bridge: Bridge, actor: Actor, case: str, changed: Sequence[Stored], why: Entity) -> None:
+    """Provenance of the versions, and an AuditEvent for each patient among them."""
     at = bridge.now()
-    references = [patient.version_reference for patient in patients]
+    references = [one.version_reference for one in changed]
     agents = [Agent("assembler", SYSTEM.id)]
     if actor.kind == "person":
         agents.append(Agent("performer", actor.id))
     told = provenance(case, provenance_id=new_id(at), targets=references, agents=agents, entities=[why], recorded=at)
     create(tx, told, at=at)
-    for patient in patients:
-        audit(tx, bridge, case, actor, patient_id=patient.id, references=references)
+    for one in changed:
+        if one.resource_type == "Patient":
+            audit(tx, bridge, case, actor, patient_id=one.id, references=references)

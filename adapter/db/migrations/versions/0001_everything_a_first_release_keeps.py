@@ -250,6 +250,7 @@ def upgrade() -> None:
     sa.Column('source', sa.String(length=64), nullable=False),
     sa.Column('target', sa.String(length=64), nullable=True),
     sa.Column('adt_message_id', sa.String(length=64), nullable=True),
+    sa.Column('detail', sa.Text(), nullable=True),
     sa.Column('changed_at', adapter.db.tables.Instant(timezone=True), nullable=False),
     sa.Column('undone_at', adapter.db.tables.Instant(timezone=True), nullable=True),
     sa.PrimaryKeyConstraint('id')
@@ -304,6 +305,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table('job', schema=None) as batch_op:
         batch_op.create_index('ix_job_actor', ['actor_id', 'id'], unique=False)
+        batch_op.create_index('ix_job_to_confirm', ['id'], unique=False, sqlite_where=sa.text("state = 'to-confirm'"), postgresql_where=sa.text("state = 'to-confirm'"))
 
     op.create_table('job_item',
     sa.Column('job_id', sa.String(length=64), nullable=False),
@@ -361,20 +363,6 @@ def upgrade() -> None:
         batch_op.create_index('ix_media_status_created', ['status', 'created', 'id'], unique=False)
         batch_op.create_index('ix_media_view_created', ['view', 'created', 'id'], unique=False)
         batch_op.create_index('ix_media_waiting', ['identity_state', 'id'], unique=False, sqlite_where=sa.text("identity_state <> 'bound|https://dermbridge.org/fhir/CodeSystem/identity-state'"), postgresql_where=sa.text("identity_state <> 'bound|https://dermbridge.org/fhir/CodeSystem/identity-state'"))
-
-    op.create_table('merge',
-    sa.Column('id', sa.String(length=64), nullable=False),
-    sa.Column('source', sa.String(length=64), nullable=False),
-    sa.Column('target', sa.String(length=64), nullable=False),
-    sa.Column('adt_message_id', sa.String(length=64), nullable=True),
-    sa.Column('moved', sa.Text(), nullable=False),
-    sa.Column('merged_at', adapter.db.tables.Instant(timezone=True), nullable=False),
-    sa.Column('unmerged_at', adapter.db.tables.Instant(timezone=True), nullable=True),
-    sa.PrimaryKeyConstraint('id')
-    )
-    with op.batch_alter_table('merge', schema=None) as batch_op:
-        batch_op.create_index(batch_op.f('ix_merge_source'), ['source'], unique=False)
-        batch_op.create_index(batch_op.f('ix_merge_target'), ['target'], unique=False)
 
     op.create_table('organization',
     sa.Column('id', sa.String(length=64), nullable=False),
