@@ -264,19 +264,28 @@ adt = group("adt", "HL7 v2 ADT: send, queue, replay, unmerge.")
 
 @adt.command("send")
 def adt_send(
-    files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Files with one message each.")],
+    files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Messages or batches (FHS, BHS).")],
     host: Annotated[str, typer.Option(help="Receiver.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Receiver's port.")] = 2575,
+    ca: Annotated[Path | None, typer.Option(help="PEM; TLS, with a receiver whose certificate it signed.")] = None,
+    certificate: Annotated[Path | None, typer.Option(help="PEM; ours, for mutual TLS.")] = None,
+    key: Annotated[Path | None, typer.Option(help="PEM; where it is not in the certificate's file.")] = None,
 ) -> None:
-    """Send messages over MLLP and print each acknowledgement. Example: dermbridge adt send A01.hl7"""
-    from adapter.identity.mllp_client import send
+    """Send messages over MLLP and print each acknowledgement; exit 1 when one was refused.
 
-    answers = send(host, port, [file.read_bytes() for file in files])
+    Example: dermbridge adt send A01.hl7
+    """
+    from adapter.identity.mllp_client import acknowledged, blocks_of, send
+    from adapter.identity.mllp_tls import client_tls
+
+    blocks = [(file.name, block) for file in files for block in blocks_of(file.read_bytes())]
+    answers = send(host, port, [block for _, block in blocks], ssl=client_tls(ca, certificate, key))
     refused = 0
-    for file, answer in zip(files, answers, strict=True):
-        msa = next((line for line in answer.decode("utf-8", "replace").split("\r") if line.startswith("MSA")), "no MSA")
-        refused += msa[4:6] not in ("AA", "CA")
-        out.print(f"{file.name}: {msa}", highlight=False)
+    for (name, _), answer in zip(blocks, answers, strict=True):
+        codes = acknowledged(answer)
+        refused += not codes or any(not line.startswith(("MSA|AA", "MSA|CA")) for line in codes)
+        for line in codes or ["no MSA"]:
+            out.print(f"{name}: {line}", highlight=False, markup=False)
     raise typer.Exit(int(bool(refused)))
 
 

@@ -65,9 +65,13 @@ def _destinations(bridge: Bridge) -> list[dict[str, Any]]:
 
 
 def _exposure(settings: Settings) -> list[dict[str, Any]]:
-    open_mllp = settings.mllp_host not in ("127.0.0.1", "localhost", "::1")
+    here = ("127.0.0.1", "localhost", "::1")
+    open_mllp = [one for one in settings.listeners if one.host not in here and one.certificate is None]
     plain_web = settings.base_url.startswith("http:") and "127.0.0.1" not in settings.base_url
     return [
-        *([_found("mllp", "warning", "listens beyond this machine; put TLS before it")] * open_mllp),
+        *(
+            _found("mllp", "warning", f"port {one.port} is open beyond this machine without TLS; see docs/mllp.md")
+            for one in open_mllp
+        ),
         *([_found("web", "warning", "public_url is not https; EHRs will refuse the launch")] * plain_web),
     ]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Sequence
 from ssl import SSLContext
 
 from adapter.errors import Unavailable
+from mappings.hl7v2.batch import find_batch
 from mappings.hl7v2.framing import REFUSED, Deframer, FramingError, frame
 
 _READ_BYTES = 64 * 1024
+_MAX_ANSWER_BYTES = 100 * 2**20  # the answer to a batch is a batch
 
 
 def send(
@@ -29,7 +32,7 @@ def send(
     before the last answer; the sentence says how many were answered.
     """
     answers: list[bytes] = []
-    deframer = Deframer()
+    deframer = Deframer(_MAX_ANSWER_BYTES)
     try:
         with _connect(host, port, timeout_seconds, ssl) as connection:
             sent = 0
@@ -48,6 +51,19 @@ def send(
             "send the rest again."
         ) from error
     return answers
+
+
+def blocks_of(file: bytes) -> list[bytes]:
+    """What to send of a file: a batch as one block, messages one after the other as a block each."""
+    bare = file.strip(b"\x0b\x1c\r\n \t")
+    batch = find_batch(bare)
+    return [bare] if batch is None or batch.is_framed else batch.messages
+
+
+def acknowledged(answer: bytes) -> list[str]:
+    """The MSA segments of an answer, of which a batch has many, with `|` between fields."""
+    lines = re.split(r"[\r\n]+", answer.decode("utf-8", "replace"))
+    return [line.replace(line[3:4], "|") for line in lines if line.startswith("MSA")]
 
 
 def _connect(host: str, port: int, timeout_seconds: float, ssl: SSLContext | None) -> socket.socket:
