@@ -20,7 +20,7 @@ from adapter.access import Actor, check_right, check_scope
 from adapter.batch.operation import Change, Plan
 from adapter.batch.operations import OPERATIONS
 from adapter.bridge import Bridge
-from adapter.db.tables import job, job_item
+from adapter.db.tables import TO_CONFIRM, job, job_item
 from adapter.errors import BadInput, Conflict, DermBridgeError, Forbidden, NotFound, Unprocessable
 from adapter.records import new_id
 from adapter.work import Work, enqueue, finish
@@ -134,7 +134,7 @@ def confirm_job(tx: Connection, bridge: Bridge, actor: Actor, job_id: str) -> No
 
 def to_confirm(tx: Connection, *, limit: int) -> list[Row[Any]]:
     """Jobs that wait for a second person, oldest first."""
-    return list(tx.execute(select(job).where(job.c.state == "to-confirm").order_by(job.c.id).limit(limit)))
+    return list(tx.execute(select(job).where(TO_CONFIRM).order_by(job.c.id).limit(limit)))
 
 
 def _put_in_line(tx: Connection, bridge: Bridge, job_id: str) -> None:

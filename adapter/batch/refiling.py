@@ -49,7 +49,9 @@ def refile_photo(tx: Connection, bridge: Bridge, actor: Actor, media_id: str, pa
     if done is None:
         return Change("already so")
     summary = "moved" if done.stub_id else "given to the patient"
-    return Change(summary if parameters.get("patient") else "put into quarantine", done.before, done.after, done.stub_id)
+    return Change(
+        summary if parameters.get("patient") else "put into quarantine", done.before, done.after, done.stub_id
+    )
 
 
 def undo_refiling(tx: Connection, bridge: Bridge, actor: Actor, media_id: str, change: Change) -> None:

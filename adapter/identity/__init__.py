@@ -3,31 +3,43 @@
 from adapter.identity.adt import apply_message
 from adapter.identity.adt_queue import dismiss, queue, replay
 from adapter.identity.application_acks import find_answers, send_application_ack
+from adapter.identity.candidates import Candidate, find_candidates, given_of
+from adapter.identity.correction import Refiled, Refiling, check_may_refile, plan_refiling, refile, unrefile
 from adapter.identity.launched import register_from_ehr
 from adapter.identity.matching import Whose, find_encounter_at, find_patient, given_extension, whose
 from adapter.identity.merges import merge_patients, unmerge_patients
 from adapter.identity.receive import receive, receive_messages
-from adapter.identity.suspicion import Circumstances, suspect
+from adapter.identity.suspicion import REMEDIES, Circumstances, suspect
 from adapter.identity.waiting import bind_waiting
 
 __all__ = [
+    "REMEDIES",
+    "Candidate",
     "Circumstances",
+    "Refiled",
+    "Refiling",
     "Whose",
     "apply_message",
     "bind_waiting",
+    "check_may_refile",
     "dismiss",
     "find_answers",
+    "find_candidates",
     "find_encounter_at",
     "find_patient",
     "given_extension",
+    "given_of",
     "merge_patients",
+    "plan_refiling",
     "queue",
     "receive",
     "receive_messages",
+    "refile",
     "register_from_ehr",
     "replay",
     "send_application_ack",
     "suspect",
     "unmerge_patients",
+    "unrefile",
     "whose",
 ]
