@@ -16,6 +16,7 @@ from starlette.types import Scope
 
 from adapter.bridge import Bridge
 from adapter.web import (
+    audit_page,
     capture_page,
     captures,
     compare_page,
@@ -54,6 +55,8 @@ GET: dict[str, Page] = {
     "/compare": compare_page.compare_page,
     "/deliveries": deliveries.deliveries,
     "/worklist": worklist.worklist,
+    "/audit": audit_page.audit_page,
+    "/audit.csv": audit_page.audit_csv,
     "/imports": imports.imports,
     "/imports/{id}": imports.import_run,
     "/jobs": jobs.jobs_page,

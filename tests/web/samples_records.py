@@ -66,3 +66,33 @@ def consent(state: str = "active") -> dict[str, Any]:
         if state == "active"
         else None,
     )
+
+
+def audit() -> dict[str, Any]:
+    rows = [
+        ("Dr. R. Okafor", "Viewed", False, 1),
+        ("DermBridge", "Exported", False, 0),
+        ("Dr. R. Okafor", "Listed", True, 9),
+    ]
+    return frame(
+        "Audit",
+        asked={"patient": "4711", "photo": "", "user": "", "since": "2026-11-01", "until": ""},
+        entries=[
+            {
+                "at": NOW,
+                "who": who,
+                "who_href": "?user=Practitioner/okafor",
+                "did": did,
+                "failed": failed,
+                "patient_name": PATIENT["name"],
+                "patient_href": "?patient=p1",
+                "photos": [{"id": f"a3f9c{n}", "href": "?photo=m1"} for n in range(photos)],
+                "others": [] if photos else ["Consent/0193"],
+                "query": "Media?patient=p1" if photos > 1 else None,
+                "detail": "delivered to Larkfield EHR" if not photos else None,
+            }
+            for who, did, failed, photos in rows
+        ],
+        csv_href="/audit.csv",
+        next_href="?page=e3",
+    )
