@@ -111,10 +111,11 @@ def _look_at(tx: Connection, bridge: Bridge, actor: Actor, upload: Upload) -> _P
     found = inspect(upload.data, max_pixels=settings.max_pixels)
     taken_at = _taken_at(bridge, metadata, found)
     whose = identity.whose(tx, _patient_given(metadata, actor))
-    access.check_patient(actor, whose.patient_id)
+    access.check_whose(tx, actor, whose.patient_id)
     sha256 = hashed.result().hexdigest()
     key, fingerprint = _keys(actor, upload, sha256, whose, taken_at)
-    return _Photo(upload, metadata, found, sha256, taken_at, whose, key, fingerprint)
+    photo = _Photo(upload, metadata, found, sha256, taken_at, whose, key, fingerprint)
+    return replace(photo, whose=_suspected(tx, bridge, actor, photo, whose))
 
 
 def _store(
@@ -157,7 +158,7 @@ def _settled(tx: Connection, bridge: Bridge, actor: Actor, photo: _Photo) -> _Ph
     if photo.whose.patient_id is not None:
         bridge.db.lock(tx, f"patient:{photo.whose.patient_id}")
     whose = identity.whose(tx, _patient_given(photo.metadata, actor))
-    access.check_patient(actor, whose.patient_id)
+    access.check_whose(tx, actor, whose.patient_id)
     if (whose.state, whose.patient_id) != ("bound", photo.whose.patient_id):
         photo = replace(photo, whose=_suspected(tx, bridge, actor, photo, whose))
     return photo
@@ -339,7 +340,7 @@ def _encounter(tx: Connection, metadata: Metadata, actor: Actor, whose: Whose, a
         return _owned(tx, metadata.encounter, "subject", whose)
     if whose.patient_id is None:
         return None
-    if actor.encounter_id is not None and whose.patient_id == actor.patient_id:
+    if actor.encounter_id is not None:  # whose patient it is has been checked
         return f"Encounter/{actor.encounter_id}"
     visit = identity.find_encounter_at(tx, whose.patient_id, at)
     return f"Encounter/{visit}" if visit else None
