@@ -10,8 +10,11 @@ import re
 from functools import lru_cache
 from typing import Literal
 
+from sqlalchemy import Connection
+
 from adapter.access.actor import Actor
 from adapter.errors import BadInput, Forbidden, NotFound
+from adapter.records.confinement import same_patients
 
 Letter = Literal["c", "r", "u", "d", "s"]
 Right = Literal["original", "export", "operate", "worklist", "audit", "launch-any-patient"]
@@ -89,6 +92,15 @@ def check_patient(actor: Actor, patient_id: str | None) -> None:
     """A session confined to one patient must not learn that others exist."""
     if actor.patient_id is not None and patient_id != actor.patient_id:
         raise NotFound("there is no such record in this session; launch DermBridge from the other patient's chart")
+
+
+def check_whose(tx: Connection, actor: Actor, patient_id: str | None) -> None:
+    """`check_patient` that knows merges: a chart opened under an old number reaches the surviving record.
+
+    Raises NotFound.
+    """
+    if actor.patient_id is None or patient_id is None or patient_id not in same_patients(tx, {actor.patient_id}):
+        check_patient(actor, patient_id)
 
 
 def has_right(actor: Actor, right: Right) -> bool:

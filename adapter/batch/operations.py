@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Row
 
 from adapter import delivery, governance
-from adapter.access import SYSTEM, Actor, check_patient
+from adapter.access import SYSTEM, Actor, check_whose
 from adapter.batch.operation import Change, Operation, Parameters, Plan
 from adapter.batch.refiling import check_refiling, needs_second_person, plan_move, refile_photo, undo_refiling
 from adapter.bridge import Bridge
@@ -95,7 +95,7 @@ def undo_change(tx: Connection, bridge: Bridge, actor: Actor, media_id: str, cha
 
 def photo_in_reach(tx: Connection, actor: Actor, media_id: str) -> Stored:
     media = get(tx, "Media", media_id)
-    check_patient(actor, media.resource.get("subject", {}).get("reference", "").removeprefix("Patient/") or None)
+    check_whose(tx, actor, media.resource.get("subject", {}).get("reference", "").removeprefix("Patient/") or None)
     return media
 
 

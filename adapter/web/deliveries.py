@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from adapter import governance
-from adapter.access import Actor, can, check_right, check_scope, has_right
+from adapter.access import Actor, can, check_right, check_scope, check_whose, has_right
 from adapter.bridge import Bridge
 from adapter.delivery import DeliveryState, hold, send_again
 from adapter.delivery.outbox import destination_names, get_delivery
@@ -20,7 +20,7 @@ from adapter.records.confinement import same_patients
 from adapter.records.delivery_list import Standing, confirmed_since, next_tries, page_of_deliveries, sends_of, standings
 from adapter.records.timeline import by_id
 from adapter.web.bodies import Form
-from adapter.web.gate import actor_of, check_whose
+from adapter.web.gate import actor_of
 from adapter.web.pages import Web, see_other
 from adapter.web.patient_card import patient_name
 from adapter.web.photo_card import photo_label, receipt_wording

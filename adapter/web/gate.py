@@ -7,12 +7,12 @@ from typing import cast
 from sqlalchemy import Connection
 from starlette.requests import Request
 
-from adapter.access import Actor, check_patient, check_right, check_scope
+from adapter.access import Actor, check_right, check_scope, check_whose
 from adapter.access.policy import Letter
 from adapter.access.sessions import Session
 from adapter.errors import NotAuthenticated, NotFound
 from adapter.records import Stored, get
-from adapter.records.confinement import patient_of, same_patients
+from adapter.records.confinement import patient_of
 
 
 def actor_of(request: Request) -> Actor:
@@ -25,15 +25,6 @@ def actor_of(request: Request) -> Actor:
 
 def session_of(request: Request) -> Session | None:
     return cast(Session | None, getattr(request.state, "session", None))
-
-
-def check_whose(tx: Connection, actor: Actor, patient_id: str | None) -> None:
-    """`check_patient` that knows merges: a chart opened under an old number reaches the surviving record.
-
-    Raises NotFound.
-    """
-    if actor.patient_id is None or patient_id is None or patient_id not in same_patients(tx, {actor.patient_id}):
-        check_patient(actor, patient_id)
 
 
 def get_photo(tx: Connection, actor: Actor, letter: Letter, media_id: str) -> tuple[Stored, str | None]:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from adapter import batch
-from adapter.access import Actor, check_scope
+from adapter.access import Actor, check_scope, check_whose
 from adapter.batch.export import export_zip
 from adapter.batch.jobs import job_status
 from adapter.errors import BadInput
@@ -17,7 +17,7 @@ from adapter.records import Stored, find
 from adapter.records.confinement import patient_of, same_patients
 from adapter.records.timeline import by_id
 from adapter.web.bodies import Form
-from adapter.web.gate import actor_of, check_whose, get_patient
+from adapter.web.gate import actor_of, get_patient
 from adapter.web.pages import Web, see_other
 from adapter.web.patient_card import patient_name
 from adapter.web.photo_card import day, photo_label, taken_at

@@ -128,6 +128,16 @@ def test_a_visit_of_another_patient_is_refused(bridge: Bridge) -> None:
         _send(bridge, patient="Patient/asa", encounter="Encounter/v1")
 
 
+def test_a_session_opened_under_a_number_merged_since_captures_for_the_surviving_patient(bridge: Bridge) -> None:
+    _patient(bridge)
+    merged = [{"other": {"reference": "Patient/asa"}, "type": "replaced-by"}]
+    _patient(bridge, "old", active=False, link=merged)
+    session = Actor("person", "Practitioner/p", "P", "clinician", frozenset({"user/Media.crus"}), patient_id="old")
+    answer = _send(bridge, actor=session)
+    with bridge.db.snapshot() as tx:
+        assert get(tx, "Media", answer.id).resource["subject"]["reference"] == "Patient/asa"
+
+
 def test_an_actor_without_the_scope_or_outside_the_session_learns_nothing(bridge: Bridge) -> None:
     _patient(bridge)
     _patient(bridge, "other")
