@@ -8,7 +8,6 @@ undoing all of them restores the first state.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,7 +143,7 @@ def _new_owner(photo: Change) -> str | None:
 
 
 def _edited(edit: Edit) -> Resource:
-    resource = deepcopy(edit.record.resource)
+    resource = edit.record.resource
     for pointer, value in edit.values.items():
         parent, _, key = pointer.rpartition("/")
         holder = value_at(resource, parent)
