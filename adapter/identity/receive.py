@@ -107,7 +107,7 @@ def _arrival(bridge: Bridge, message: Inbound, at: datetime) -> _Arrival | None:
     except MessageError as problem:
         outcome = AckCode.AR if problem.condition in _REJECTED else AckCode.AE
         error = AckError.of(problem)
-    fingerprint = hashlib.sha256(raw).hexdigest()
+    fingerprint = hashlib.sha256(raw.rstrip(b"\r\n")).hexdigest()  # a last line end more or less is no other content
     control_id = _storable(header.msh_10.strip())
     return _built(
         new_id(at),

@@ -233,3 +233,9 @@ def test_over_a_socket_the_commit_answer_comes_at_once_and_the_application_answe
         apply_all()
         deframer.feed(connection.recv(10_000))
         assert [codes(answer) for answer in deframer.messages()] == [("AA", "1")]
+
+
+def test_a_last_line_end_more_or_less_is_no_other_content(site: Bridge) -> None:
+    message = adt("A28", "1")
+    answers = receive_messages(site, [message, message.rstrip(b"\r"), message + b"\n"], "test")
+    assert answers[0] == answers[1] == answers[2]
