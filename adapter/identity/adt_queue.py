@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, case, exists, func, literal, or_, select, update
+from sqlalchemy import Connection, Row, Select, and_, case, exists, func, literal, or_, select, update
 
 from adapter.access import SYSTEM, Actor
 from adapter.bridge import Bridge
@@ -34,6 +34,8 @@ def queue(tx: Connection, limit: int = 100, after: str | None = None) -> list[Ro
     in_trouble = and_(message.state == "received", item.id.is_not(None), or_(held_up, item.reason.is_not(None)))
     reason = case((message.state != "received", message.reason), (held_up, literal(_BEHIND)), else_=item.reason)
     remedy = case((message.state != "received", message.remedy), (held_up, literal(_BEHIND_REMEDY)), else_=item.remedy)
+    stopped = message.state.in_(("queued", "refused"))
+    waiting = select(adt_message.c.id).where(stopped).union(_in_line())  # never a look at the messages applied
     statement = (
         select(
             message.id,
@@ -47,11 +49,15 @@ def queue(tx: Connection, limit: int = 100, after: str | None = None) -> list[Ro
             message.received_at,
         )
         .outerjoin(work, item.idempotency_key == "adt:" + message.id)
-        .where(or_(message.state.in_(("queued", "refused")), in_trouble))
+        .where(message.id.in_(waiting), or_(stopped, in_trouble))
         .order_by(message.id)
         .limit(limit)
     )
     return list(tx.execute(statement.where(message.id > after) if after else statement))
+
+
+def _in_line() -> Select[Any]:
+    return select(func.substr(work.c.idempotency_key, len("adt:") + 1)).where(work.c.kind == "apply-adt")
 
 
 def replay(tx: Connection, bridge: Bridge, message_id: str) -> None:
