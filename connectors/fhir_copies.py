@@ -11,7 +11,8 @@ from connectors.contract import Parcel, Receipt, RouteRefused
 from connectors.fhir_identity import Place, tail
 from connectors.fhir_server import FhirServer, Stored
 from connectors.kinds import FhirR4Profile
-from connectors.outward import delivery_identifier, find_capture_identifier, has_identifier
+from connectors.outward import find_capture_identifier, is_of_capture, is_of_delivery
+from connectors.templates import filled, values
 
 Resource = dict[str, Any]
 
@@ -43,12 +44,12 @@ class Copy:
         return dict(self.resource.get("content", [{}])[0].get("attachment", {}))
 
 
-def find_copies(server: FhirServer, profile: FhirR4Profile, parcel: Parcel) -> list[Copy]:
+def find_copies(server: FhirServer, profile: FhirR4Profile, parcel: Parcel, place: Place) -> list[Copy]:
     """Every resource of this capture at the destination, the previous receipt's included."""
     copies: list[Copy] = []
     for route in profile.routes:
         try:
-            found = server.find_by_identifier(RESOURCE_TYPE[route], find_capture_identifier(parcel.media) or {})
+            found = _search(server, profile, parcel, place, RESOURCE_TYPE[route])
         except RouteRefused:
             continue
         copies += [Copy(route, resource) for resource in found]
@@ -60,17 +61,25 @@ def find_copies(server: FhirServer, profile: FhirR4Profile, parcel: Parcel) -> l
     return copies
 
 
+def _search(server: FhirServer, profile: FhirR4Profile, parcel: Parcel, place: Place, kind: str) -> list[Resource]:
+    if profile.look_by == "identifier":
+        return server.find_by_identifier(kind, find_capture_identifier(parcel.media) or {})
+    asked = {"patient": place.patient.partition("/")[2]}
+    asked |= filled(profile.look_parameters, values(parcel, profile))
+    return [each for each in server.search(kind, asked) if is_of_capture(each, parcel)]
+
+
 def find_in_record(copies: list[Copy], place: Place) -> Copy | None:
-    """The copy in this patient's record, if any."""
-    return next((copy for copy in copies if copy.patient == place.patient), None)
+    """The copy in this patient's record, if any; one that was not entered in error rather than one that was."""
+    here = [copy for copy in copies if copy.patient == place.patient]
+    return min(here, key=lambda copy: copy.resource.get("status") == "entered-in-error", default=None)
 
 
 def find_delivered(parcel: Parcel, place: Place, copies: list[Copy]) -> Copy | None:
     """The copy that is exactly this parcel: this version, this patient, this status."""
-    ours = delivery_identifier(parcel)
     for copy in copies:
         is_current = copy.resource.get("status") == expected_status(copy.route, parcel)
-        if is_current and copy.patient == place.patient and has_identifier(copy.resource, ours):
+        if is_current and copy.patient == place.patient and is_of_delivery(copy.resource, parcel):
             return copy
     return None
 

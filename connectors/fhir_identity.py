@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
-from connectors.contract import DeliveryError, Parcel, Retry
+from connectors.contract import DeliveryError, Parcel, Retry, RouteRefused
 from connectors.fhir_server import FhirServer
 from connectors.kinds import FhirR4Profile
 from connectors.outward import localised
 
 Resource = dict[str, Any]
+
+CLOSED: Final = frozenset({"finished", "cancelled", "entered-in-error"})
 
 
 class PatientMissing(DeliveryError):
@@ -25,11 +27,11 @@ class Place:
     patient: str
     encounter: str | None
 
-    def references(self, parcel: Parcel) -> dict[str, str]:
-        """Our reference -> theirs."""
-        known = {_own_reference(parcel.patient): self.patient}
+    def references(self, parcel: Parcel, base: str = "") -> dict[str, str]:
+        """Our reference -> theirs, absolute below `base` when it is given."""
+        known = {_own_reference(parcel.patient): base + self.patient}
         if parcel.encounter is not None and self.encounter is not None:
-            known[_own_reference(parcel.encounter)] = self.encounter
+            known[_own_reference(parcel.encounter)] = base + self.encounter
         return known
 
 
@@ -108,6 +110,12 @@ def _find_encounter(server: FhirServer, profile: FhirR4Profile, parcel: Parcel, 
                 _refuse(
                     "The destination has this visit number under another patient.",
                     "Find out which of the two records is wrong before replaying.",
+                )
+            if policy.closed == "refuse" and found[0].get("status") in CLOSED:
+                raise RouteRefused(
+                    "This destination takes no photos for a closed visit.",
+                    remedy="Name an open visit, have this one reopened, or let another route take the photo.",
+                    retry=Retry.NEVER,
                 )
             return f"Encounter/{found[0]['id']}"
     if policy.policy == "required":

@@ -31,9 +31,11 @@ from connectors.fhir_copies import (
 from connectors.fhir_identity import PatientMissing, Place, get_place
 from connectors.fhir_server import FhirServer, Stored
 from connectors.kinds import FhirR4Profile
-from connectors.outward import delivery_identifier, find_capture_identifier, has_identifier, photo_body
-from connectors.parcels import check_parcel, get_content
+from connectors.outward import delivery_identifier, find_capture_identifier, is_of_delivery, photo_body, put
+from connectors.parcels import by_hand, check_parcel, get_content
+from connectors.rendition import rendered
 from connectors.session import open_session
+from connectors.templates import filled, values
 
 Resource = dict[str, Any]
 
@@ -52,38 +54,46 @@ class FhirR4:
         return fhir_check.check(self._profile, self._server, self._session.credentials)
 
     def find(self, parcel: Parcel) -> Receipt | None:
-        check_parcel(parcel, self._profile.max_bytes)
+        check_parcel(parcel)
         try:
             place = get_place(self._server, self._profile, parcel)
         except PatientMissing:
             return None
-        delivered = find_delivered(parcel, place, self._copies(parcel))
+        delivered = find_delivered(parcel, place, self._copies(parcel, place))
         return receipt_for_copy(self._profile, delivered, place) if delivered else None
 
     def send(self, parcel: Parcel) -> Receipt:
-        check_parcel(parcel, self._profile.max_bytes)
+        check_parcel(parcel)
+        parcel = rendered(parcel, self._profile)
         place = get_place(self._server, self._profile, parcel, may_create=True)
-        copies = self._copies(parcel)
+        copies = self._copies(parcel, place)
         delivered = find_delivered(parcel, place, copies)
         if delivered and self._holds(parcel, delivered.attachment):
             return receipt_for_copy(self._profile, delivered, place)
-        references = place.references(parcel)
+        base = f"{self._profile.base_url}/" if self._profile.references == "absolute" else ""
+        references = place.references(parcel, base)
         if self._profile.consent_strategy == "resource":
             references |= file_consents(self._server, parcel, place, references)
         current = find_in_record(copies, place)
         binary_id, content = self._place_content(parcel, place, current)
 
         def body(route: str) -> Resource:
-            return photo_body(route, parcel, self._profile, references, content)
+            made = photo_body(route, parcel, self._profile, references, content)
+            known = values(parcel, self._profile)
+            for path, template in self._profile.set.items():
+                put(made, path, filled(template, known))
+            return made
 
-        if current is None:
+        if current is None or not self._profile.replaces:
             # While no copy exists anywhere, the capture's identifier is the stronger guard: it also stops a late
             # arrival of an older version. A copy in another patient's record bears it too, hence the delivery's then.
             guard = delivery_identifier(parcel) if copies else find_capture_identifier(parcel.media) or {}
             route, stored = self._create(body, guard)
             if stored.created:
+                if current is not None and self._profile.retract == "update":
+                    self._server.update(_replaced(current.resource), current.resource)
                 return receipt_for(self._profile, route, stored, place, binary_id)
-            copies = self._copies(parcel)  # somebody was faster
+            copies = self._copies(parcel, place)  # somebody was faster
             if delivered := find_delivered(parcel, place, copies):
                 return receipt_for_copy(self._profile, delivered, place)
             current = _get_in_record(copies, place)
@@ -91,7 +101,8 @@ class FhirR4:
         return receipt_for(self._profile, current.route, stored, place, binary_id)
 
     def read_back(self, parcel: Parcel, receipt: Receipt) -> Evidence:
-        check_parcel(parcel, self._profile.max_bytes)
+        check_parcel(parcel)
+        parcel = rendered(parcel, self._profile)
         place = get_place(self._server, self._profile, parcel)
         copy = self._find_copy(parcel, place, receipt)
         if copy is None:
@@ -103,7 +114,7 @@ class FhirR4:
             ("status", expected_status(copy.route, parcel), copy.resource.get("status")),
             ("patient", place.patient, copy.patient),
             ("encounter", None if omits_encounter else place.encounter, copy.encounter),
-            ("version", True, has_identifier(copy.resource, delivery_identifier(parcel))),
+            ("version", True, is_of_delivery(copy.resource, parcel)),
             ("size", parcel.size, size),
             ("sha256", parcel.sha256, digest),
         )
@@ -115,6 +126,8 @@ class FhirR4:
         current = self._server.find(kind, receipt.ids[kind]) if kind in receipt.ids else None
         if current is None or current.get("status") == "entered-in-error":
             return replace(receipt, duplicate=True)
+        if self._profile.retract == "person":
+            raise by_hand(self._profile)
         stored = self._server.update(_retracted(current, receipt, parcel.delivery_id, reason), current)
         updated_at = find_updated_at(stored.resource)
         return replace(receipt, version=stored.version, received_at=updated_at, duplicate=False)
@@ -122,13 +135,13 @@ class FhirR4:
     def close(self) -> None:
         self._session.close()
 
-    def _copies(self, parcel: Parcel) -> list[Copy]:
-        return find_copies(self._server, self._profile, parcel)
+    def _copies(self, parcel: Parcel, place: Place) -> list[Copy]:
+        return find_copies(self._server, self._profile, parcel, place)
 
     def _find_copy(self, parcel: Parcel, place: Place, receipt: Receipt) -> Copy | None:
         kind = RESOURCE_TYPE[receipt.route]
         if kind not in receipt.ids:  # accepted for review (202): it may have been filed since
-            return find_in_record(self._copies(parcel), place)
+            return find_in_record(self._copies(parcel, place), place)
         resource = self._server.find(kind, receipt.ids[kind])
         return Copy(receipt.route, resource) if resource else None
 
@@ -156,7 +169,8 @@ class FhirR4:
         if self._profile.binary_upload == "inline":
             return None, {"data": base64.b64encode(content).decode()}
         binary_id = self._server.upload(content, parcel.content_type, place.patient)
-        return binary_id, {"url": f"Binary/{binary_id}"}
+        base = f"{self._profile.base_url}/" if self._profile.attachment_url == "absolute" else ""
+        return binary_id, {"url": f"{base}Binary/{binary_id}"}
 
 
 def _get_in_record(copies: list[Copy], place: Place) -> Copy:
@@ -177,6 +191,13 @@ def _find_same_binary(parcel: Parcel, current: Copy) -> str | None:
     attachment = current.attachment
     same = (attachment.get("hash"), attachment.get("size")) == (parcel.sha1_b64, parcel.size)
     return previous.ids.get("Binary") if same else None
+
+
+def _replaced(current: Resource) -> Resource:
+    """`current` as replaced by a resource beside it."""
+    if current["resourceType"] == "DocumentReference":
+        return current | {"status": "superseded"}
+    return current | {"status": "entered-in-error"}
 
 
 def _retracted(current: Resource, receipt: Receipt, delivery_id: str, reason: str) -> Resource:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
+import re
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from connectors.answers import Answer, find_id
+from connectors.answers import Answer, check_answer, find_id
 from connectors.contract import DeliveryError, Retry
 from connectors.http import FHIR_JSON, Http
 from connectors.kinds import FhirR4Profile
@@ -44,19 +47,23 @@ class FhirServer:
 
     def find_by_identifier(self, resource_type: str, identifier: Mapping[str, Any]) -> list[Resource]:
         """All resources of the type that really bear `identifier`."""
-        parameters = {"identifier": search_token(identifier)}
-        doing = f"Searching {resource_type} by identifier"
+        found = self.search(resource_type, {"identifier": search_token(identifier)}, doing="by identifier")
+        return [each for each in found if has_identifier(each, identifier)]
+
+    def search(
+        self, resource_type: str, parameters: Mapping[str, str], *, doing: str = "of a patient"
+    ) -> list[Resource]:
+        """The resources on the first page of a search."""
+        doing = f"Searching {resource_type} {doing}"
         if self._profile.search == "post":
             answer = self._http.request(
-                "POST", f"{resource_type}/_search", doing=doing, write=False, type_level=True, data=parameters
+                "POST", f"{resource_type}/_search", doing=doing, write=False, type_level=True, data=dict(parameters)
             )
         else:
             path = f"{resource_type}?{urlencode(parameters, quote_via=quote)}"
             answer = self._http.request("GET", path, doing=doing, write=False, type_level=True)
         entries = [entry.get("resource", {}) for entry in answer.resource().get("entry", [])]
-        return [
-            each for each in entries if each.get("resourceType") == resource_type and has_identifier(each, identifier)
-        ]
+        return [each for each in entries if each.get("resourceType") == resource_type]
 
     def find(self, resource_type: str, resource_id: str) -> Resource | None:
         """The current version; None when it is not there or was deleted."""
@@ -69,14 +76,22 @@ class FhirServer:
     def create(self, body: Resource, *, unless: Mapping[str, Any] | None = None) -> Stored:
         """Create `body`; with `unless` (an identifier), and if the destination offers it, only when none bears it."""
         headers = self._write_headers()
-        conditional = unless is not None and self._profile.conditional_create
-        if unless is not None and conditional:
-            headers["If-None-Exist"] = "identifier=" + quote(search_token(unless), safe=":/|.-_~")
+        condition = ""
+        if unless is not None and self._profile.conditional_create:
+            condition = "identifier=" + quote(search_token(unless), safe=":/|.-_~")
         kind = body["resourceType"]
-        answer = self._http.request(
-            "POST", kind, doing=f"Creating {kind}", write=True, type_level=True, json=body, headers=headers
-        )
-        return _stored(answer, kind, created=not (conditional and answer.status == 200))
+        doing = f"Creating {kind}"
+        if self._profile.write_by == "transaction":
+            bundle = _transaction(body, condition)
+            answer = self._http.request("POST", "", doing=doing, write=True, json=bundle, headers=headers)
+            answer = _first_of(answer)
+            check_answer(answer, doing=doing, write=True, type_level=True)
+        else:
+            headers |= {"If-None-Exist": condition} if condition else {}
+            answer = self._http.request(
+                "POST", kind, doing=doing, write=True, type_level=True, json=body, headers=headers
+            )
+        return _stored(answer, kind, created=not (condition and answer.status == 200))
 
     def update(self, body: Resource, current: Resource) -> Stored:
         """Replace `current` by `body`, unless somebody changed it since we read it (If-Match)."""
@@ -149,6 +164,22 @@ class FhirServer:
     def _write_headers(self) -> dict[str, str]:
         prefer = {"Prefer": self._profile.prefer} if self._profile.prefer else {}
         return {"Content-Type": FHIR_JSON} | prefer
+
+
+def _transaction(body: Resource, condition: str) -> Resource:
+    request = {"method": "POST", "url": body["resourceType"]} | ({"ifNoneExist": condition} if condition else {})
+    entry = {"fullUrl": f"urn:uuid:{uuid.uuid4()}", "resource": body, "request": request}
+    return {"resourceType": "Bundle", "type": "transaction", "entry": [entry]}
+
+
+def _first_of(answer: Answer) -> Answer:
+    """What a transaction-response says of its only entry (http://hl7.org/fhir/R4/http.html#transaction-response)."""
+    entry: Resource = next(iter(answer.resource().get("entry", [])), {})
+    response = entry.get("response", {})
+    status = re.match(r"\d{3}", str(response.get("status", "")))
+    headers = {name: str(response[name]) for name in ("location", "etag") if name in response}
+    body = json.dumps(entry.get("resource") or response.get("outcome") or {}).encode()
+    return Answer(int(status[0]) if status else answer.status, headers, body, answer.request_id)
 
 
 def search_token(identifier: Mapping[str, Any]) -> str:

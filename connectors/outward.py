@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from connectors.contract import Parcel
-from connectors.kinds import FhirR4Profile
+from connectors.kinds import FhirR4Profile, Profile
+from connectors.knobs import Coding
 from mappings.media_to_document_reference import media_to_document_reference
 from mappings.terms import CANON, URI
 
@@ -85,6 +86,41 @@ def delivery_identifier(parcel: Parcel) -> Resource:
     return {"system": URI, "value": f"urn:uuid:{name}"}
 
 
+def mark(parcel: Parcel) -> str:
+    """Our identifiers as a short text, for destinations that keep none: `[DermBridge 0d6c4f4e7f0e.3f1f2a3b4c5d]`.
+
+    The first part is the photo's, shared by its versions; the second this version's at this destination.
+    """
+    return f"[DermBridge {_short(find_capture_identifier(parcel.media) or {})}.{_short(delivery_identifier(parcel))}]"
+
+
+def _short(identifier: Mapping[str, Any]) -> str:
+    return str(identifier.get("value", "")).removeprefix("urn:uuid:").replace("-", "")[:12]
+
+
+def is_of_capture(resource: Mapping[str, Any], parcel: Parcel) -> bool:
+    """Whether `resource` is some version of this photo, by identifier or by mark."""
+    ours = find_capture_identifier(parcel.media) or {}
+    return has_identifier(resource, ours) or mark(parcel).partition(".")[0] + "." in _texts(resource)
+
+
+def is_of_delivery(resource: Mapping[str, Any], parcel: Parcel) -> bool:
+    """Whether `resource` is exactly this version at this destination, by identifier or by mark."""
+    return has_identifier(resource, delivery_identifier(parcel)) or mark(parcel) in _texts(resource)
+
+
+def _texts(resource: Mapping[str, Any]) -> str:
+    contents = resource.get("content", [])
+    attachments = [each.get("attachment", {}) for each in contents] if isinstance(contents, list) else [contents]
+    return "\n".join([str(resource.get("description", "")), *(str(each.get("title", "")) for each in attachments)])
+
+
+def link_to(parcel: Parcel, profile: Profile) -> str:
+    """Where people see the photo in DermBridge; empty when the profile does not say where that is."""
+    base = profile.transform.link_base.rstrip("/")
+    return f"{base}/photos/{parcel.media.get('id')}" if base else ""
+
+
 def has_identifier(resource: Mapping[str, Any], identifier: Mapping[str, Any]) -> bool:
     """Whether `resource` really bears it: some servers ignore search parameters they do not know."""
     wanted = (identifier.get("system"), identifier.get("value"))
@@ -106,7 +142,47 @@ def photo_body(
         "title": parcel.filename,
     }
     media["content"] = attachment | described | dict(content)
-    if route == "fhir-media":
-        return without(media, profile.omit)
-    coding = {name: value for name, value in profile.type_coding.model_dump().items() if value}
-    return without(media_to_document_reference(media, type_coding=coding), profile.omit)
+    body = media if route == "fhir-media" else _document(media, profile)
+    if profile.look_by == "patient":
+        _add_mark(body, mark(parcel))
+    return without(body, profile.omit)
+
+
+def _document(media: Resource, profile: FhirR4Profile) -> Resource:
+    coding, category = _coding(profile.type_coding), profile.category
+    document = media_to_document_reference(media, type_coding=coding)
+    return document | ({"category": [{"coding": [_coding(category)]}]} if category else {})
+
+
+def _coding(coding: Coding) -> dict[str, str]:
+    return {name: value for name, value in coding.model_dump().items() if value}
+
+
+def _add_mark(body: Resource, text: str) -> None:
+    contents = body["content"]
+    attachment = contents[0]["attachment"] if isinstance(contents, list) else contents
+    attachment["title"] = f"{attachment.get('title', '')} {text}".strip()
+    if body["resourceType"] == "DocumentReference":
+        body["description"] = f"{body.get('description', '')} {text}".strip()
+
+
+def put(resource: Resource, path: str, value: Any) -> None:
+    """Set the element at a dotted path, making what is missing on the way; a number is a place in a list."""
+    node: Any = resource
+    *way, last = path.split(".")
+    for name, following in zip(way, [*way[1:], last], strict=True):
+        fresh: Any = [] if following.isdigit() else {}
+        node = _step(node, name, fresh)
+    if isinstance(node, list):
+        _step(node, last, value)
+        node[int(last)] = value
+    else:
+        node[last] = value
+
+
+def _step(node: Any, name: str, fresh: Any) -> Any:
+    if isinstance(node, dict):
+        return node.setdefault(name, fresh)
+    while len(node) <= int(name):
+        node.append(fresh)
+    return node[int(name)]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 
 from connectors.contract import DeliveryError, Parcel, Retry
+from connectors.kinds import Profile
 from connectors.outward import find_capture_identifier
 
 DELIVERABLE = frozenset({"completed", "entered-in-error"})
 
 
-def check_parcel(parcel: Parcel, max_bytes: int) -> None:
+def check_parcel(parcel: Parcel, max_bytes: int | None = None) -> None:
     """Raise DeliveryError unless the parcel is complete, fits, and is about one and the same patient throughout."""
     rules = (
         (
@@ -29,7 +30,7 @@ def check_parcel(parcel: Parcel, max_bytes: int) -> None:
             "Deliver completed photos only.",
         ),
         (
-            parcel.size <= max_bytes,
+            max_bytes is None or parcel.size <= max_bytes,
             f"The photo has {parcel.size} bytes, this destination takes {max_bytes}.",
             "Raise max_bytes in the profile if the destination allows it, then replay.",
         ),
@@ -49,6 +50,15 @@ def get_content(parcel: Parcel) -> bytes:
             retry=Retry.NEVER,
         )
     return content
+
+
+def by_hand(profile: Profile) -> DeliveryError:
+    """The destination offers no way to take a photo back: people must."""
+    return DeliveryError(
+        "This destination offers no way to take a photo back.",
+        remedy=profile.landing.retracts or "Ask the department that runs it to mark the photo as entered in error.",
+        retry=Retry.NEVER,
+    )
 
 
 def _is_about_one_patient(parcel: Parcel) -> bool:

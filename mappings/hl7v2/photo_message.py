@@ -67,6 +67,7 @@ class PhotoMessage:
     lines: Sequence[str] = ()
     parent_id: str = ""
     consent: str = ""
+    withdrawn: bool = False  # an ORU that takes its photo back: results of status W, without content
 
 
 def photo_message(message: PhotoMessage, profile: MessageProfile) -> bytes:
@@ -133,7 +134,7 @@ def _pv1(encounter: Resource | None, profile: MessageProfile) -> str:
 
 def _obr(message: PhotoMessage, profile: MessageProfile, taken: datetime) -> str:
     filler = _components(message.document_id[:75], profile.msh_3)
-    result = "C" if message.parent_id else "F"  # table 0123: corrected, final
+    result = _status(message)
     middle = [""] * 14
     return _segment(
         "OBR",
@@ -152,6 +153,11 @@ def _obr(message: PhotoMessage, profile: MessageProfile, taken: datetime) -> str
     )
 
 
+def _status(message: PhotoMessage) -> str:
+    """Tables 0085 and 0123: wrong (posted in error), corrected, final."""
+    return "W" if message.withdrawn else "C" if message.parent_id else "F"
+
+
 def _txa(message: PhotoMessage, profile: MessageProfile, taken: datetime) -> str:
     content = "IM" if profile.obx_2 in {"ED", "RP"} else "TX"
     fields = ["1", _text(profile.txa_2 or profile.document_type[0]), content, _time(taken), "", _time(message.at)]
@@ -167,9 +173,13 @@ def _results(message: PhotoMessage, profile: MessageProfile, taken: datetime) ->
         for part in profile.obx_5
     )
     code = _components(*profile.document_type)
+    if message.withdrawn:
+        filled = _text("Withdrawn: posted in error")
     said = [("Caption", line) for line in message.lines] + ([("Consent", message.consent)] if message.consent else [])
-    rows = [(profile.obx_2, code, filled)] + [("ST", _components(name), _text(line)) for name, line in said]
-    status = "C" if message.parent_id else "F"
+    rows = [("ST" if message.withdrawn else profile.obx_2, code, filled)] + [
+        ("ST", _components(name), _text(line)) for name, line in said
+    ]
+    status = _status(message)
     return [
         _segment("OBX", str(number), kind, code, str(number), value, *[""] * 5, status, "", "", _time(taken))
         for number, (kind, code, value) in enumerate(rows, 1)

@@ -1,0 +1,150 @@
+"""Photos into an archive by C-STORE, looked for by C-FIND (DICOM PS3.4 annexes B and C).
+
+There is no reading back without a listener of our own, so the archive's status and a C-FIND are the last word.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from connectors.contract import DeliveryError, Evidence, Finding, Parcel, Receipt, Retry, RouteRefused, Secrets, utc_now
+from connectors.dicom_object import dicom_object, dicom_place, instance_uid, store_failure
+from connectors.kinds import DimseProfile
+from connectors.pace import Pace
+from connectors.parcels import by_hand, check_parcel
+from mappings.photo_to_dicom import DERMOSCOPIC, JPEG_BASELINE, JPEG_EXTENDED, VL_PHOTOGRAPHIC
+
+if TYPE_CHECKING:
+    from pynetdicom.association import Association
+
+ROUTE: Final = "dicom-cstore"
+VERIFICATION: Final = "1.2.840.10008.1.1"
+STUDY_ROOT_FIND: Final = "1.2.840.10008.5.1.4.1.2.2.1"
+WARNINGS: Final = frozenset({0x0000, 0xB000, 0xB006, 0xB007, 0x0111})  # stored, the last one: it was there already
+
+
+class Dimse:
+    """The connector of kind `dicom-cstore`; see `connectors.contract.Connector` for what each method promises."""
+
+    def __init__(
+        self, profile: DimseProfile, secrets: Secrets | None = None, now: Callable[[], datetime] = utc_now
+    ) -> None:
+        del secrets
+        self._profile = profile
+        self._now = now
+        self._pace = Pace(profile.limits, now=now)
+
+    def check(self) -> list[Finding]:
+        try:
+            with self._associated((VERIFICATION,)) as association:
+                status = association.send_c_echo()
+        except DeliveryError as error:
+            return [Finding("connection", "error", str(error), error.remedy)]
+        if status and status.Status == 0:
+            return [Finding("connection", "ok", f"{self._profile.called_ae} answers C-ECHO")]
+        return [
+            Finding("connection", "error", "C-ECHO failed", "Check called_ae, and that our AE title is registered.")
+        ]
+
+    def find(self, parcel: Parcel) -> Receipt | None:
+        from pydicom.dataset import Dataset
+
+        check_parcel(parcel)
+        patient_id = dicom_place(parcel, self._profile.dicom, self._profile.encounter).patient_id
+        query: Any = Dataset()
+        query.QueryRetrieveLevel = "IMAGE"
+        query.SOPInstanceUID = instance_uid(parcel)
+        query.StudyInstanceUID = query.SeriesInstanceUID = query.PatientID = ""
+        with self._associated((STUDY_ROOT_FIND,)) as association:
+            for status, found in association.send_c_find(query, STUDY_ROOT_FIND):
+                if not status:
+                    raise _lost("C-FIND", Retry.LATER)
+                if found is not None and str(found.get("SOPInstanceUID")) == query.SOPInstanceUID:
+                    return self._receipt(query.SOPInstanceUID, patient_id, duplicate=True)
+        return None
+
+    def send(self, parcel: Parcel) -> Receipt:
+        import pydicom
+
+        check_parcel(parcel)
+        if there := self.find(parcel):
+            return there
+        made = dicom_object(parcel, self._profile, self._profile.dicom, self._profile.encounter)
+        dataset = pydicom.dcmread(io.BytesIO(made.content))
+        with self._associated((made.sop_class,)) as association:
+            try:
+                status = association.send_c_store(dataset)
+            except ValueError as error:  # the archive accepted no presentation context for it
+                raise RouteRefused(
+                    "The archive takes no JPEG of this SOP class.",
+                    remedy="Choose another route, or have the archive accept it.",
+                    retry=Retry.NEVER,
+                ) from error
+        if not status:
+            raise _lost("C-STORE", Retry.UNKNOWN)
+        if status.Status not in WARNINGS:
+            raise store_failure(status.Status, "C-STORE")
+        return self._receipt(made.instance, made.patient_id, duplicate=status.Status == 0x0111)
+
+    def read_back(self, parcel: Parcel, receipt: Receipt) -> Evidence | None:
+        return None
+
+    def retract(self, parcel: Parcel, receipt: Receipt, reason: str) -> Receipt:
+        raise by_hand(self._profile)
+
+    def close(self) -> None:
+        """Associations end with each request."""
+
+    @contextmanager
+    def _associated(self, classes: tuple[str, ...]) -> Iterator[Association]:
+        from pynetdicom.ae import ApplicationEntity
+
+        entity = ApplicationEntity(ae_title=self._profile.calling_ae)
+        entity.connection_timeout = self._profile.timeouts.connect
+        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = self._profile.timeouts.read
+        jpeg = {VL_PHOTOGRAPHIC, DERMOSCOPIC}
+        for each in classes:
+            if each in jpeg:
+                entity.add_requested_context(each, [JPEG_BASELINE, JPEG_EXTENDED])
+            else:
+                entity.add_requested_context(each)
+        with self._pace.turn():
+            association = entity.associate(self._profile.host, self._profile.port, ae_title=self._profile.called_ae)
+            if association.is_rejected:
+                raise DeliveryError(
+                    "The archive rejected the association.",
+                    remedy="Check called_ae, and that the archive knows our AE title and address; it is tried again.",
+                    retry=Retry.LATER,
+                )
+            if not association.is_established:
+                raise DeliveryError(
+                    "The archive could not be reached, or takes none of what we offer.",
+                    remedy="Check host, port and network; it is tried again.",
+                    retry=Retry.LATER,
+                )
+            try:
+                yield association
+            finally:
+                association.release()
+
+    def _receipt(self, uid: str, patient_id: str, *, duplicate: bool) -> Receipt:
+        ids = {"SOPInstanceUID": uid, "Patient": patient_id}
+        return Receipt(
+            route=ROUTE,
+            ids=ids,
+            location=f"{self._profile.called_ae}/{uid}",
+            received_at=self._now(),
+            duplicate=duplicate,
+        )
+
+
+def _lost(what: str, retry: Retry) -> DeliveryError:
+    return DeliveryError(
+        f"The answer to {what} was lost.",
+        remedy="Nothing to do: the archive is asked what it holds before anything is sent again.",
+        retry=retry,
+    )

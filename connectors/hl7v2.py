@@ -1,0 +1,191 @@
+"""Photos as HL7 v2 messages to an interface engine: ORU^R01 or MDM, over MLLP.
+
+There is nothing to ask and nothing to read back. MSH-10 and TXA-12 are derived from the delivery, so that a receiver
+that knows duplicates can tell; whether it does is `resend` of the profile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+from connectors.contract import CannotLook, DeliveryError, Evidence, Finding, Parcel, Receipt, Retry, Secrets, utc_now
+from connectors.kinds import Hl7v2Profile
+from connectors.mllp import exchange
+from connectors.outward import delivery_identifier, link_to
+from connectors.pace import Pace
+from connectors.parcels import by_hand, check_parcel, get_content
+from connectors.rendition import rendered
+from connectors.signals import as_error, find_signal
+from connectors.templates import identifier_of
+from mappings.hl7v2.er7 import Message
+from mappings.hl7v2.photo_message import MessageProfile, PhotoMessage, photo_message
+from mappings.photo_caption import caption
+
+# MSA-1 (table 0008) -> what a refusal means where the profile's signals say nothing else.
+REFUSALS: Final = {
+    "AE": (Retry.NEVER, "See ERR in the receiver's log, correct the message or the record, then replay."),
+    "AR": (Retry.NEVER, "Correct message type, version, MSH-11 or MSH-3 to 6 of the profile, then replay."),
+    "CE": (Retry.LATER, "Nothing to do: the receiver could not keep the message, it is tried again."),
+    "CR": (Retry.NEVER, "Correct message type, version, MSH-11 or MSH-3 to 6 of the profile, then replay."),
+}
+
+
+class Hl7v2:
+    """The connector of kind `hl7v2`; see `connectors.contract.Connector` for what each method promises."""
+
+    def __init__(
+        self, profile: Hl7v2Profile, secrets: Secrets | None = None, now: Callable[[], datetime] = utc_now
+    ) -> None:
+        del secrets  # a certificate is a file of its own
+        self._profile = profile
+        self._now = now
+        self._pace = Pace(profile.limits, now=now)
+        self._one_at_a_time = threading.Lock()
+
+    def check(self) -> list[Finding]:
+        import socket
+
+        address = f"{self._profile.host}:{self._profile.port}"
+        try:
+            socket.create_connection((self._profile.host, self._profile.port), self._profile.timeouts.connect).close()
+        except OSError as error:
+            remedy = "Check host, port and firewall, and that the receiver listens."
+            return [Finding("connection", "error", f"{address} does not answer ({type(error).__name__})", remedy)]
+        return [Finding("connection", "ok", f"{address} accepts connections; send one message to a test system next")]
+
+    def find(self, parcel: Parcel) -> Receipt | None:
+        check_parcel(parcel)
+        if self._profile.resend == "never":
+            raise CannotLook(f"document {document_id(parcel)}")
+        return None
+
+    def send(self, parcel: Parcel) -> Receipt:
+        check_parcel(parcel)
+        replaces = parcel.previous if parcel.previous and "Document" in parcel.previous.ids else None
+        event = (self._profile.replace_with if replaces else "") or self._profile.message
+        message = self.message(parcel, event, parent_id=replaces.ids["Document"] if replaces else "")
+        self._deliver(parcel, event, message)
+        return self._receipt(parcel)
+
+    def read_back(self, parcel: Parcel, receipt: Receipt) -> Evidence | None:
+        return None
+
+    def retract(self, parcel: Parcel, receipt: Receipt, reason: str) -> Receipt:
+        """Its acknowledgement is all that can be had, so the receipt says at once that nothing more is to be done."""
+        event = self._profile.retract_with
+        if not event:
+            raise by_hand(self._profile)
+        message = self.message(parcel, event, parent_id=receipt.ids.get("Document", ""), withdraws=True)
+        self._deliver(parcel, f"{event} retract", message)
+        return replace(receipt, duplicate=True, received_at=self._now())
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+    def message(self, parcel: Parcel, event: str, *, parent_id: str = "", withdraws: bool = False) -> bytes:
+        """The message that would go out. Raises DeliveryError when the photo cannot be told in it."""
+        patient = identifier_of(parcel.patient, tuple(self._profile.authorities))
+        if not patient:
+            raise DeliveryError(
+                "The patient has no identifier whose assigning authority the profile knows.",
+                remedy="Add the system to `authorities` of the profile, then replay.",
+                retry=Retry.NEVER,
+            )
+        if self._profile.encounter.policy == "required" and not _visit(self._profile, parcel):
+            raise DeliveryError(
+                "This destination files photos under a visit, and the photo has none.",
+                remedy='Name the visit of the photo, or set encounter.policy = "optional"; it is tried again.',
+                retry=Retry.LATER,
+            )
+        carries = self._profile.content == "ED" and not withdraws
+        content = get_content(rendered(parcel, self._profile)) if carries else b""
+        told = "consent recorded" if parcel.consents and self._profile.consent_strategy == "obx" else ""
+        facts = PhotoMessage(
+            event=event,
+            control_id=control_id(parcel, event + (" retract" if withdraws else "")),
+            document_id=document_id(parcel),
+            at=self._now(),
+            taken_at=_taken(parcel),
+            patient=parcel.patient,
+            encounter=parcel.encounter if self._profile.encounter.policy != "omit" else None,
+            content=content,
+            url=link_to(parcel, self._profile),
+            lines=caption(parcel.media),
+            parent_id=parent_id,
+            consent=told,
+            withdrawn=withdraws,
+        )
+        try:
+            return photo_message(facts, _message_profile(self._profile))
+        except UnicodeEncodeError as error:
+            raise DeliveryError(
+                "The message holds a character that is not in the receiver's character set.",
+                remedy='Set charset = "UNICODE UTF-8" in the profile if the receiver takes it, then replay.',
+                retry=Retry.NEVER,
+            ) from error
+
+    def _deliver(self, parcel: Parcel, event: str, message: bytes) -> None:
+        identifier = control_id(parcel, event)
+        with self._one_at_a_time, self._pace.turn():
+            answer = exchange(self._profile, message, identifier)
+        self._check(answer)
+
+    def _check(self, answer: Message) -> None:
+        msa = answer.find("MSA")
+        code = msa.text(1) if msa else ""
+        if code in {"AA", "CA"}:
+            return
+        codes = {code} | {err.text(3) or err.text(1, 4) for err in answer.all("ERR")} - {""}
+        if signal := find_signal(self._profile.signals, None, codes):
+            raise as_error(signal, doing="The message", now=self._now())
+        retry, remedy = REFUSALS.get(code, (Retry.NEVER, "Ask the receiver what this acknowledgement means."))
+        named = code if code in REFUSALS else "an unknown code"
+        raise DeliveryError(f"The receiver answered {named}.", remedy=remedy, retry=retry)
+
+    def _receipt(self, parcel: Parcel) -> Receipt:
+        ids = {
+            "Document": document_id(parcel),
+            "Patient": identifier_of(parcel.patient, tuple(self._profile.authorities)),
+            "Encounter": _visit(self._profile, parcel),
+        }
+        held = {name: value for name, value in ids.items() if value}
+        return Receipt(route=self._profile.route_names[0], ids=held, received_at=self._now())
+
+
+def control_id(parcel: Parcel, event: str) -> str:
+    """MSH-10: the same for the same message of the same delivery; 20 characters, as every version allows."""
+    return hashlib.sha256(f"{parcel.idempotency_key} {event}".encode()).hexdigest()[:20]
+
+
+def document_id(parcel: Parcel) -> str:
+    """TXA-12 and the filler number: our UUID of this version at this destination."""
+    return str(delivery_identifier(parcel)["value"]).removeprefix("urn:uuid:")
+
+
+def _visit(profile: Hl7v2Profile, parcel: Parcel) -> str:
+    return identifier_of(parcel.encounter or {}, tuple(profile.authorities))
+
+
+def _taken(parcel: Parcel) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(str(parcel.media.get("createdDateTime", "")))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else None
+
+
+def _message_profile(profile: Hl7v2Profile) -> MessageProfile:
+    same = ("version", "msh_3", "msh_4", "msh_5", "msh_6", "msh_11", "charset", "authorities", "obx_5", "document_type")
+    enhanced = profile.acknowledge != "original"
+    return MessageProfile(
+        **{name: getattr(profile, name) for name in same},
+        txa_2=profile.txa_2,
+        obx_2=profile.content,
+        msh_15="AL" if enhanced else "",
+        msh_16={"application": "AL", "commit": "NE"}.get(profile.acknowledge, ""),
+    )

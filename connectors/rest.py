@@ -1,0 +1,297 @@
+"""Photos through a vendor's own JSON interface, its requests told by the profile (kind `rest`).
+
+A document is recognised by what the profile's `look` compares, usually a file name that holds `{delivery}`. Where there
+is no `look`, a lost answer waits for a person; where there is no `read`, the receipt is the last word.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Final
+
+from connectors.answers import Answer
+from connectors.contract import (
+    AlreadyThere,
+    CannotLook,
+    DeliveryError,
+    Evidence,
+    Finding,
+    Parcel,
+    Receipt,
+    Retry,
+    Secrets,
+    utc_now,
+)
+from connectors.kinds import RestProfile
+from connectors.parcels import by_hand, check_parcel, get_content
+from connectors.rendition import rendered
+from connectors.rest_knobs import Lookup, Step
+from connectors.session import open_session
+from connectors.signals import codes_at
+from connectors.templates import filled, identifier_of, values
+
+ROUTE: Final = "rest"
+GONE: Final = frozenset({404, 410})
+
+
+class Rest:
+    """The connector of kind `rest`; see `connectors.contract.Connector` for what each method promises."""
+
+    def __init__(self, profile: RestProfile, secrets: Secrets, now: Callable[[], datetime] = utc_now) -> None:
+        self._profile = profile
+        self._now = now
+        self._session = open_session(profile, secrets, now)
+
+    def check(self) -> list[Finding]:
+        try:
+            self._session.credentials.authorization()
+        except DeliveryError as error:
+            return [Finding("connection", "error", str(error), error.remedy)]
+        detail = "credentials accepted" if self._profile.auth.kind != "none" else "no credentials needed"
+        return [Finding("connection", "ok", f"{self._profile.base_url}: {detail}")]
+
+    def find(self, parcel: Parcel) -> Receipt | None:
+        check_parcel(parcel)
+        if self._profile.look is None:
+            raise CannotLook(f"a document of photo {parcel.media.get('id')}")
+        known = values(parcel, self._profile)
+        try:
+            known["patient"] = self._patient(parcel, known)
+        except _NobodyThere:
+            return None
+        return self._look(known)
+
+    def send(self, parcel: Parcel) -> Receipt:
+        check_parcel(parcel)
+        parcel = rendered(parcel, self._profile)
+        known = values(parcel, self._profile)
+        known["patient"] = self._patient(parcel, known)
+        if self._profile.look is not None and (there := self._look(known)):
+            return there
+        self._check_visit(known)
+        try:
+            for step in self._profile.steps:
+                answer = self._run(step, known, parcel, doing="Filing the document")
+                known |= _saved(step, answer)
+        except AlreadyThere:
+            if self._profile.look is None:
+                return self._receipt(known, duplicate=True)
+            raise
+        receipt = self._receipt(known)
+        self._retire_previous(parcel, receipt, known)
+        return receipt
+
+    def read_back(self, parcel: Parcel, receipt: Receipt) -> Evidence | None:
+        step = self._profile.read
+        if step is None:
+            return None
+        check_parcel(parcel)
+        parcel = rendered(parcel, self._profile)
+        known = values(parcel, self._profile) | _known_of(receipt)
+        answer = self._run(step, known, parcel, doing="Reading the document back", accepted=GONE)
+        content = None if answer.status in GONE else _content(step, answer)
+        if content is None:
+            return Evidence(None, None, None, None, ("The destination holds no such document.",))
+        digest = hashlib.sha256(content).hexdigest()
+        seen = (("size", parcel.size, len(content)), ("sha256", parcel.sha256, digest))
+        differences = tuple(f"{name}: expected {ours}, found {theirs}" for name, ours, theirs in seen if ours != theirs)
+        return Evidence(len(content), digest, receipt.ids.get("Patient"), receipt.ids.get("Encounter"), differences)
+
+    def retract(self, parcel: Parcel, receipt: Receipt, reason: str) -> Receipt:
+        if self._profile.retract is None or "Document" not in receipt.ids:
+            raise by_hand(self._profile)
+        known = values(parcel, self._profile) | _known_of(receipt) | {"reason": reason}
+        answer = self._run(self._profile.retract, known, parcel, doing="Taking the document back", accepted=GONE)
+        return replace(receipt, duplicate=answer.status in GONE, received_at=self._now())
+
+    def close(self) -> None:
+        self._session.close()
+
+    def _patient(self, parcel: Parcel, known: Mapping[str, Any]) -> str:
+        lookup = self._profile.patient
+        identifier = identifier_of(parcel.patient, lookup.identifier_systems)
+        if not identifier:
+            raise _refusal(
+                "The patient has no identifier of a system this destination knows.",
+                "Correct patient.identifier_systems of the profile, then replay.",
+            )
+        found = self._search(lookup, {**known, "identifier": identifier}, "Looking for the patient")
+        if len(found) > 1:
+            raise _refusal(
+                f"{len(found)} patients of the destination bear the same identifier.",
+                "Have them merged at the destination, then replay.",
+            )
+        if not found:
+            raise _NobodyThere()
+        self._check_birth_date(lookup, found[0], parcel.patient)
+        return _one(found[0], lookup.id)
+
+    def _check_birth_date(self, lookup: Lookup, theirs: Any, ours: Mapping[str, Any]) -> None:
+        born = _one(theirs, lookup.birth_date) if lookup.birth_date else ""
+        known = str(ours.get("birthDate", ""))
+        if not born or len(known) < 10:
+            return
+        try:
+            same = datetime.strptime(born, lookup.birth_date_format).strftime("%Y-%m-%d") == known  # noqa: DTZ007
+        except ValueError:
+            same = False
+        if not same:
+            raise _refusal(
+                "The destination's patient with this identifier has another birth date.",
+                "Find out which of the two records is wrong before replaying.",
+            )
+
+    def _check_visit(self, known: Mapping[str, Any]) -> None:
+        if self._profile.encounter.policy == "required" and not known["visit"]:
+            raise DeliveryError(
+                "This destination files photos under a visit, and the photo has none.",
+                remedy='Name the visit of the photo, or set encounter.policy = "optional"; it is tried again.',
+                retry=Retry.LATER,
+            )
+
+    def _look(self, known: Mapping[str, Any]) -> Receipt | None:
+        lookup = self._profile.look
+        assert lookup is not None  # callers asked
+        found = self._search(lookup, known, "Looking for the document")
+        if not found:
+            return None
+        return self._receipt({**known, "document": _one(found[0], lookup.id)}, duplicate=True)
+
+    def _search(self, lookup: Lookup, known: Mapping[str, Any], doing: str) -> list[Any]:
+        path = filled(lookup.path, known, in_path=True)
+        answer = self._session.http.request(
+            "GET", path, doing=doing, write=False, accepted=GONE, headers={"Accept": "application/json"}
+        )
+        body = None if answer.status in GONE else answer.parsed()
+        items = _at(body, lookup.items) if lookup.items else body
+        listed = items if isinstance(items, list) else [items] if isinstance(items, dict) and items else []
+        wanted = {path: str(filled(template, known)) for path, template in lookup.matches.items()}
+        return [each for each in listed if all(_one(each, path) == value for path, value in wanted.items())]
+
+    def _run(
+        self,
+        step: Step,
+        known: Mapping[str, Any],
+        parcel: Parcel,
+        *,
+        doing: str,
+        accepted: frozenset[int] = frozenset(),
+    ) -> Answer:
+        whole = re.fullmatch(r"\{(\w+)\}", step.path)
+        path = str(known.get(whole[1], "")) if whole else filled(step.path, known, in_path=True)
+        http = self._session.http
+        outside = whole is not None and not http.is_ours(http.absolute(path))
+        sent = _body(step, known, parcel)
+        headers = {"Accept": "application/json, */*;q=0.5"} | filled(step.headers, known) | sent.pop("headers", {})
+        return (self._session.bare if outside else http).request(
+            step.method,
+            path,
+            doing=doing,
+            write=step.method != "GET",
+            type_level=step.method == "POST",
+            accepted=accepted,
+            limit=self._profile.max_bytes * 4 // 3 + 65_536,
+            headers=headers,
+            **sent,
+        )
+
+    def _receipt(self, known: Mapping[str, Any], *, duplicate: bool = False) -> Receipt:
+        ids = {"Patient": known["patient"], "Document": known.get("document"), "Encounter": known.get("visit")}
+        return Receipt(
+            route=ROUTE,
+            ids={name: str(value) for name, value in ids.items() if value},
+            location=f"{self._profile.base_url}#{known['document']}" if known.get("document") else None,
+            received_at=self._now(),
+            duplicate=duplicate,
+        )
+
+    def _retire_previous(self, parcel: Parcel, receipt: Receipt, known: Mapping[str, Any]) -> None:
+        """The document of the version before, in the same patient's record, goes once the new one is there."""
+        old = parcel.previous
+        if old is None or self._profile.retract is None or old.ids.get("Patient") != receipt.ids["Patient"]:
+            return
+        if old.ids.get("Document") not in {None, receipt.ids.get("Document")}:
+            replaced = {**known, **_known_of(old), "reason": "Replaced by a newer version"}
+            self._run(self._profile.retract, replaced, parcel, doing="Taking the old document away", accepted=GONE)
+
+
+class _NobodyThere(DeliveryError):
+    def __init__(self) -> None:
+        super().__init__(
+            "No patient of the destination bears this patient's identifier.",
+            remedy="Register the patient there, or correct patient.identifier_systems; it is tried again.",
+            retry=Retry.LATER,
+        )
+
+
+def _refusal(reason: str, remedy: str) -> DeliveryError:
+    return DeliveryError(reason, remedy=remedy, retry=Retry.NEVER)
+
+
+def _body(step: Step, known: Mapping[str, Any], parcel: Parcel) -> dict[str, Any]:
+    """httpx's arguments for the step's body."""
+    fields = filled(step.fields, known)
+    match step.body:
+        case "multipart":
+            file = (parcel.filename, get_content(parcel), parcel.content_type.partition(";")[0])
+            return {"files": {step.file_field: file}, "data": fields}
+        case "json":
+            return {"json": fields}
+        case "form":
+            return {"data": fields}
+        case "bytes":
+            return {"content": get_content(parcel), "headers": {"Content-Type": parcel.content_type}}
+    return {}
+
+
+def _saved(step: Step, answer: Answer) -> dict[str, str]:
+    body = answer.parsed()
+    saved = {}
+    for name, path in step.saves.items():
+        value = (
+            answer.headers.get("location", "").rstrip("/").rpartition("/")[2]
+            if path == "location"
+            else _one(body, path)
+        )
+        if value:
+            saved[name] = value
+    return saved
+
+
+def _at(node: Any, path: str) -> Any:
+    for name in path.split(".") if path else []:
+        if isinstance(node, list) and name.isdigit() and int(name) < len(node):
+            node = node[int(name)]
+        elif isinstance(node, dict):
+            node = node.get(name)
+        else:
+            return None
+    return node
+
+
+def _one(node: Any, path: str) -> str:
+    """The text at `path`; the only one where a list stands on the way; empty when there is none."""
+    value = _at(node, path)
+    if isinstance(value, (str, int)):
+        return str(value)
+    found = codes_at(node, [path])
+    return found.pop() if len(found) == 1 else ""
+
+
+def _content(step: Step, answer: Answer) -> bytes | None:
+    if not step.content_path:
+        return answer.content
+    try:
+        return base64.b64decode(_one(answer.parsed(), step.content_path), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _known_of(receipt: Receipt) -> dict[str, str]:
+    return {"patient": receipt.ids.get("Patient", ""), "document": receipt.ids.get("Document", "")}

@@ -1,0 +1,80 @@
+"""What a profile's templates may say of a parcel: `{filename}`, `{taken_at:%m/%d/%Y}`, `{tenant_department}`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+from connectors.contract import DeliveryError, Parcel, Retry
+from connectors.kinds import Profile
+from connectors.outward import delivery_identifier, find_capture_identifier, link_to
+from mappings.photo_caption import caption, title
+
+
+def values(parcel: Parcel, profile: Profile) -> dict[str, Any]:
+    """Everything a template may name.
+
+    `taken_at` is when the photo was taken, else when it was issued; `identifier` the patient's first identifier in
+    force; `capture` and `delivery` our UUIDs of the photo and of this version at this destination; the profile's
+    `tenant` and `fields` stand under their own names.
+    """
+    name: Mapping[str, Any] = next(iter(parcel.patient.get("name", [])), {})
+    capture = (find_capture_identifier(parcel.media) or {}).get("value", "")
+    given: dict[str, Any] = {
+        "media_id": parcel.media.get("id", ""),
+        "filename": parcel.filename,
+        "content_type": parcel.content_type,
+        "size": parcel.size,
+        "sha256": parcel.sha256,
+        "title": title(parcel.media),
+        "caption": "; ".join(caption(parcel.media)),
+        "link": link_to(parcel, profile),
+        "taken_at": taken_at(parcel.media),
+        "capture": capture.removeprefix("urn:uuid:"),
+        "delivery": delivery_identifier(parcel)["value"].removeprefix("urn:uuid:"),
+        "identifier": identifier_of(parcel.patient, ()),
+        "visit": identifier_of(parcel.encounter or {}, ()),
+        "family": name.get("family", ""),
+        "given": " ".join(name.get("given", [])),
+        "birth_date": parcel.patient.get("birthDate", ""),
+    }
+    return given | dict(getattr(profile, "tenant", {})) | dict(getattr(profile, "fields", {}))
+
+
+def taken_at(media: Mapping[str, Any]) -> datetime:
+    """When the photo was taken; when it was issued if that is not known."""
+    for name in ("createdDateTime", "issued"):
+        try:
+            moment = datetime.fromisoformat(str(media.get(name, "")))
+        except ValueError:
+            continue
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def identifier_of(resource: Mapping[str, Any], systems: tuple[str, ...]) -> str:
+    """The first identifier in force, of the first of `systems` that has one; empty when there is none."""
+    valid = [each for each in resource.get("identifier", []) if each.get("value") and each.get("use") != "old"]
+    ordered = [each for system in systems for each in valid if each.get("system") == system] if systems else valid
+    return str(ordered[0]["value"]) if ordered else ""
+
+
+def filled(template: Any, known: Mapping[str, Any], *, in_path: bool = False) -> Any:
+    """`template` with its names replaced, also in nested tables and lists. Raises DeliveryError for an unknown name."""
+    if isinstance(template, Mapping):
+        return {name: filled(value, known) for name, value in template.items()}
+    if isinstance(template, list):
+        return [filled(value, known) for value in template]
+    if not isinstance(template, str) or "{" not in template:
+        return template
+    usable = {k: quote(v, safe="") if isinstance(v, str) else v for k, v in known.items()} if in_path else known
+    try:
+        return template.format_map(usable)
+    except (KeyError, ValueError, IndexError, AttributeError) as error:
+        raise DeliveryError(
+            f"The profile's template names something that is not known here ({type(error).__name__}).",
+            remedy=f"Correct the template; it may name {', '.join(sorted(known))}.",
+            retry=Retry.NEVER,
+        ) from error
