@@ -82,6 +82,7 @@ def navigation(actor: Actor, path: str) -> list[dict[str, Any]]:
     entries.append(("Deliveries", "/deliveries", actor.patient_id is not None or has_right(actor, "operate")))
     entries.append(("Imports", "/imports", actor.patient_id is None and has_right(actor, "worklist")))
     entries.append(("Jobs", "/jobs", can(actor, "u", "Media")))
+    entries.append(("Installation", "/admin", has_right(actor, "operate")))
     entries.append(("Audit", "/audit", has_right(actor, "audit")))
     return [
         {"label": label, "href": href, "current": path == href, "count": None} for label, href, may in entries if may

@@ -16,6 +16,7 @@ from starlette.types import Scope
 
 from adapter.bridge import Bridge
 from adapter.web import (
+    admin,
     audit_page,
     capture_page,
     captures,
@@ -55,6 +56,7 @@ GET: dict[str, Page] = {
     "/compare": compare_page.compare_page,
     "/deliveries": deliveries.deliveries,
     "/worklist": worklist.worklist,
+    "/admin": admin.admin,
     "/audit": audit_page.audit_page,
     "/audit.csv": audit_page.audit_csv,
     "/imports": imports.imports,
@@ -73,6 +75,8 @@ POST: dict[str, Change] = {
     "/deliveries/{id}/send-again": deliveries.post_send_again,
     "/deliveries/{id}/hold": deliveries.post_hold,
     "/worklist/adt/{id}/replay": worklist.replay,
+    "/admin/destinations/{name}/check": admin.check_destination,
+    "/admin/work/{id}/replay": admin.replay,
     "/jobs": jobs.post_job,
     "/jobs/{id}/start": jobs.start,
     "/jobs/{id}/cancel": jobs.cancel,

@@ -15,20 +15,25 @@ from adapter.work.queue import (
     postpone,
     revive,
 )
+from adapter.work.standing import Queue, dead_letters, get_dead_letter, queues
 
 __all__ = [
     "Lane",
     "LeaseLost",
+    "Queue",
     "Work",
     "WorkLoop",
     "bury",
     "cancel",
     "cancel_all",
     "claim",
+    "dead_letters",
     "enqueue",
     "enqueue_all",
     "finish",
     "finish_all",
+    "get_dead_letter",
     "postpone",
+    "queues",
     "revive",
 ]

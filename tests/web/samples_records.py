@@ -96,3 +96,51 @@ def audit() -> dict[str, Any]:
         csv_href="/audit.csv",
         next_href="?page=e3",
     )
+
+
+def admin() -> dict[str, Any]:
+    return frame(
+        "Installation",
+        facts=[
+            ("Version", "0.1.0"),
+            ("Database", "PostgreSQL"),
+            ("Photos and keys", "/var/lib/dermbridge, 812.4 GiB free"),
+        ],
+        destinations=[
+            {
+                "name": name,
+                "profile": "hapi",
+                "address": "https://ehr.example/fhir",
+                "check_href": "/admin/destinations/ehr/check",
+                "deliveries_href": "/deliveries?destination=ehr",
+                "findings": findings,
+            }
+            for name, findings in {
+                "Larkfield EHR": [
+                    {"subject": "read-back", "verdict": "ok", "detail": "Media can be read", "remedy": ""},
+                    {"subject": "token", "verdict": "error", "detail": "refused", "remedy": "Renew the client secret."},
+                ],
+                "PACS": None,
+            }.items()
+        ],
+        queues=[
+            {"label": "Deliver photos", "state": "waiting", "count": 17, "due": "for 12 min"},
+            {"label": "Run jobs", "state": "leased", "count": 1, "due": ""},
+            {"label": "Make renditions", "state": "dead", "count": 1, "due": ""},
+        ],
+        messages=[{"state": "queued", "count": 3, "age": "2 h", "href": "/worklist"}],
+        dead=[
+            {
+                "id": 7,
+                "label": "Make renditions",
+                "destination": "",
+                "attempts": 5,
+                "since": NOW,
+                "reason": "the picture cannot be decoded",
+                "remedy": "look at the original",
+                "replay_href": "/admin/work/7/replay",
+                "href": None,
+            }
+        ],
+        next_href=None,
+    )

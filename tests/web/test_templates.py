@@ -36,6 +36,7 @@ PAGES: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "home": ("home.html", samples_lists.home),
     "imports": ("imports.html", samples_lists.imports),
     "audit": ("audit.html", samples_records.audit),
+    "admin": ("admin.html", samples_records.admin),
     "import": ("import.html", samples_lists.one_import),
     "ehr-chart": ("chart.html", samples_lists.ehr_chart),
     "ehr-summary": ("chart.html", lambda: samples_lists.ehr_chart("summary")),
