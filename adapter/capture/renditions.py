@@ -86,13 +86,7 @@ def render(
 
     Raises what `inspect` raises, and Unprocessable when the pixels cannot be decoded.
     """
-    found = inspect(data, max_pixels=max_pixels)
-    try:
-        picture = _decode(found, found.view.assemble(data), max(sizes.values()))
-    except _DECODER_ERRORS as error:
-        raise Unprocessable(
-            f"The pixels of this {found.format.label} photo cannot be decoded. Export it again from its source."
-        ) from error
+    picture, _ = upright(data, max(sizes.values()), max_pixels=max_pixels)
     renditions: dict[str, Rendition] = {}
     for name, edge in sorted(sizes.items(), key=lambda item: -item[1]):
         picture = _fitted(picture, edge)
@@ -100,14 +94,28 @@ def render(
     return renditions
 
 
+def upright(data: bytes, edge: int, *, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, Inspection]:
+    """The photo as it is meant to be seen: upright, sRGB, opaque, the longest edge at most `edge`; errors as `render`.
+
+    Its pixels cover the photo exactly: pixel (x, y) of n across is centred at (x + 0.5) * width / n - 0.5.
+    """
+    found = inspect(data, max_pixels=max_pixels)
+    try:
+        return _decode(found, found.view.assemble(data), edge), found
+    except _DECODER_ERRORS as error:
+        raise Unprocessable(
+            f"The pixels of this {found.format.label} photo cannot be decoded. Export it again from its source."
+        ) from error
+
+
 def _decode(found: Inspection, clean: bytes, edge: int) -> Image.Image:
     """Upright sRGB pixels, the longest edge at most `edge`."""
     with Image.open(io.BytesIO(clean), formats=[_DECODERS[found.format]]) as image:
         scale = min(1.0, edge / max(image.size))
-        image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
+        drafted = image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
         image.load()
         profile = image.info.get("icc_profile")
-        picture = _fitted(_resizable(image), edge)
+        picture = _fitted(_resizable(image), edge, drafted[1] if drafted else None)
     if found.orientation in _UPRIGHT and found.format not in _TURNED_BY_DECODER:
         picture = picture.transpose(_UPRIGHT[found.orientation])
     picture = _srgb(_opaque(picture), profile)
@@ -135,12 +143,14 @@ def _stretched(image: Image.Image) -> Image.Image:
     return image.point(lambda value: value * scale - low * scale).convert("L")
 
 
-def _fitted(picture: Image.Image, edge: int) -> Image.Image:
-    scale = edge / max(picture.size)
-    if scale >= 1:
+def _fitted(picture: Image.Image, edge: int, box: tuple[float, float, float, float] | None = None) -> Image.Image:
+    """`box` is the part that holds the photo: a JPEG scaled while decoding is rounded up to whole pixels."""
+    width, height = box[2:] if box else picture.size
+    scale = min(1.0, edge / max(width, height))
+    if scale == 1 and (width, height) == picture.size:
         return picture
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    return picture.resize(size, Image.Resampling.LANCZOS)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return picture.resize(size, Image.Resampling.LANCZOS, box)
 
 
 def _opaque(picture: Image.Image) -> Image.Image:
