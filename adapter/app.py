@@ -34,6 +34,7 @@ from adapter.delivery.destinations import Destinations
 from adapter.errors import DermBridgeError, Forbidden, NotAuthenticated
 from adapter.fhir_api import fhir_routes
 from adapter.fhir_api.offered import fhir_server
+from adapter.web.metrics import Metrics, Timed
 from adapter.web.pages import error_page
 from adapter.web.routes import is_public, web_routes
 from adapter.work import Lane
@@ -57,7 +58,9 @@ def build_app(
         lifespan=_closing(http, lifespan),
     )
     app.state.bridge = bridge
+    app.state.metrics = Metrics(bridge)
     app.add_middleware(Gate, bridge=bridge)
+    app.add_middleware(Timed, metrics=app.state.metrics)
     return app
 
 

@@ -34,6 +34,7 @@ from adapter.web import (
     worklist,
 )
 from adapter.web.bodies import FORM_OVERHEAD, Form, parse_form, read_body
+from adapter.web.metrics import metrics_page
 from adapter.web.pages import STATIC, Web
 
 Page = Callable[[Web, Request], Response]
@@ -102,6 +103,7 @@ def web_routes(bridge: Bridge, http: httpx.Client) -> list[BaseRoute]:
     health: list[BaseRoute] = [
         Route("/healthz", _alive),
         Route("/readyz", partial(_ready, web)),
+        Route("/metrics", metrics_page),
         Mount("/static", BuiltFiles(directory=STATIC, check_dir=False)),
     ]
     return [*health, *streamed, *pages, *changes]

@@ -1,0 +1,151 @@
+"""/metrics in OpenMetrics (https://prometheus.io/docs/specs/om/open_metrics_spec/): latency, and how work stands.
+
+Counts of rows are read when asked, each a range of an index over what is unfinished; nothing grows with the archive.
+No label holds an id: routes are named by their pattern.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from ipaddress import ip_address
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from adapter.access import Actor, can, has_right
+from adapter.bridge import Bridge
+from adapter.delivery import destination_names
+from adapter.errors import Forbidden
+from adapter.identity.adt_standing import waiting_messages
+from adapter.records import TABLES
+from adapter.records.delivery_list import confirmed_since, standings
+from adapter.work import queues
+
+SCOPE_TYPE = "Metrics"  # a token with the scope system/Metrics.r may read them
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_FIRST_PARTS = frozenset({*TABLES, "Binary", "metadata"})
+
+
+class Metrics:
+    """One registry for each application; `observe` may be called from any thread."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._registry = CollectorRegistry()
+        self._latency = Histogram(
+            "dermbridge_http_response_start_seconds",
+            "From the request to the first byte of its answer",
+            ("method", "route", "status"),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._registry.register(_Standing(bridge))
+
+    def observe(self, method: str, route: str, status: int, seconds: float) -> None:
+        self._latency.labels(method, route, str(status)).observe(seconds)
+
+    def text(self) -> bytes:
+        return bytes(generate_latest(self._registry))  # type: ignore[no-untyped-call]
+
+
+class _Standing:
+    """Read from the database at the moment of asking."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+
+    def describe(self) -> list[Any]:
+        """Nothing is read while registering."""
+        return []
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        bridge, now = self._bridge, self._bridge.now()
+        names = destination_names(bridge)
+        with bridge.db.snapshot() as tx:
+            lines, waiting = queues(tx), waiting_messages(tx)
+            standing = standings(tx, names)
+            confirmed = confirmed_since(tx, names, now - timedelta(hours=24))
+        work = GaugeMetricFamily("dermbridge_work", "Unfinished work", labels=("kind", "state"))
+        due = GaugeMetricFamily(
+            "dermbridge_work_oldest_due_seconds", "For how long the oldest could be done", labels=("kind", "state")
+        )
+        for one in lines:
+            work.add_metric([one.kind, one.state], one.count)
+            due.add_metric([one.kind, one.state], max((now - one.oldest_due_at).total_seconds(), 0))
+        deliveries = GaugeMetricFamily(
+            "dermbridge_deliveries", "Deliveries not in a final state", labels=("destination", "state")
+        )
+        for each in standing:
+            deliveries.add_metric([each.destination, each.state], each.count)
+        lately = GaugeMetricFamily(
+            "dermbridge_deliveries_confirmed_24h", "In chart, of those begun within 24 hours", labels=("destination",)
+        )
+        for name in names:
+            lately.add_metric([name], confirmed.get(name, 0))
+        messages = GaugeMetricFamily("dermbridge_adt_waiting", "ADT messages that wait for a person", labels=("state",))
+        for state, count, _ in waiting:
+            messages.add_metric([state], count)
+        yield from (work, due, deliveries, lately, messages)
+
+
+class Timed:
+    """Measures every request until its answer begins; an event stream's length says nothing about us."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+
+        async def measured(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                seconds = time.perf_counter() - began
+                self._metrics.observe(scope["method"], route_of(scope), message["status"], seconds)
+            await send(message)
+
+        await self._app(scope, receive, measured)
+
+
+def route_of(scope: Scope) -> str:
+    """The pattern of the route that took the request (`/patients/{id}`), `/fhir/Media` on FHIR, else `other`."""
+    path, taken = scope["path"], scope.get("path_params", {})
+    if path.startswith("/fhir"):
+        first = path.removeprefix("/fhir").strip("/").partition("/")[0]
+        return f"/fhir/{first}" if first in _FIRST_PARTS else "/fhir"
+    if path.startswith("/static/"):
+        return "/static"
+    if "endpoint" not in scope:
+        return "other"
+    for name, value in taken.items():
+        path = re.sub(rf"/{re.escape(str(value))}(?=[/.]|$)", f"/{{{name}}}", path, count=1)
+    return str(path)
+
+
+def metrics_page(request: Request) -> Response:
+    """GET /metrics: from this machine, with a token of scope system/Metrics.r, or for who operates DermBridge."""
+    actor: Actor | None = getattr(request.state, "actor", None)
+    allowed = _is_local(request) if actor is None else can(actor, "r", SCOPE_TYPE) or has_right(actor, "operate")
+    if not allowed:
+        raise Forbidden("metrics are read from this machine or with a token: dermbridge token issue … system/Metrics.r")
+    metrics: Metrics = request.app.state.metrics
+    return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _is_local(request: Request) -> bool:
+    """A proxy on this machine forwards for others, and says so."""
+    forwarded = any(name in request.headers for name in ("forwarded", "x-forwarded-for", "x-real-ip"))
+    try:
+        return not forwarded and request.client is not None and ip_address(request.client.host).is_loopback
+    except ValueError:
+        return False
