@@ -60,11 +60,11 @@ class Dimse:
         query.SOPInstanceUID = instance_uid(parcel)
         query.StudyInstanceUID = query.SeriesInstanceUID = query.PatientID = ""
         with self._associated((STUDY_ROOT_FIND,)) as association:
-            for status, found in association.send_c_find(query, STUDY_ROOT_FIND):
-                if not status:
-                    raise _lost("C-FIND", Retry.LATER)
-                if found is not None and str(found.get("SOPInstanceUID")) == query.SOPInstanceUID:
-                    return self._receipt(query.SOPInstanceUID, patient_id, duplicate=True)
+            answers = list(association.send_c_find(query, STUDY_ROOT_FIND))
+        if not all(status for status, _ in answers):
+            raise _lost("C-FIND", Retry.LATER)
+        if any(found is not None and str(found.get("SOPInstanceUID")) == query.SOPInstanceUID for _, found in answers):
+            return self._receipt(query.SOPInstanceUID, patient_id, duplicate=True)
         return None
 
     def send(self, parcel: Parcel) -> Receipt:
@@ -130,6 +130,7 @@ class Dimse:
                 yield association
             finally:
                 association.release()
+                association.join(self._profile.timeouts.connect)  # it closes its socket
 
     def _receipt(self, uid: str, patient_id: str, *, duplicate: bool) -> Receipt:
         ids = {"SOPInstanceUID": uid, "Patient": patient_id}

@@ -1,0 +1,205 @@
+"""Real photos into a real archive (Orthanc) by STOW-RS and C-STORE, back bit for bit, and judged by dciodvfy.
+
+Needs Debian's orthanc, orthanc-dicomweb and dicom3tools; without them the tests are skipped with that sentence.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pydicom
+import pytest
+
+from connectors.contract import Connector, DeliveryError, Parcel, Retry
+from connectors.dicom_object import frame
+from connectors.profile import build_profile
+from connectors.registry import open_connector
+from mappings.photo_fit import read_jpeg
+from mappings.photo_to_dicom import DicomPlace, photo_to_dicom
+from mappings.terms import DCM, LATERALITY, SNOMED, URI
+
+pytestmark = pytest.mark.real
+
+TESTS = Path(__file__).parents[2]
+MRN, VISIT = "urn:oid:2.16.840.1.113883.19.5", "urn:oid:2.16.840.1.113883.19.5.1"
+PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+PHOTOS = sorted((TESTS / "data" / "photos").rglob("*.jp*g"), key=lambda file: file.stat().st_size)[-8:]
+PHOTOS.append(TESTS / "docker" / "photo.jpg")
+DEVICE = {"Manufacturer": "ACME", "ManufacturerModelName": "D1", "DeviceSerialNumber": "7", "SoftwareVersions": "2"}
+
+
+def needed(condition: bool, what: str) -> None:
+    if not condition:
+        reason = f"no {what} here: apt-get install orthanc orthanc-dicomweb dicom3tools"
+        (pytest.fail if os.environ.get("DERMBRIDGE_REQUIRE_REAL") else pytest.skip)(reason)
+
+
+@pytest.fixture(scope="module")
+def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, int]]:
+    program = shutil.which("Orthanc")
+    needed(program is not None and PLUGIN.exists(), "Orthanc with DICOMweb")
+    folder = tmp_path_factory.mktemp("orthanc")
+    with socket.socket() as first, socket.socket() as second:
+        first.bind(("127.0.0.1", 0))
+        second.bind(("127.0.0.1", 0))
+        ports = {"http": first.getsockname()[1], "dicom": second.getsockname()[1]}
+    settings = {
+        "StorageDirectory": str(folder / "store"),
+        "IndexDirectory": str(folder / "index"),
+        "Plugins": [str(PLUGIN)],
+        "HttpPort": ports["http"],
+        "DicomPort": ports["dicom"],
+        "DicomAet": "ORTHANC",
+        "DicomAlwaysAllowStore": True,
+        "DicomAlwaysAllowFind": True,
+        "DicomCheckCalledAet": False,
+        "AuthenticationEnabled": False,
+        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+    }
+    (folder / "orthanc.json").write_text(json.dumps(settings))
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([str(program), str(folder / "orthanc.json")], stdout=log, stderr=log, cwd=folder)
+    try:
+        for _ in range(200):
+            try:
+                httpx.get(f"http://127.0.0.1:{ports['http']}/system", timeout=1)
+                break
+            except httpx.TransportError:
+                time.sleep(0.05)
+        yield ports
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def parcel(content: bytes, number: str = "1", patient: str = "4711", **changes: Any) -> Parcel:
+    sha1 = base64.b64encode(hashlib.sha1(content).digest()).decode()
+    made = Parcel(
+        delivery_id=f"d{number}",
+        idempotency_key=f"m{number}/1/pacs",
+        media={
+            "resourceType": "Media",
+            "id": f"m{number}",
+            "identifier": [{"system": URI, "value": f"urn:uuid:0d6c4f4e-7f0e-4f4e-9f0e-{int(number):012}"}],
+            "status": "completed",
+            "subject": {"reference": "Patient/p1"},
+            "createdDateTime": "2026-11-23T09:00:00+01:00",
+            "modality": {"coding": [{"system": DCM, "code": "DMS"}]},
+            "bodySite": {
+                "coding": [{"system": SNOMED, "code": "36141000"}],
+                "extension": [
+                    {"url": LATERALITY, "valueCodeableConcept": {"coding": [{"system": SNOMED, "code": "7771000"}]}}
+                ],
+            },
+            "content": {"contentType": "image/jpeg", "size": len(content), "hash": sha1},
+        },
+        patient={
+            "resourceType": "Patient",
+            "id": "p1",
+            "identifier": [{"system": MRN, "value": patient}],
+            "name": [{"family": "Müller", "given": ["Jane"]}],
+            "birthDate": "1970-01-01",
+            "gender": "female",
+        },
+        encounter={
+            "id": "e1",
+            "identifier": [{"system": VISIT, "value": "V-1"}],
+            "subject": {"reference": "Patient/p1"},
+        },
+        content=lambda: content,
+        content_type="image/jpeg",
+        size=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        sha1_b64=sha1,
+        filename=f"m{number}.jpg",
+    )
+    return replace(made, **changes)
+
+
+@pytest.fixture(params=["dicomweb", "dicom-cstore"])
+def archive(request: pytest.FixtureRequest, orthanc: dict[str, int]) -> Iterator[Connector]:
+    table: dict[str, Any] = {
+        "name": "pacs",
+        "kind": request.param,
+        "dicom": {"patient_id_system": MRN, "issuer": "HOSP", "visit_system": VISIT, "equipment": DEVICE},
+    }
+    if request.param == "dicomweb":
+        table |= {"base_url": f"http://127.0.0.1:{orthanc['http']}/dicom-web"}
+    else:
+        table |= {"host": "127.0.0.1", "port": orthanc["dicom"], "called_ae": "ORTHANC"}
+    opened = open_connector(build_profile(table, source="test"), {}.__getitem__)
+    yield opened
+    opened.close()
+
+
+def held(orthanc: dict[str, int], uid: str) -> list[bytes]:
+    """Every instance of that UID as the archive keeps it, by its own REST interface."""
+    base = f"http://127.0.0.1:{orthanc['http']}"
+    ids = httpx.post(f"{base}/tools/lookup", content=uid).json()
+    return [httpx.get(f"{base}{each['Path']}/file").content for each in ids if each["Type"] == "Instance"]
+
+
+@pytest.mark.parametrize("file", PHOTOS, ids=lambda file: file.name)
+def test_a_real_photo_comes_back_bit_for_bit(archive: Connector, orthanc: dict[str, int], file: Path) -> None:
+    content = file.read_bytes()
+    number = str(int(hashlib.sha256(content + str(type(archive)).encode()).hexdigest()[:8], 16))
+    sent = parcel(content, number)
+    assert archive.find(sent) is None
+    receipt = archive.send(sent)
+    again = archive.send(sent)
+    stored = held(orthanc, receipt.ids["SOPInstanceUID"])
+    assert again.duplicate and len(stored) == 1
+    picture = read_jpeg(content)
+    if picture.is_baseline and picture.orientation == 1 and picture.components in {1, 3}:
+        kept = frame(pydicom.dcmread(io.BytesIO(stored[0])))
+        assert kept[: len(content)] == content and len(kept) - len(content) <= 1
+    if (evidence := archive.read_back(sent, receipt)) is not None:
+        assert evidence.matches, evidence.differences
+
+
+def test_an_archive_that_deletes_nothing_leaves_it_to_a_person(orthanc: dict[str, int]) -> None:
+    url = f"http://127.0.0.1:{orthanc['http']}/dicom-web"
+    opened = open_connector(
+        build_profile({"name": "p", "kind": "dicomweb", "base_url": url}, source="t"), {}.__getitem__
+    )
+    sent = parcel(PHOTOS[-1].read_bytes(), "78")
+    with pytest.raises(DeliveryError) as error:
+        opened.retract(sent, opened.send(sent), "wrong patient")
+    assert error.value.retry is Retry.NEVER
+    opened.close()
+
+
+@pytest.mark.parametrize("equipment", [{}, DEVICE], ids=["photographic", "dermoscopic"])
+def test_dciodvfy_finds_no_error(tmp_path: Path, equipment: dict[str, str]) -> None:
+    program = shutil.which("dciodvfy")
+    needed(program is not None, "dciodvfy")
+    one = parcel(PHOTOS[-1].read_bytes())
+    place = DicomPlace("4711", "HOSP", "V-1", equipment=equipment)
+    file = tmp_path / "photo.dcm"
+    file.write_bytes(
+        photo_to_dicom(
+            one.content(),
+            "image/jpeg",
+            media=one.media,
+            patient=one.patient,
+            place=place,
+            idempotency_key="k",
+            at=datetime(2026, 1, 1, tzinfo=UTC),
+        )
+    )
+    told = subprocess.run([str(program), str(file)], capture_output=True, text=True, check=False).stderr
+    assert "Error" not in told, told
