@@ -119,6 +119,7 @@ media = _resource(
     _code("view"),
     _code("site"),
     _code("identity_state"),
+    Column("confidentiality", String(1)),  # the highest level of meta.security, see access.policy
     _id("lesion"),
     _text("operator"),
     _text("device"),
@@ -372,7 +373,8 @@ session = Table(
     Column("csrf", String(64), nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("seen_at", Instant, nullable=False),
-    Column("expires_at", Instant, nullable=False),
+    Column("expires_at", Instant, nullable=False, index=True),
+    Column("ehr_grant", LargeBinary),  # sealed: what the EHR's token response lets us ask for again
 )
 launch = Table(
     "launch",
@@ -380,7 +382,7 @@ launch = Table(
     Column("state", String(64), primary_key=True),  # SHA-256 of the OAuth state
     Column("browser", String(64), nullable=False),  # SHA-256 of the cookie that must come back with it
     Column("request", Text, nullable=False),
-    Column("created_at", Instant, nullable=False),
+    Column("created_at", Instant, nullable=False, index=True),
 )
 handoff = Table(  # a link that lets a phone take photos for one patient, once
     "handoff",
@@ -397,10 +399,26 @@ access_token = Table(
     _id(primary_key=True),
     Column("secret_sha256", String(64), nullable=False, unique=True),
     Column("name", String(100), nullable=False),
+    Column("client_id", String(200)),  # who asked /auth/token for it; None: issued by hand
     Column("scope", Text, nullable=False),
     Column("created_at", Instant, nullable=False),
-    Column("expires_at", Instant),
+    Column("expires_at", Instant, index=True),
     Column("revoked_at", Instant),
+)
+used_assertion = Table(  # a client assertion works once (SMART backend services): kept until it has expired anyway
+    "used_assertion",
+    metadata,
+    Column("id", String(64), primary_key=True),  # SHA-256 of client id and jti
+    Column("expires_at", Instant, nullable=False, index=True),
+)
+attempts = Table(  # how often somebody tried to get in lately, by what is tried and from where
+    "attempts",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("since", Instant, nullable=False, index=True),
+    Column("tries", Integer, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("locked_until", Instant),
 )
 
 # --- batch ----------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ def upgrade() -> None:
     sa.Column('id', sa.String(length=64), nullable=False),
     sa.Column('secret_sha256', sa.String(length=64), nullable=False),
     sa.Column('name', sa.String(length=100), nullable=False),
+    sa.Column('client_id', sa.String(length=200), nullable=True),
     sa.Column('scope', sa.Text(), nullable=False),
     sa.Column('created_at', adapter.db.tables.Instant(timezone=True), nullable=False),
     sa.Column('expires_at', adapter.db.tables.Instant(timezone=True), nullable=True),
@@ -28,6 +29,9 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id'),
     sa.UniqueConstraint('secret_sha256')
     )
+    with op.batch_alter_table('access_token', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_access_token_expires_at'), ['expires_at'], unique=False)
+
     op.create_table('adt_message',
     sa.Column('id', sa.String(length=64), nullable=False),
     sa.Column('sender', sa.String(length=200), nullable=False),
@@ -48,6 +52,17 @@ def upgrade() -> None:
     with op.batch_alter_table('adt_message', schema=None) as batch_op:
         batch_op.create_index('ix_adt_message_control', ['sender', 'control_id'], unique=True)
         batch_op.create_index('ix_adt_message_state', ['state', 'received_at'], unique=False)
+
+    op.create_table('attempts',
+    sa.Column('key', sa.String(length=64), nullable=False),
+    sa.Column('since', adapter.db.tables.Instant(timezone=True), nullable=False),
+    sa.Column('tries', sa.Integer(), nullable=False),
+    sa.Column('failures', sa.Integer(), nullable=False),
+    sa.Column('locked_until', adapter.db.tables.Instant(timezone=True), nullable=True),
+    sa.PrimaryKeyConstraint('key')
+    )
+    with op.batch_alter_table('attempts', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_attempts_since'), ['since'], unique=False)
 
     op.create_table('auditevent',
     sa.Column('id', sa.String(length=64), nullable=False),
@@ -326,6 +341,9 @@ def upgrade() -> None:
     sa.Column('created_at', adapter.db.tables.Instant(timezone=True), nullable=False),
     sa.PrimaryKeyConstraint('state')
     )
+    with op.batch_alter_table('launch', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_launch_created_at'), ['created_at'], unique=False)
+
     op.create_table('media',
     sa.Column('id', sa.String(length=64), nullable=False),
     sa.Column('version_id', sa.Integer(), nullable=False),
@@ -343,6 +361,7 @@ def upgrade() -> None:
     sa.Column('view', sa.String(length=128).with_variant(sa.String(length=128, collation='C'), 'postgresql'), nullable=True),
     sa.Column('site', sa.String(length=128).with_variant(sa.String(length=128, collation='C'), 'postgresql'), nullable=True),
     sa.Column('identity_state', sa.String(length=128).with_variant(sa.String(length=128, collation='C'), 'postgresql'), nullable=True),
+    sa.Column('confidentiality', sa.String(length=1), nullable=True),
     sa.Column('lesion', sa.String(length=64), nullable=True),
     sa.Column('operator', sa.String(length=200).with_variant(sa.String(length=200, collation='C'), 'postgresql'), nullable=True),
     sa.Column('device', sa.String(length=200).with_variant(sa.String(length=200, collation='C'), 'postgresql'), nullable=True),
@@ -460,8 +479,20 @@ def upgrade() -> None:
     sa.Column('created_at', adapter.db.tables.Instant(timezone=True), nullable=False),
     sa.Column('seen_at', adapter.db.tables.Instant(timezone=True), nullable=False),
     sa.Column('expires_at', adapter.db.tables.Instant(timezone=True), nullable=False),
+    sa.Column('ehr_grant', sa.LargeBinary(), nullable=True),
     sa.PrimaryKeyConstraint('id')
     )
+    with op.batch_alter_table('session', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_session_expires_at'), ['expires_at'], unique=False)
+
+    op.create_table('used_assertion',
+    sa.Column('id', sa.String(length=64), nullable=False),
+    sa.Column('expires_at', adapter.db.tables.Instant(timezone=True), nullable=False),
+    sa.PrimaryKeyConstraint('id')
+    )
+    with op.batch_alter_table('used_assertion', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_used_assertion_expires_at'), ['expires_at'], unique=False)
+
     op.create_table('work',
     sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=True, nullable=False),
     sa.Column('kind', sa.String(length=32), nullable=False),
