@@ -470,3 +470,54 @@ import_file = Table(
     _id("capture_id"),
     Index("ix_import_file_verdict", "run_id", "verdict", "position"),
 )
+
+# --- the audit log as proof (docs/audit.md) --------------------------------------------------------------------------
+
+audit_tail = Table(  # committed events that no signed head covers yet; written in the transaction of the event
+    "audit_tail",
+    metadata,
+    _id("event_id", primary_key=True),
+    Column("leaf_hash", LargeBinary(32), nullable=False),
+)
+audit_leaf = Table(  # the order of the log: what a Merkle tree and a hash chain were built over
+    "audit_leaf",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),  # from 0
+    _id("event_id", nullable=False, unique=True),
+    Column("leaf_hash", LargeBinary(32), nullable=False),
+    Column("chain_hash", LargeBinary(32), nullable=False),
+)
+audit_node = Table(  # hashes over 2**level leaves, from 2**8 on: a proof needs a few of them instead of every leaf
+    "audit_node",
+    metadata,
+    Column("level", Integer, primary_key=True),
+    Column("position", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("hash", LargeBinary(32), nullable=False),
+)
+audit_head = Table(
+    "audit_head",
+    metadata,
+    Column("tree_size", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("root_hash", LargeBinary(32), nullable=False),
+    Column("chain_hash", LargeBinary(32), nullable=False),
+    Column("peaks", LargeBinary, nullable=False),  # 32 bytes each, largest subtree first
+    Column("signed_at", Instant, nullable=False),
+    _id("key_id", nullable=False),
+    Column("signature", LargeBinary, nullable=False),
+)
+audit_key = Table(
+    "audit_key",
+    metadata,
+    _id(primary_key=True),  # SHA-256 of the public key
+    Column("public_key", LargeBinary(32), nullable=False),
+    Column("wrapped_key", LargeBinary, nullable=False),
+    Column("created_at", Instant, nullable=False),
+)
+audit_feed = Table(  # how far each audit repository has been told
+    "audit_feed",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("next_seq", BigInteger().with_variant(Integer, "sqlite"), nullable=False),
+    Column("started_at", Instant, nullable=False),
+    Column("told_at", Instant),
+)

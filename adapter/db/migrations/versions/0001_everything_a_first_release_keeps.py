@@ -64,6 +64,49 @@ def upgrade() -> None:
     with op.batch_alter_table('attempts', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_attempts_since'), ['since'], unique=False)
 
+    op.create_table('audit_feed',
+    sa.Column('name', sa.String(length=64), nullable=False),
+    sa.Column('next_seq', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=False),
+    sa.Column('started_at', adapter.db.tables.Instant(timezone=True), nullable=False),
+    sa.Column('told_at', adapter.db.tables.Instant(timezone=True), nullable=True),
+    sa.PrimaryKeyConstraint('name')
+    )
+    op.create_table('audit_head',
+    sa.Column('tree_size', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=False, nullable=False),
+    sa.Column('root_hash', sa.LargeBinary(length=32), nullable=False),
+    sa.Column('chain_hash', sa.LargeBinary(length=32), nullable=False),
+    sa.Column('peaks', sa.LargeBinary(), nullable=False),
+    sa.Column('signed_at', adapter.db.tables.Instant(timezone=True), nullable=False),
+    sa.Column('key_id', sa.String(length=64), nullable=False),
+    sa.Column('signature', sa.LargeBinary(), nullable=False),
+    sa.PrimaryKeyConstraint('tree_size')
+    )
+    op.create_table('audit_key',
+    sa.Column('id', sa.String(length=64), nullable=False),
+    sa.Column('public_key', sa.LargeBinary(length=32), nullable=False),
+    sa.Column('wrapped_key', sa.LargeBinary(), nullable=False),
+    sa.Column('created_at', adapter.db.tables.Instant(timezone=True), nullable=False),
+    sa.PrimaryKeyConstraint('id')
+    )
+    op.create_table('audit_leaf',
+    sa.Column('seq', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=False, nullable=False),
+    sa.Column('event_id', sa.String(length=64), nullable=False),
+    sa.Column('leaf_hash', sa.LargeBinary(length=32), nullable=False),
+    sa.Column('chain_hash', sa.LargeBinary(length=32), nullable=False),
+    sa.PrimaryKeyConstraint('seq'),
+    sa.UniqueConstraint('event_id')
+    )
+    op.create_table('audit_node',
+    sa.Column('level', sa.Integer(), nullable=False),
+    sa.Column('position', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=False),
+    sa.Column('hash', sa.LargeBinary(length=32), nullable=False),
+    sa.PrimaryKeyConstraint('level', 'position')
+    )
+    op.create_table('audit_tail',
+    sa.Column('event_id', sa.String(length=64), nullable=False),
+    sa.Column('leaf_hash', sa.LargeBinary(length=32), nullable=False),
+    sa.PrimaryKeyConstraint('event_id')
+    )
     op.create_table('auditevent',
     sa.Column('id', sa.String(length=64), nullable=False),
     sa.Column('version_id', sa.Integer(), nullable=False),
