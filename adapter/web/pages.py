@@ -30,6 +30,7 @@ FLASHES = {  # what a page says once after a change: `?said=saved`
     "queued": ("ok", "It is in line to be sent now."),
     "held": ("info", "It is on hold until someone sends it again."),
     "replayed": ("ok", "The message was applied again; if it still waits, its reason says why."),
+    "dismissed": ("ok", "The message is dismissed; those that waited behind it go on."),
     "undone": ("ok", "The changes were taken back."),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date, timedelta
 from typing import Any
 
-from tests.web.samples import NOW, PATIENT, frame
+from tests.web.samples import NOW, PATIENT, frame, photo
 
 
 def deliveries() -> dict[str, Any]:
@@ -92,49 +92,97 @@ def deliveries() -> dict[str, Any]:
     )
 
 
-def worklist() -> dict[str, Any]:
+def worklist(detail: str = "photo") -> dict[str, Any]:
     rows = [
-        ("No patient", "error", "/captures/m3/thumbnail", "Photo from card SD-4", "No code frame before it.", "Assign"),
+        ("photo", "No patient", "error", "Photo by Sister M. Keller", "It came without a patient identifier"),
+        ("photo", "Identity in doubt", "warning", "Photo by Dr. R. Okafor", "Birth date differs"),
+        ("photo", "Waiting for patient", "info", "Photo by Dr. R. Okafor", "No message has announced its patient yet"),
         (
-            "Identity in doubt",
-            "warning",
-            "/captures/m4/thumbnail",
-            "Lower back, close-up",
-            "Birth date differs.",
-            "Review",
+            "adt",
+            "ADT message",
+            "error",
+            "A40 from ADT, HOSP",
+            "the assigning authority 'OTHER' (CX.4) is not known here",
         ),
-        ("ADT message", "error", None, "A40 from HOSP, MSG00231", "MRG-1 names an unknown patient.", "Apply again"),
     ]
     return frame(
         "Worklist",
-        kinds=[{"label": "All", "href": "?", "count": 3, "current": True}]
-        + [{"label": r[0], "href": "?kind=x", "count": 1, "current": False} for r in rows],
+        kinds=[{"label": "All", "href": "?", "count": "4", "current": True}]
+        + [{"label": r[1], "href": "?kind=x", "count": "1", "current": False} for r in rows],
         entries=[
             {
                 "id": f"w{n}",
-                "kind_label": kind,
+                "kind": kind,
+                "label": label,
                 "level": level,
-                "thumbnail": thumbnail,
+                "thumbnail": f"/captures/m{n}/thumbnail" if kind == "photo" and n else None,
                 "title": title,
-                "href": "/photos/m3" if thumbnail else None,
+                "href": f"/worklist?open=w{n}" if n else None,
                 "reason": reason,
-                "next_step": "Compare the name on the wristband with the chart, then choose the patient.",
                 "since": NOW - timedelta(hours=3),
                 "age": "3 h",
-                "actions": [
-                    {
-                        "label": action,
-                        "href": f"/worklist/w{n}",
-                        "method": "get" if thumbnail else "post",
-                        "primary": True,
-                    }
-                ],
+                "current": n == 1,
             }
-            for n, (kind, level, thumbnail, title, reason, action) in enumerate(rows)
+            for n, (kind, label, level, title, reason) in enumerate(rows)
         ],
-        next_href=None,
+        detail=WORKLIST_DETAILS[detail](),
+        settled_href="/jobs/j1",
+        first_href=None,
+        next_href="/worklist?after=w3",
         refresh=15,
     )
+
+
+def _doubtful_photo() -> dict[str, Any]:
+    why = [
+        ("identifier differs by one keystroke", "+15.3", True),
+        ("birth date has day and month swapped", "+10.0", True),
+    ]
+    less = [("family name agrees", "+7.5", True), ("birth date differs", "-5.6", False)]
+    named = [
+        ("LINDQVIST, Åsa Marie", "probable", "ok", "+33.2", why),
+        ("LINDQVIST, Eva", "weak", "plain", "+1.9", less),
+    ]
+    return {
+        "kind": "photo",
+        "id": "w1",
+        "title": "The birth date or name given with the photo is not that of the patient with its identifier",
+        "remedy": "Compare name and birth date with the wristband, then choose the patient.",
+        "photo": photo(1, NOW) | {"by": "Dr. R. Okafor", "note": "bed 3"},
+        "given": [{"label": "Identifier", "value": "4711-0851"}, {"label": "Born", "value": "1961-12-03"}],
+        "version": "1",
+        "candidates": [
+            PATIENT
+            | {"id": f"p{n}", "name": name, "key": str(n), "grade": {"level": level, "text": text}, "total": total}
+            | {"findings": [{"words": w, "weight": bits, "speaks": speaks} for w, bits, speaks in findings]}
+            for n, (name, text, level, total, findings) in enumerate(named, 1)
+        ],
+        "asked": "",
+        "action": "/worklist/photos/w1",
+        "age": "3 h",
+        "since": NOW - timedelta(hours=3),
+        "back": {"kind": "", "after": ""},
+    }
+
+
+def _stopped_message() -> dict[str, Any]:
+    return {
+        "kind": "adt",
+        "id": "w3",
+        "title": "A40 from ADT, HOSP",
+        "control_id": "MSG00231",
+        "patient": "HOSP|4711-0815",
+        "reason": "the assigning authority 'OTHER' (CX.4) is not known here",
+        "remedy": 'add "OTHER" = "urn:oid:…" to [identifier_systems] in config/dermbridge.toml, then replay',
+        "replay_href": "/worklist/adt/w3/replay",
+        "dismiss_href": "/worklist/adt/w3/dismiss",
+        "age": "3 h",
+        "since": NOW - timedelta(hours=3),
+        "back": {"kind": "adt", "after": ""},
+    }
+
+
+WORKLIST_DETAILS: dict[str, Any] = {"photo": _doubtful_photo, "adt": _stopped_message, "nothing": lambda: None}
 
 
 def job(state: str = "running") -> dict[str, Any]:

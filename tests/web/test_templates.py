@@ -29,6 +29,8 @@ PAGES: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "consent-withdrawn": ("consent.html", lambda: samples_records.consent("withdrawn")),
     "deliveries": ("deliveries.html", samples_lists.deliveries),
     "worklist": ("worklist.html", samples_lists.worklist),
+    "worklist-message": ("worklist.html", lambda: samples_lists.worklist("adt")),
+    "worklist-closed": ("worklist.html", lambda: samples_lists.worklist("nothing")),
     "job": ("job.html", samples_lists.job),
     "job-preview": ("job.html", lambda: samples_lists.job("preview")),
     "jobs": ("jobs.html", samples_lists.jobs),

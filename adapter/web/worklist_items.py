@@ -1,0 +1,171 @@
+"""What stands on the worklist, as its page shows it: a row of the list, and the open one with candidates or remedy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection
+
+from adapter import identity
+from adapter.bridge import Bridge
+from adapter.identity import REMEDIES, Candidate
+from adapter.records import Stored
+from adapter.records.patient_lookup import find_patients
+from adapter.web.deliveries import age_since
+from adapter.web.patient_card import patient_card
+from adapter.web.photo_card import photo_card
+from mappings.canonical_resources import codes_of
+from mappings.record_linkage import Score, score
+from mappings.wrong_patient import doubt_of, state_of
+
+LOOKED_UP = 6
+WHY = {  # identity state -> (level, why it waits, what to do)
+    "unidentified": (
+        "error",
+        "It came without a patient identifier",
+        "Find out whose it is from the time, the device and who took it; until then it goes nowhere.",
+    ),
+    "quarantined": ("warning", "What came with it contradicts the patient's record", REMEDIES["demographics-differ"]),
+    "awaiting-patient": (
+        "info",
+        "No registration message has announced its patient yet",
+        "Nothing, as a rule: it binds by itself when the ADT message arrives.",
+    ),
+}
+GIVEN = {
+    "value": "Identifier",
+    "family": "Family name",
+    "given": "Given name",
+    "birthDate": "Born",
+    "gender": "Sex",
+    "postalCode": "Postal code",
+}
+
+
+def photo_entry(bridge: Bridge, photo: Stored, label: str, *, sees: bool) -> dict[str, Any]:
+    level, why, _ = _why(photo)
+    return {
+        "id": photo.id,
+        "kind": "photo",
+        "label": label,
+        "level": level,
+        "thumbnail": f"/captures/{photo.id}/thumbnail" if sees else None,
+        "title": f"Photo by {photo.resource.get('operator', {}).get('display') or 'an unnamed sender'}",
+        "reason": why,
+        "may_open": sees,
+        **_age(bridge, photo.last_updated),
+    }
+
+
+def message_entry(bridge: Bridge, row: Any) -> dict[str, Any]:
+    stopped = row.state in ("queued", "refused")
+    return {
+        "id": row.id,
+        "kind": "adt",
+        "label": "ADT message",
+        "level": "error" if stopped else "info",
+        "thumbnail": None,
+        "title": f"{row.trigger_event} from {row.sender.replace('|', ', ')}",
+        "reason": row.reason or "it is in line to be applied",
+        "may_open": True,
+        **_age(bridge, row.received_at),
+    }
+
+
+def job_entry(bridge: Bridge, row: Any) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "kind": "confirm",
+        "label": "To confirm",
+        "level": "warning",
+        "thumbnail": None,
+        "title": "Photos to another patient",
+        "reason": "a second person must confirm the move",
+        "may_open": True,
+        **_age(bridge, row.created_at),
+    }
+
+
+def job_detail(row: Any) -> dict[str, Any]:
+    return {"kind": "confirm", "id": row.id, "title": "Photos to another patient", "href": f"/jobs/{row.id}"}
+
+
+def message_detail(bridge: Bridge, row: Any) -> dict[str, Any]:
+    base, stopped = f"/worklist/adt/{row.id}", row.state == "queued"
+    return {
+        "kind": "adt",
+        "id": row.id,
+        "title": f"{row.trigger_event} from {row.sender.replace('|', ', ')}",
+        "control_id": row.control_id,
+        "patient": row.patient,
+        "reason": row.reason or "it is in line to be applied",
+        "remedy": row.remedy,
+        "replay_href": f"{base}/replay" if stopped or row.state == "received" else None,
+        "dismiss_href": f"{base}/dismiss" if stopped else None,
+        **_age(bridge, row.received_at),
+    }
+
+
+def photo_detail(
+    tx: Connection, bridge: Bridge, photo: Stored, asked: str, *, may_settle: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """(what the page shows, references of the patients it names)."""
+    _, why, remedy = _why(photo)
+    given = identity.given_of(photo.resource)
+    candidates = identity.find_candidates(tx, photo)
+    known = {one.patient.id for one in candidates}
+    looked_up = [one for one in find_patients(tx, asked, limit=LOOKED_UP) if one.id not in known] if asked else []
+    every = [*candidates, *(Candidate(one, score(given, one.resource)) for one in looked_up)]
+    resource = photo.resource
+    return {
+        "kind": "photo",
+        "id": photo.id,
+        "title": why,
+        "remedy": remedy,
+        "photo": photo_card(photo, (), bridge.settings.zone)
+        | {"by": resource.get("operator", {}).get("display"), "note": (resource.get("note") or [{}])[0].get("text")},
+        "given": [{"label": GIVEN[name], "value": given[name]} for name in GIVEN if given.get(name)],
+        "version": str(photo.version_id),
+        "candidates": [
+            _candidate(bridge, one, number, one.patient.id not in known) for number, one in enumerate(every, 1)
+        ],
+        "asked": asked,
+        "action": f"/worklist/photos/{photo.id}" if may_settle else None,
+        "doubt": doubt_of(resource),
+        **_age(bridge, photo.last_updated),
+    }, [one.patient.version_reference for one in every]
+
+
+def _candidate(bridge: Bridge, candidate: Candidate, number: int, looked_up: bool) -> dict[str, Any]:
+    today = bridge.now().astimezone(bridge.settings.zone).date()
+    return patient_card(candidate.patient, today) | {
+        "key": str(number) if number <= 9 else None,
+        "grade": _grade(candidate, looked_up),
+        "total": f"{candidate.score.total:+.1f}" if candidate.score.findings else None,
+        "findings": _findings(candidate.score),
+    }
+
+
+def _grade(candidate: Candidate, looked_up: bool) -> dict[str, str]:
+    if candidate.is_claim:
+        return {"level": "info", "text": "taken for this patient"}
+    if looked_up and candidate.score.total <= 0:
+        return {"level": "plain", "text": "found by you"}
+    words = {"probable": ("ok", "probable"), "possible": ("info", "possible"), "certainly-not": ("plain", "weak")}
+    level, text = words[candidate.score.grade]
+    return {"level": level, "text": text}
+
+
+def _findings(score_: Score) -> list[dict[str, Any]]:
+    return [{"words": one.words, "weight": f"{one.weight:+.1f}", "speaks": one.weight > 0} for one in score_.findings]
+
+
+def _why(photo: Stored) -> tuple[str, str, str]:
+    level, why, remedy = WHY[state_of(photo.resource) or "unidentified"]
+    if doubt := doubt_of(photo.resource):
+        return level, codes_of("identity-doubt")[doubt], REMEDIES[doubt]
+    return level, why, remedy
+
+
+def _age(bridge: Bridge, at: Any) -> dict[str, Any]:
+    return {"since": at.astimezone(bridge.settings.zone), "age": age_since(at, bridge.now())}
