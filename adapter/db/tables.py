@@ -500,7 +500,6 @@ audit_head = Table(
     Column("tree_size", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
     Column("root_hash", LargeBinary(32), nullable=False),
     Column("chain_hash", LargeBinary(32), nullable=False),
-    Column("peaks", LargeBinary, nullable=False),  # 32 bytes each, largest subtree first
     Column("signed_at", Instant, nullable=False),
     _id("key_id", nullable=False),
     Column("signature", LargeBinary, nullable=False),

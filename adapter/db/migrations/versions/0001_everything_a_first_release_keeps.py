@@ -75,7 +75,6 @@ def upgrade() -> None:
     sa.Column('tree_size', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=False, nullable=False),
     sa.Column('root_hash', sa.LargeBinary(length=32), nullable=False),
     sa.Column('chain_hash', sa.LargeBinary(length=32), nullable=False),
-    sa.Column('peaks', sa.LargeBinary(), nullable=False),
     sa.Column('signed_at', adapter.db.tables.Instant(timezone=True), nullable=False),
     sa.Column('key_id', sa.String(length=64), nullable=False),
     sa.Column('signature', sa.LargeBinary(), nullable=False),
