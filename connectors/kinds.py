@@ -62,15 +62,14 @@ class Profile(Table):
         """What `Receipt.route` may say."""
         return (self.kind,)
 
+    on_withdrawal: Literal["stop", "retract"] = "stop"
+    """When the patient withdraws consent: send nothing more, or take back what is there as well."""
+
     @model_validator(mode="after")
     def _unverified_keys_exist(self) -> Self:
         for key in self.unverified:
-            node: Any = self
-            for part in key.split("."):
-                fields = type(node).model_fields if isinstance(node, BaseModel) else None
-                if fields is not None and part not in fields:
-                    raise ValueError(f"unverified names {key!r}, which is no key of this profile")
-                node = getattr(node, part) if fields is not None else None
+            if not has_key(self, key):
+                raise ValueError(f"unverified names {key!r}, which is no key of this profile")
         return self
 
 
@@ -299,6 +298,16 @@ PROFILES: Final[Mapping[str, type[Profile]]] = {
     "hand-off": HandOffProfile,
     "ehr": EhrProfile,
 }
+
+
+def has_key(table: Any, key: str) -> bool:
+    """Whether a dotted key (numbers index lists) names something in a profile."""
+    name, _, rest = key.partition(".")
+    if isinstance(table, BaseModel):
+        return name in type(table).model_fields and (not rest or has_key(getattr(table, name), rest))
+    if isinstance(table, tuple):
+        return name.isdigit() and int(name) < len(table) and (not rest or has_key(table[int(name)], rest))
+    return table is not None
 
 
 def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -239,7 +239,7 @@ def _body(step: Step, known: Mapping[str, Any], parcel: Parcel) -> dict[str, Any
     fields = filled(step.fields, known)
     match step.body:
         case "multipart":
-            file = (parcel.filename, get_content(parcel), parcel.content_type.partition(";")[0])
+            file = (filled(step.file_name, known), get_content(parcel), parcel.content_type.partition(";")[0])
             return {"files": {step.file_field: file}, "data": fields}
         case "json":
             return {"json": fields}

@@ -21,6 +21,8 @@ class Step(Table):
     body: Literal["none", "multipart", "json", "form", "bytes"] = "none"
     file_field: str = "file"
     """Name of the file's part in a multipart body."""
+    file_name: str = "{filename}"
+    """Template of the file's own name."""
     fields: dict[str, Any] = Field({})
     """Templates; for `json` they may be nested."""
     headers: dict[str, str] = Field({})

@@ -56,7 +56,10 @@ def test_a_folder_below_home_is_found() -> None:
         (SITE + "[auth]\nkind = 'basic'\nclient_id = 'u'", "needs secret"),
         (SITE.replace("https://ehr.example/fhir/", "ehr.example"), "base_url:"),
         (SITE.replace("https://", "https://user:pw@"), "base_url:"),
-        (SITE.replace("fhir-r4", "fhir-r5"), "kind 'fhir-r5' is not known; use one of dicom-cstore, dicomweb, directory"),
+        (
+            SITE.replace("fhir-r4", "fhir-r5"),
+            "kind 'fhir-r5' is not known; use one of dicom-cstore, dicomweb, directory",
+        ),
         (SITE.replace('"site"', '"My Site"'), "name:"),
         ("based_on = 'epic'", "'epic' is not shipped; use one of directory"),
         ("name = ", "not TOML"),

@@ -1,0 +1,34 @@
+"""The JSON Schema of profiles, for editors (`#:schema ./schema.json` at the top of a .toml file).
+
+Nothing is required in it, since `based_on` may have said it already; `connectors check` says what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from connectors.kinds import AnyRoute, EhrProfile
+
+
+def profile_schema() -> str:
+    """The schema as JSON text, the same each time (JSON Schema 2020-12)."""
+    adapter: TypeAdapter[Any] = TypeAdapter(AnyRoute | EhrProfile)
+    schema = _relaxed(adapter.json_schema())
+    for name, table in schema["$defs"].items():
+        if name.endswith("Profile"):
+            table["properties"]["based_on"] = {
+                "type": "string",
+                "description": "A shipped profile, or a .toml file, that this one starts from.",
+            }
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "DermBridge connector profile"}
+    return json.dumps(head | schema, indent=1, ensure_ascii=False) + "\n"
+
+
+def _relaxed(node: Any) -> Any:
+    if isinstance(node, dict):
+        kept = {name: _relaxed(value) for name, value in node.items() if name not in {"required", "discriminator"}}
+        return {"anyOf" if name == "oneOf" else name: value for name, value in kept.items()}
+    return [_relaxed(each) for each in node] if isinstance(node, list) else node
