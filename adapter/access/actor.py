@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any, Literal, Self
 
 import orjson
@@ -16,7 +17,7 @@ class Actor:
 
     `id` is a reference (``Practitioner/…``) for people and the client id for machines. `scopes` are SMART v2 scopes,
     `rights` our own words for what FHIR scopes cannot say (see access.policy). A session launched from a chart is
-    confined to `patient_id`.
+    confined to `patient_id`. `emergency` is the reason for which the glass is broken, until `emergency_until`.
     """
 
     kind: ActorKind
@@ -31,6 +32,8 @@ class Actor:
     token_id: str | None = None
     address: str | None = None
     show_banner: bool = True
+    emergency: str | None = None
+    emergency_until: datetime | None = None
 
     def to_json(self) -> str:
         values = asdict(self) | {"scopes": sorted(self.scopes), "rights": sorted(self.rights)}
@@ -41,6 +44,8 @@ class Actor:
         values: dict[str, Any] = orjson.loads(text)
         values["scopes"] = frozenset(values["scopes"])
         values["rights"] = frozenset(values["rights"])
+        if values.get("emergency_until"):
+            values["emergency_until"] = datetime.fromisoformat(values["emergency_until"])
         return cls(**values)
 
 

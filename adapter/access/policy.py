@@ -1,26 +1,28 @@
 """What an actor may do, decided in this one place for pages and API alike. Everything is denied unless granted here.
 
-Grants are SMART v2 scopes (https://hl7.org/fhir/smart-app-launch/scopes-and-launch-context.html): people get those of
-their role, machines those of their token. What FHIR scopes cannot express is a right, one word per thing.
+Three questions are asked of every access, and all must say yes: does a scope permit it (people get those of their role,
+machines those of their token), is it a record of a patient within reach (a session launched from a chart has one), and
+is its sensitivity within what this actor may see. What FHIR scopes cannot express is a right, one word per thing.
+`access.reach` says the same as conditions of a search, so that no search shows what a read refuses.
 """
 
 from __future__ import annotations
 
-import re
-from functools import lru_cache
 from typing import Literal
 
 from sqlalchemy import Connection
 
 from adapter.access.actor import Actor
-from adapter.errors import BadInput, Forbidden, NotFound
+from adapter.access.scopes import SCOPE, grants_for, parse_scopes
+from adapter.errors import Forbidden, NotFound
 from adapter.records.confinement import same_patients
+from adapter.records.search_parameters import Resource, confidentiality_of
+
+__all__ = ["ROLES", "SCOPE", "Letter", "Right", "grants_of", "parse_scopes"]
 
 Letter = Literal["c", "r", "u", "d", "s"]
-Right = Literal["original", "export", "operate", "worklist", "audit", "launch-any-patient"]
-
-SCOPE = re.compile(r"^(patient|user|system)/([A-Z][A-Za-z]+|\*)\.(c?r?u?d?s?)(\?[^ ]+)?$")
-_V1 = {"read": "rs", "write": "cud", "*": "cruds"}
+Right = Literal["original", "export", "operate", "worklist", "audit", "launch-any-patient", "very-restricted"]
+VERY_RESTRICTED = "V"
 
 _CLINICAL = {
     "user/Media.crus",
@@ -41,7 +43,7 @@ ROLES: dict[str, tuple[set[str], set[Right]]] = {
     "engineer": ({"user/Patient.rs", "user/Encounter.rs"}, {"operate", "worklist", "launch-any-patient"}),
     "privacy-officer": (
         {"user/*.rs"},
-        {"audit", "launch-any-patient"},
+        {"audit", "launch-any-patient", "very-restricted"},
     ),
     "administrator": (_CLINICAL, {"operate", "worklist", "launch-any-patient"}),
 }
@@ -53,27 +55,17 @@ def grants_of(role: str) -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(scopes), frozenset(rights)
 
 
-def parse_scopes(text: str) -> frozenset[str]:
-    """Scopes normalised to v2 spelling. Raises BadInput naming the one that is not a scope."""
-    scopes = set()
-    for scope in text.split():
-        prefix, dot, permission = scope.rpartition(".")
-        normalised = f"{prefix}{dot}{_V1.get(permission, permission)}"
-        if not SCOPE.match(normalised) or normalised.endswith("."):
-            raise BadInput(f"'{scope}' is not a SMART scope; write for example system/Media.cr")
-        scopes.add(normalised)
-    return frozenset(scopes)
-
-
-@lru_cache(maxsize=4096)
-def _permits(scope: str, letter: str, resource_type: str) -> bool:
-    match = SCOPE.match(scope)
-    return bool(match and match[2] in (resource_type, "*") and letter in match[3] and not match[4])
+# --- scopes ---------------------------------------------------------------------------------------------------------
 
 
 def can(actor: Actor, letter: Letter, resource_type: str) -> bool:
-    """Whether any granted scope permits this interaction on this type."""
-    return any(_permits(scope, letter, resource_type) for scope in actor.scopes)
+    """Whether a granted scope permits this interaction on every record of this type."""
+    return any(not grant.query for grant in grants_for(actor.scopes, letter, resource_type))
+
+
+def can_some(actor: Actor, letter: Letter, resource_type: str) -> bool:
+    """Whether a granted scope permits it on some records; ask this only where `access.reach` decides on which."""
+    return bool(grants_for(actor.scopes, letter, resource_type))
 
 
 def check(actor: Actor, letter: Letter, resource_type: str, *, patient_id: str | None = None) -> None:
@@ -82,10 +74,13 @@ def check(actor: Actor, letter: Letter, resource_type: str, *, patient_id: str |
     check_patient(actor, patient_id)
 
 
-def check_scope(actor: Actor, letter: Letter, resource_type: str) -> None:
+def check_scope(actor: Actor, letter: Letter, resource_type: str, *, some: bool = False) -> None:
     """`check` before it is known whose record it is. Raises Forbidden."""
-    if not can(actor, letter, resource_type):
+    if not (can_some if some else can)(actor, letter, resource_type):
         raise Forbidden(f"this needs the scope {resource_type}.{letter}, which was not granted")
+
+
+# --- patients -------------------------------------------------------------------------------------------------------
 
 
 def check_patient(actor: Actor, patient_id: str | None) -> None:
@@ -101,6 +96,34 @@ def check_whose(tx: Connection, actor: Actor, patient_id: str | None) -> None:
     """
     if actor.patient_id is None or patient_id is None or patient_id not in same_patients(tx, {actor.patient_id}):
         check_patient(actor, patient_id)
+
+
+# --- sensitivity ----------------------------------------------------------------------------------------------------
+
+
+def sees_very_restricted(actor: Actor) -> bool:
+    """Whether photographs labelled V (suspected abuse, intimate photographs of minors) are open to this actor: by
+    right, or while breaking the glass."""
+    return has_right(actor, "very-restricted") or actor.emergency is not None
+
+
+def can_see(actor: Actor, resource: Resource) -> bool:
+    """Whether the labels of a record (`meta.security`) leave it visible; who took a photo may see it.
+
+    The same rule as conditions on the table: `access.reach`.
+    """
+    if resource["resourceType"] != "Media" or confidentiality_of(resource) != VERY_RESTRICTED:
+        return True
+    return sees_very_restricted(actor) or resource.get("operator", {}).get("reference") == actor.id
+
+
+def check_visible(actor: Actor, resource: Resource) -> None:
+    """Raises Forbidden for what is known to be in the chart, but too sensitive for this actor."""
+    if not can_see(actor, resource):
+        raise Forbidden("this photo is very restricted; open it by breaking the glass, with a reason that is reviewed")
+
+
+# --- rights ---------------------------------------------------------------------------------------------------------
 
 
 def has_right(actor: Actor, right: Right) -> bool:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, insert, select, update
 
 from adapter.access.actor import Actor
-from adapter.access.policy import parse_scopes
+from adapter.access.scopes import RIGHT, parse_scopes
 from adapter.db.tables import access_token
 from adapter.errors import NotFound
 from adapter.records import new_id
@@ -60,6 +60,7 @@ def find_token_actor(tx: Connection, secret: str, *, now: datetime) -> Actor | N
         id=f"Device/{row.id}",
         display=row.name,
         role="machine",
-        scopes=frozenset(row.scope.split()),
+        scopes=frozenset(one for one in row.scope.split() if not RIGHT.match(one)),
+        rights=frozenset(found[1] for one in row.scope.split() if (found := RIGHT.match(one))),
         token_id=row.id,
     )

@@ -17,7 +17,7 @@ from adapter.access import check_scope
 from adapter.errors import BadInput, Forbidden, NotFound, TooLarge, UnsupportedMedia
 from adapter.fhir_api.answers import json_answer
 from adapter.fhir_api.exchange import Access, Answer, Request, http_date, is_unchanged
-from adapter.fhir_api.reads import patients_within
+from adapter.fhir_api.reads import patients_within, reach_of
 from adapter.records.binaries import BinaryRow, OpenBinary, create_binary, get_binary, open_binary, whole_blob
 from adapter.records.confinement import is_within
 from adapter.records.ids import new_id
@@ -61,7 +61,7 @@ class Upload:
 
 def read_binary(server: FhirServer, tx: Connection, request: Request, _prepared: Any) -> Answer:
     row = get_binary(tx, request.segments[1])
-    patient_id = _check_context(tx, request, row)
+    patient_id = _check_context(server, tx, request, row)
     access = Access("read", (f"Binary/{row.id}",), patient_id)
     etag = 'W/"1"' if request.wants_json else f'"{row.sha256}"'
     headers = _SAFE | {"ETag": etag, "Last-Modified": http_date(row.created_at)}
@@ -73,13 +73,15 @@ def read_binary(server: FhirServer, tx: Connection, request: Request, _prepared:
     return _bytes_answer(request, row, opened, headers, access)
 
 
-def _check_context(tx: Connection, request: Request, row: BinaryRow) -> str | None:
+def _check_context(server: FhirServer, tx: Connection, request: Request, row: BinaryRow) -> str | None:
     """The patient whose bytes they are. Raises NotFound or Forbidden as reading the context itself would."""
     resource_type, _, resource_id = row.security_context.partition("/")
-    within = patients_within(tx, request)
     if resource_type in TABLES:
-        check_scope(request.caller, "r", resource_type)
-    if within is not None and not (row.security_context and is_within(tx, resource_type, resource_id, within)):
+        check_scope(request.caller, "r", resource_type, some=True)
+        reached = reach_of(server, tx, request).holds("r", resource_type, resource_id)
+    else:
+        reached = request.caller.patient_id is None
+    if not reached:
         raise NotFound(f"there is no Binary/{row.id}")
     return _patient_of_context(tx, row.security_context)
 

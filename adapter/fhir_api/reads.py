@@ -8,12 +8,13 @@ from urllib.parse import parse_qsl, urlencode
 import orjson
 from sqlalchemy import Connection
 
-from adapter.access import can
+from adapter.access.policy import Letter, can_see, can_some
+from adapter.access.reach import Reach
 from adapter.errors import BadInput, NotFound, UnsupportedMedia
 from adapter.fhir_api.answers import bundle, elements_wanted, json_answer, read_answer, subset
 from adapter.fhir_api.exchange import Access, Answer, Request
 from adapter.records import get, history
-from adapter.records.confinement import is_within, patient_of, same_patients
+from adapter.records.confinement import patient_of, same_patients
 from adapter.records.date_intervals import date_interval
 from adapter.records.rows import Stored
 from adapter.records.search import PAGE, Page, search
@@ -31,43 +32,49 @@ def patients_within(tx: Connection, request: Request) -> Within:
     return None if patient_id is None else same_patients(tx, [patient_id])
 
 
-def get_visible(tx: Connection, request: Request, version_id: int | None = None) -> Stored:
-    """What the request's path names. Raises NotFound, also when it belongs to another patient; Gone when deleted."""
+def reach_of(server: FhirServer, tx: Connection, request: Request) -> Reach:
+    """The records this caller reaches."""
+    return Reach(tx, request.caller, server.bridge.now(), server.base_url)
+
+
+def get_visible(
+    server: FhirServer, tx: Connection, request: Request, version_id: int | None = None, *, letter: Letter = "r"
+) -> Stored:
+    """What the request's path names. Raises NotFound, also when it is out of the caller's reach; Gone when deleted."""
     resource_type, resource_id = request.segments[:2]
-    within = patients_within(tx, request)
-    if is_within(tx, resource_type, resource_id, within):
-        stored = get(tx, resource_type, resource_id, version_id)
-        if _is_visible(stored, within):
-            return stored
-    raise NotFound(f"there is no {resource_type}/{resource_id}")
+    reach = reach_of(server, tx, request)
+    reach.check(letter, resource_type, resource_id)
+    stored = get(tx, resource_type, resource_id, version_id)
+    if not _is_visible(stored, reach):
+        raise NotFound(f"there is no {resource_type}/{resource_id}")
+    return stored
 
 
-def _is_visible(stored: Stored, within: Within) -> bool:
-    """An older version may have been filed under another patient."""
-    about = None if within is None else patient_of(stored.resource)
-    return within is None or about is None or about in within
+def _is_visible(stored: Stored, reach: Reach) -> bool:
+    """An older version may have been filed under another patient, or been more sensitive."""
+    about = None if reach.patient_ids is None else patient_of(stored.resource)
+    return (about is None or about in (reach.patient_ids or ())) and can_see(reach.actor, stored.resource)
 
 
-def read(_server: FhirServer, tx: Connection, request: Request, _prepared: Any) -> Answer:
-    stored = get_visible(tx, request)
+def read(server: FhirServer, tx: Connection, request: Request, _prepared: Any) -> Answer:
+    stored = get_visible(server, tx, request)
     return read_answer(request, stored, _access("read", stored, stored.reference))
 
 
-def vread(_server: FhirServer, tx: Connection, request: Request, _prepared: Any) -> Answer:
+def vread(server: FhirServer, tx: Connection, request: Request, _prepared: Any) -> Answer:
     version = request.segments[3]
     if not (version.isascii() and version.isdecimal() and len(version) < 10):
         raise NotFound(f"there is no version {version[:64]} of it; versions are numbers")
-    stored = get_visible(tx, request, int(version))
+    stored = get_visible(server, tx, request, int(version))
     return read_answer(request, stored, _access("read", stored, stored.version_reference))
 
 
 def read_history(server: FhirServer, tx: Connection, request: Request, _prepared: Any) -> Answer:
     """All versions the caller may see, newest first; `_since` and `_count` shorten it."""
     resource_type, resource_id = request.segments[:2]
-    within = patients_within(tx, request)
-    if not is_within(tx, resource_type, resource_id, within):
-        raise NotFound(f"there is no {resource_type}/{resource_id}")
-    versions = [one for one in history(tx, resource_type, resource_id) if _is_visible(one[0], within)]
+    reach = reach_of(server, tx, request)
+    reach.check("r", resource_type, resource_id)
+    versions = [one for one in history(tx, resource_type, resource_id) if _is_visible(one[0], reach)]
     total = len(versions)
     if since := request.param("_since"):
         earliest = _instant(since)
@@ -81,16 +88,17 @@ def read_history(server: FhirServer, tx: Connection, request: Request, _prepared
 
 def search_type(server: FhirServer, tx: Connection, request: Request, _prepared: Any) -> Answer:
     """GET with a query string, or POST _search with a form, whose links never repeat what was posted."""
-    resource_type = request.segments[0]
+    resource_type, reach = request.segments[0], reach_of(server, tx, request)
     page = search(
         tx,
         resource_type,
         _search_params(request),
-        patient_ids=patients_within(tx, request),
+        patient_ids=reach.patient_ids,
+        reached=reach.conditions,
         codec=server.codec,
         base_url=server.base_url,
         lenient="handling=lenient" in request.preferences,
-        may_include=lambda name: "read" in server.interactions.get(name, ()) and can(request.caller, "r", name),
+        may_include=lambda name: "read" in server.interactions.get(name, ()) and can_some(request.caller, "r", name),
     )
     wanted = elements_wanted(resource_type, page.summary, ",".join(page.elements))
     entries = [_match(server, one, wanted, "match") for one in page.entries]

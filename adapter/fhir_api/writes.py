@@ -14,7 +14,7 @@ from adapter.access import Actor, check_scope
 from adapter.errors import BadInput, Forbidden, Gone, NotAllowed, NotFound, PreconditionFailed
 from adapter.fhir_api.answers import written_answer
 from adapter.fhir_api.exchange import Access, Answer, Request
-from adapter.fhir_api.reads import get_visible, patients_within
+from adapter.fhir_api.reads import get_visible, patients_within, reach_of
 from adapter.records import create as create_row
 from adapter.records import delete as delete_row
 from adapter.records.confinement import is_shared, patient_of
@@ -58,7 +58,7 @@ def update(server: FhirServer, tx: Connection, request: Request, prepared: Any) 
     if expected is None and resource_type in server.if_match_required:
         raise BadInput(f"an update of {resource_type} needs If-Match with the version it is based on")
     try:
-        current = get_visible(tx, request)
+        current = get_visible(server, tx, request, letter="u")
     except Gone:
         raise
     except NotFound:
@@ -72,7 +72,7 @@ def update(server: FhirServer, tx: Connection, request: Request, prepared: Any) 
 def delete(server: FhirServer, tx: Connection, request: Request, _prepared: Any) -> Answer:
     """204, again 204 when it is deleted already."""
     with suppress(Gone):
-        current = get_visible(tx, request)
+        current = get_visible(server, tx, request, letter="d")
         check_version(request.headers.get("if-match"), current)
         writer = server.writers.get((current.resource_type, "delete"))
         if writer is None:
@@ -103,7 +103,7 @@ def find_existing(server: FhirServer, tx: Connection, request: Request) -> Store
     if query is None:
         return None
     resource_type = request.segments[0]
-    check_scope(request.caller, "s", resource_type)
+    check_scope(request.caller, "s", resource_type, some=True)
     # Two requests with the same condition must not both find nothing.
     server.bridge.db.lock(tx, f"If-None-Exist {resource_type}?{query}")
     found = find_two(server, tx, request, resource_type, query.lstrip("?")).entries
@@ -120,12 +120,13 @@ def find_two(server: FhirServer, tx: Connection, request: Request, resource_type
     params = parse_qsl(query, max_num_fields=20)
     if not params:
         raise BadInput("a condition needs search parameters, such as identifier=system|value")
-    within = patients_within(tx, request)
+    reach = reach_of(server, tx, request)
     return search(
         tx,
         resource_type,
         [*params, ("_count", "2")],
-        patient_ids=within,
+        patient_ids=reach.patient_ids,
+        reached=reach.conditions,
         codec=server.codec,
         base_url=server.base_url,
     )
@@ -142,6 +143,7 @@ def _store(server: FhirServer, tx: Connection, request: Request, resource: Resou
         stored = create_row(tx, resource, at=at)
     else:
         stored = update_resource(tx, resource, at=at, expected_version=current.version_id)
+    reach_of(server, tx, request).check_written("c" if current is None else "u", resource_type, stored.id)
     access = Access(event, (stored.version_reference,), patient_of(stored.resource))
     return written_answer(request, 201 if current is None else 200, stored, server.base_url, access)
 

@@ -18,7 +18,7 @@ from adapter.errors import BadInput, NotFound
 from adapter.records.confinement import confinement
 from adapter.records.paging import Condition, Cursor, PageCodec, Params, fetch, place_of
 from adapter.records.rows import Stored
-from adapter.records.search_filters import MOST_BRANCHES, Scope, alternatives
+from adapter.records.search_filters import MOST_BRANCHES, Reached, Scope, alternatives, everything
 from adapter.records.search_parameters import TABLES, search_parameters
 from adapter.records.search_query import Include, Query, Summary, read_query
 
@@ -59,11 +59,12 @@ def search(
     base_url: str = "",
     lenient: bool = False,
     may_include: Callable[[str], bool] = lambda _: True,
+    reached: Reached = everything,
 ) -> Page:
     """The page that `params` (or the page token among them) ask for, within `patient_ids` (None: all).
 
-    `may_include` tells which types the caller may see as includes. Raises BadInput, NotFound (unknown type) and Gone
-    (expired page).
+    `may_include` tells which types the caller may see as includes, `reached` which records of a type. Raises BadInput,
+    NotFound (unknown type) and Gone (expired page).
     """
     if resource_type not in TABLES:
         raise NotFound(f"{resource_type} cannot be searched here", issue_type="not-supported")
@@ -75,11 +76,12 @@ def search(
     if token := dict(params).get(PAGE):
         params, cursor = codec.decode(resource_type, token, lambda held: read(held).sort)
     query = read(params)
-    scope = Scope(tx, resource_type, patient_ids, base_url, codec.now())
+    scope = Scope(tx, resource_type, patient_ids, base_url, codec.now(), reached)
     filters = [alternatives(scope, wanted) for wanted in query.filters]
     # Filters with alternatives are read alternative by alternative, everything else holding for each.
     branches = _branches(filters)
     conditions = [scope.table.c.deleted.is_(False), *confinement(resource_type, patient_ids)]
+    conditions += reached("s", resource_type)
     conditions += [or_(*each) for each in filters if len(each) == 1 or not branches]
     total = None
     if query.total or query.summary == "count":
@@ -193,6 +195,7 @@ def _read_some(scope: Scope, resource_type: str, which: Condition) -> list[Store
     statement = (
         select(columns.id, columns.version_id, columns.last_updated, columns.body)
         .where(columns.deleted.is_(False), which, *confinement(resource_type, scope.patient_ids))
+        .where(*scope.reached("r", resource_type))
         .order_by(columns.id)
         .limit(INCLUDE_LIMIT + 1)
     )

@@ -8,11 +8,11 @@ rows share, are looked up row by row (EXISTS).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Boolean, ColumnElement, Connection, Table, and_, exists, false, func, not_, or_, select
 
@@ -51,6 +51,15 @@ class Filter:
     value: str
 
 
+Reached = Callable[[Literal["r", "s"], str], list[Condition]]
+"""The conditions under which a caller may read (r) or search (s) records of a type; see adapter.access.reach."""
+
+
+def everything(_letter: str, _resource_type: str) -> list[Condition]:
+    """No limits but the patients."""
+    return []
+
+
 @dataclass(frozen=True)
 class Scope:
     """What compiling needs besides the filter itself."""
@@ -60,6 +69,7 @@ class Scope:
     patient_ids: frozenset[str] | None
     base_url: str
     now: datetime
+    reached: Reached = everything
 
     @property
     def table(self) -> Table:
@@ -260,8 +270,10 @@ def _chained(scope: Scope, wanted: Filter) -> Condition | list[Condition]:
     inner = find_filter(target, wanted.chain, wanted.value)
     if inner is None:
         raise BadInput(f"'{wanted.chain}' is not a search parameter of {target}", issue_type="not-supported")
-    within = Scope(scope.tx, target, scope.patient_ids, scope.base_url, scope.now)
-    conditions = [*confinement(target, scope.patient_ids), or_(*alternatives(within, inner))]
+    within = replace(scope, resource_type=target)
+    # Nobody learns from a chain what a search of its target would not have told.
+    conditions = [*confinement(target, scope.patient_ids), *scope.reached("s", target)]
+    conditions.append(or_(*alternatives(within, inner)))
     statement = select(within.table.c.id).where(within.table.c.deleted.is_(False), *conditions)
     ids = scope.tx.execute(statement.limit(CHAIN_LIMIT + 1)).scalars().all()
     if len(ids) > CHAIN_LIMIT:

@@ -158,6 +158,19 @@ def _identity_state(resource: Resource) -> str | None:
     return None
 
 
+_CONFIDENTIALITY = "ULMNRV"  # http://terminology.hl7.org/CodeSystem/v3-Confidentiality, least restricted first
+
+
+def confidentiality_of(resource: Resource) -> str:
+    """The highest level among `meta.security`, N without one; an intimate photograph of a minor is always V."""
+    labels = list(_walk(resource, ("meta", "security")))
+    levels = [one["code"] for one in labels if one.get("system", "").endswith("/v3-Confidentiality") and "code" in one]
+    local = {one.get("code") for one in labels if one.get("system", "").endswith("/CodeSystem/photo-label")}
+    if local >= {"minor", "intimate"} or any(level not in _CONFIDENTIALITY for level in levels):
+        return "V"
+    return max(levels, key=_CONFIDENTIALITY.index, default="N")
+
+
 def _replaced_by(resource: Resource) -> str | None:
     for link in _walk(resource, ("link",)):
         if link.get("type") == "replaced-by":
@@ -251,6 +264,7 @@ _PARAMETERS: dict[str, tuple[Table, tuple[SearchParameter, ...]]] = {
             _token_parameter("view", "view", "view"),
             _token_parameter("site", "bodySite", "site"),
             SearchParameter("identity-state", "token", _identity_state, "meta.tag", "identity_state"),
+            SearchParameter("", "token", confidentiality_of, "meta.security", "confidentiality"),
             SearchParameter(
                 "lesion",
                 "reference",

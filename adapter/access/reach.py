@@ -1,0 +1,84 @@
+"""What an actor reaches, as conditions on a type's table: the same for reading, searching, including and writing.
+
+`access.policy` tells what may be done at all; here is on which records. A read asks whether the one record meets the
+conditions, a search adds them to its own, and what was written must meet them before its transaction ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Connection, and_, false, literal, or_, select
+
+from adapter.access.actor import Actor
+from adapter.access.policy import VERY_RESTRICTED, Letter, sees_very_restricted
+from adapter.access.scopes import Grant, filters_of, grants_for
+from adapter.db.tables import media
+from adapter.errors import Forbidden, NotFound
+from adapter.records.confinement import confinement, same_patients
+from adapter.records.search_filters import Scope, alternatives
+from adapter.records.search_parameters import TABLES
+
+Condition = ColumnElement[bool]
+
+
+@dataclass(frozen=True)
+class Reach:
+    """The records that `actor` reaches; made for one transaction."""
+
+    tx: Connection
+    actor: Actor
+    now: datetime
+    base_url: str = ""
+    patient_ids: frozenset[str] | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        own = self.actor.patient_id
+        object.__setattr__(self, "patient_ids", None if own is None else same_patients(self.tx, {own}))
+
+    def conditions(self, letter: Letter, resource_type: str) -> list[Condition]:
+        """All must hold. What no scope permits is not reached at all."""
+        return [*self._granted(letter, resource_type), *sensitivity(self.actor, resource_type)]
+
+    def check(self, letter: Letter, resource_type: str, resource_id: str) -> None:
+        """Raises NotFound: what is out of reach is not known to exist."""
+        if not self.holds(letter, resource_type, resource_id):
+            raise NotFound(f"there is no {resource_type}/{resource_id}")
+
+    def check_written(self, letter: Letter, resource_type: str, resource_id: str) -> None:
+        """After writing and before the transaction ends; whoever labels a photo V may not see it afterwards.
+
+        Raises Forbidden.
+        """
+        if not self._any(resource_type, resource_id, self._granted(letter, resource_type)):
+            raise Forbidden(f"no granted scope permits {resource_type}.{letter} with this content")
+
+    def holds(self, letter: Letter, resource_type: str, resource_id: str) -> bool:
+        """Whether the record, deleted or not, is reached."""
+        return resource_type in TABLES and self._any(resource_type, resource_id, self.conditions(letter, resource_type))
+
+    def _any(self, resource_type: str, resource_id: str, conditions: list[Condition]) -> bool:
+        this = TABLES[resource_type].c.id == resource_id
+        return self.tx.execute(select(literal(1)).where(this, *conditions)).first() is not None
+
+    def _granted(self, letter: Letter, resource_type: str) -> list[Condition]:
+        return [*confinement(resource_type, self.patient_ids), *self._scoped(letter, resource_type)]
+
+    def _scoped(self, letter: Letter, resource_type: str) -> Sequence[Condition]:
+        grants = grants_for(self.actor.scopes, letter, resource_type)
+        if any(not grant.query for grant in grants):
+            return ()
+        return (or_(false(), *(self._meets(grant) for grant in grants)),)
+
+    def _meets(self, grant: Grant) -> Condition:
+        scope = Scope(self.tx, grant.resource_type, self.patient_ids, self.base_url, self.now)
+        return and_(*(or_(*alternatives(scope, wanted)) for wanted in filters_of(grant)))
+
+
+def sensitivity(actor: Actor, resource_type: str) -> list[Condition]:
+    """`policy.can_see` as conditions on the table."""
+    if resource_type != "Media" or sees_very_restricted(actor):
+        return []
+    return [or_(media.c.confidentiality != VERY_RESTRICTED, media.c.operator == actor.id)]
