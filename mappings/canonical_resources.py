@@ -85,12 +85,36 @@ def _extension_definition(key: str, row: dict[str, Any]) -> Json:
         "differential": {
             "element": [
                 {"id": "Extension", "path": "Extension", "short": row["title"], "definition": row["description"]},
-                {"id": "Extension.extension", "path": "Extension.extension", "max": "0"},
-                {"id": "Extension.url", "path": "Extension.url", "fixedUri": url},
-                {"id": "Extension.value[x]", "path": "Extension.value[x]", "min": 1, "type": [{"code": row["value"]}]},
+                *(_parts(row["parts"]) if "parts" in row else [_element("Extension.extension", max="0")]),
+                _element("Extension.url", fixedUri=url),
+                _element("Extension.value[x]", max="0")
+                if "parts" in row
+                else _element("Extension.value[x]", min=1, type=[{"code": row["value"]}]),
             ]
         },
     }
+
+
+def _element(path: str, slice_name: str = "", **constraint: Any) -> Json:
+    return {"id": path.replace("extension", f"extension:{slice_name}", 1) if slice_name else path} | (
+        {"path": path}
+        | ({"sliceName": slice_name} if slice_name and path == "Extension.extension" else {})
+        | constraint
+    )
+
+
+def _parts(parts: dict[str, str]) -> list[Json]:
+    """A slice of `Extension.extension` for each part, by its url."""
+    slicing = {"discriminator": [{"type": "value", "path": "url"}], "rules": "closed"}
+    found = [_element("Extension.extension", slicing=slicing)]
+    for name, kind in parts.items():
+        found += [
+            _element("Extension.extension", name, max="1"),
+            _element("Extension.extension.extension", name, max="0"),
+            _element("Extension.extension.url", name, fixedUri=name),
+            _element("Extension.extension.value[x]", name, min=1, type=[{"code": kind}]),
+        ]
+    return found
 
 
 def _search_parameter(key: str, row: dict[str, Any]) -> Json:
@@ -100,5 +124,5 @@ def _search_parameter(key: str, row: dict[str, Any]) -> Json:
         "base": row["base"],
         "type": row["type"],
         "expression": row["expression"],
-        "target": row["target"],
+        **({"target": row["target"]} if "target" in row else {}),
     }

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from adapter.fhir_api.definitions import capability
 from adapter.records.search_filters import COMMON_PARAMETERS
 from adapter.records.search_parameters import search_parameters
 from adapter.records.search_query import REVINCLUDES
+from mappings.canonical_resources import canonical_resources
 from mappings.fhir_time import fhir_instant
-from mappings.terms import CANON
 
 if TYPE_CHECKING:
     from adapter.fhir_api.server import FhirServer
 
 _CODES = ("read", "vread", "history-instance", "search-type", "create", "update", "delete")
-_LOCAL = frozenset({"lesion", "identity-state"})  # ours, not in the R4 registry
+_LOCAL = {one["code"]: one["url"] for one in canonical_resources() if one["resourceType"] == "SearchParameter"}
 _SMART = {
     "system": "http://terminology.hl7.org/CodeSystem/restful-security-service",
     "code": "SMART-on-FHIR",
@@ -40,7 +41,10 @@ def capability_statement(server: FhirServer) -> dict[str, Any]:
                     "service": [{"coding": [_SMART]}],
                     "description": "OAuth 2.0 bearer tokens with SMART v2 scopes; an EHR session sees its patient only",
                 },
-                "resource": [_resource(server, name) for name in sorted(server.interactions)],
+                "resource": [
+                    *(_resource(server, name) for name in sorted(server.interactions)),
+                    *(capability(name) for name in sorted(server.definitions)),
+                ],
                 "interaction": [{"code": "transaction"}, {"code": "batch"}],
                 **_operations(server, None),
             }
@@ -74,8 +78,7 @@ def _search_params(resource_type: str) -> list[dict[str, str]]:
     common = [{"name": "_id", "type": "token"}, {"name": "_lastUpdated", "type": "date"}]
     assert [one["name"] for one in common] == [p.name for p in COMMON_PARAMETERS]
     return common + [
-        {"name": p.name, "type": p.kind}
-        | ({"definition": f"{CANON}/SearchParameter/{resource_type}-{p.name}"} if p.name in _LOCAL else {})
+        {"name": p.name, "type": p.kind} | ({"definition": _LOCAL[p.name]} if p.name in _LOCAL else {})
         for p in search_parameters(resource_type)
     ]
 

@@ -6,7 +6,9 @@ from importlib.metadata import version
 
 from adapter import governance
 from adapter.bridge import Bridge
+from adapter.fhir_api.definitions import by_type
 from adapter.fhir_api.server import FhirServer
+from mappings.canonical_resources import canonical_resources
 
 READ = frozenset({"read", "vread", "history-instance", "search-type"})
 INTERACTIONS = {
@@ -30,6 +32,7 @@ def fhir_server(bridge: Bridge) -> FhirServer:
     return FhirServer(
         bridge=bridge,
         interactions=INTERACTIONS,
+        definitions=by_type(canonical_resources()),
         audit=governance.fhir_audit(bridge),
         page_secret=bridge.vault.derive_secret("fhir page links"),
         base_url=f"{bridge.settings.base_url}/fhir",

@@ -23,6 +23,7 @@ from adapter.fhir_api import binary, reads, writes
 from adapter.fhir_api.answers import error_answer, json_answer
 from adapter.fhir_api.bundle import process_bundle
 from adapter.fhir_api.capability import capability_statement
+from adapter.fhir_api.definitions import Definitions, answer_definition
 from adapter.fhir_api.exchange import Access, Answer, Request
 from adapter.records.paging import PageCodec
 from adapter.records.search_parameters import Resource
@@ -73,7 +74,7 @@ BINARY_INTERACTIONS: dict[str, Interaction] = {
 class FhirServer:
     """`interactions`: type -> codes of http://hl7.org/fhir/R4/valueset-type-restful-interaction.html, besides
     `update-create` where a client may choose an id. `writers` replace plain storing for (type, create | update |
-    delete); `operations` are found by (type or None, `$name`).
+    delete); `operations` are found by (type or None, `$name`); `definitions` are our own canonical resources by type.
     """
 
     bridge: Bridge
@@ -86,6 +87,7 @@ class FhirServer:
     writers: Mapping[tuple[str, str], writes.Writer] = field(default_factory=dict)
     operations: Mapping[tuple[str | None, str], Operation] = field(default_factory=dict)
     if_match_required: frozenset[str] = frozenset({"Media", "Consent"})
+    definitions: Definitions = field(default_factory=dict)
     binary_types: Mapping[str, tuple[int, bytes]] = field(default_factory=lambda: binary.BINARY_TYPES)
     check_resource: Callable[[Resource], None] = check_resource
     codec: PageCodec = field(init=False)
@@ -112,6 +114,8 @@ class FhirServer:
             return Answer(304, headers=self._statement.headers) if known else self._statement
         if request.segments and request.segments[-1].startswith("$"):
             return self._operate(request)
+        if request.segments[:1] and request.segments[0] in self.definitions:
+            return answer_definition(self.definitions, request, self.base_url)
         if not request.segments and request.method == "POST":
             _ = request.caller
             return process_bundle(self, request)
@@ -143,7 +147,8 @@ class FhirServer:
             raise NotFound("resources of this type are not served here", issue_type="not-supported")
         if code not in self.interactions[resource_type]:
             raise NotAllowed(f"{code} is not offered for {resource_type}")
-        check_scope(caller, INTERACTIONS[code].letter, resource_type)
+        some = resource_type != "Binary"  # of a Binary its security context decides, not its own content
+        check_scope(caller, INTERACTIONS[code].letter, resource_type, some=some)
 
     def _interaction(self, request: Request) -> Interaction:
         code = _interaction_code(request)
