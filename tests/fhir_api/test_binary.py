@@ -156,7 +156,6 @@ def test_any_range_of_a_clean_view_is_that_of_the_assembled_copy(
         "image/jpeg",
         view.size,
         "0" * 64,
-        0,
         "Media/m1",
         at,
         clean_view=view.to_json(),
