@@ -320,6 +320,16 @@ delivery_attempt = Table(
     Column("outcome", String(16), nullable=False),
     Column("detail", Text),
 )
+# One row for each destination that had outages since it last answered (adapter/delivery/circuit.py).
+circuit = Table(
+    "circuit",
+    metadata,
+    Column("destination", String(64), primary_key=True),
+    Column("failures", Integer, nullable=False),
+    Column("open_until", Instant),
+    Column("reason", Text),
+    Column("updated_at", Instant, nullable=False),
+)
 adt_message = Table(
     "adt_message",
     metadata,

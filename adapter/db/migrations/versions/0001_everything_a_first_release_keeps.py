@@ -190,6 +190,14 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_capture_blob_id'), ['blob_id'], unique=False)
         batch_op.create_index(batch_op.f('ix_capture_fingerprint'), ['fingerprint'], unique=False)
 
+    op.create_table('circuit',
+    sa.Column('destination', sa.String(length=64), nullable=False),
+    sa.Column('failures', sa.Integer(), nullable=False),
+    sa.Column('open_until', adapter.db.tables.Instant(timezone=True), nullable=True),
+    sa.Column('reason', sa.Text(), nullable=True),
+    sa.Column('updated_at', adapter.db.tables.Instant(timezone=True), nullable=False),
+    sa.PrimaryKeyConstraint('destination')
+    )
     op.create_table('consent',
     sa.Column('id', sa.String(length=64), nullable=False),
     sa.Column('version_id', sa.Integer(), nullable=False),
