@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from adapter import batch
-from adapter.access import Actor, check_scope, check_whose
+from adapter.access import Actor, can, check_scope, check_whose, has_right
 from adapter.batch.export import export_zip
 from adapter.batch.jobs import job_status
 from adapter.errors import BadInput
@@ -19,10 +19,15 @@ from adapter.records.timeline import by_id
 from adapter.web.bodies import Form
 from adapter.web.gate import actor_of, get_patient
 from adapter.web.pages import Web, see_other
-from adapter.web.patient_card import patient_name
+from adapter.web.patient_card import mrn, patient_name
 from adapter.web.photo_card import day, photo_label, taken_at
 
-LABELS = {"assign": "Assign visit and body site", "redeliver": "Deliver again"}
+LABELS = {
+    "assign": "Assign visit and body site",
+    "redeliver": "Deliver again",
+    "refile": "Move to the right patient",
+}
+PLANNED = frozenset({"preview", "to-confirm"})
 TALLY_LINES = 12
 _STATES = {"finished": "done"}
 _PROGRESS = ("state", "done", "failed", "total", "finished")
@@ -69,9 +74,11 @@ def job_page(web: Web, request: Request) -> Response:
         status = _get_job(tx, actor, request.path_params["id"])
         patient = find(tx, "Patient", status["patient"]) if status["patient"] else None
         photos = by_id(tx, "Media", [item["target"] for item in status["items"]])
-        lines = _planned(batch.tally(tx, status["id"])) if status["state"] == "preview" else _told(status)
+        lines = _planned(batch.tally(tx, status["id"])) if status["state"] in PLANNED else _told(status)
+        about = _about(tx, status)
     own, href, zone = status["actor"] == actor.id, f"/jobs/{status['id']}", bridge.settings.zone
-    preview = own and status["state"] == "preview"
+    preview, to_confirm = own and status["state"] == "preview", status["state"] == "to-confirm"
+    may_confirm = to_confirm and not own and has_right(actor, "worklist") and can(actor, "u", "Media")
     return web.render(
         request,
         "job.html",
@@ -90,7 +97,9 @@ def job_page(web: Web, request: Request) -> Response:
             "can_undo": own and status["can_undo"],
             "undo_href": f"{href}/undo",
             "start_href": f"{href}/start" if preview and status["total"] else None,
-            "cancel_href": f"{href}/cancel" if preview else None,
+            "cancel_href": f"{href}/cancel" if preview or (own and to_confirm) else None,
+            "confirm_href": f"{href}/confirm" if may_confirm else None,
+            "about": about,
             "download": None,
             "message": None if status["total"] else "There is nothing to do for any of these photos.",
         },
@@ -151,6 +160,28 @@ def start(web: Web, request: Request, _form: Form) -> Response:
         _get_job(tx, actor, job_id)
         batch.start_job(tx, web.bridge, actor, job_id)
     return see_other(f"/jobs/{job_id}")
+
+
+def confirm(web: Web, request: Request, _form: Form) -> Response:
+    """POST /jobs/{id}/confirm: the second person's word."""
+    actor, job_id = actor_of(request), request.path_params["id"]
+    with web.bridge.db.transaction() as tx:
+        _get_job(tx, actor, job_id)
+        batch.confirm_job(tx, web.bridge, actor, job_id)
+    return see_other(f"/jobs/{job_id}")
+
+
+def _about(tx: Connection, status: dict[str, Any]) -> list[str]:
+    """To whom photos are moved and why: what a person confirms, and a second one."""
+    parameters = status["parameters"]
+    if status["operation"] != "refile":
+        return []
+    target = find(tx, "Patient", parameters["patient"]) if parameters.get("patient") else None
+    if target is None:
+        return ["To nobody, until it is known whose they are", f"Reason: {parameters['reason']}"]
+    resource = target.resource
+    facts = (patient_name(resource), f"born {resource.get('birthDate', 'not known')}", mrn(resource) or "")
+    return [f"To {', '.join(filter(None, facts))}", f"Reason: {parameters['reason']}"]
 
 
 def cancel(web: Web, request: Request, _form: Form) -> Response:

@@ -66,6 +66,7 @@ def photo_page(web: Web, request: Request) -> Response:
             "deliveries": [_delivery(bridge, one) for one in sent],
             "history": _history(tx, bridge, media),
             "edit": _edit(tx, bridge, actor, media, patient_id),
+            "refile_href": f"/refile?media={media.id}" if patient_id and can(actor, "u", "Media") else None,
         }
     with bridge.db.transaction() as tx:
         governance.audit(tx, bridge, "read", actor, patient_id=patient_id, references=[media.version_reference])

@@ -30,6 +30,7 @@ from adapter.web import (
     jobs,
     launch,
     photo,
+    refile_page,
     timeline,
     worklist,
 )
@@ -57,6 +58,7 @@ GET: dict[str, Page] = {
     "/compare": compare_page.compare_page,
     "/deliveries": deliveries.deliveries,
     "/worklist": worklist.worklist,
+    "/refile": refile_page.refile_page,
     "/admin": admin.admin,
     "/audit": audit_page.audit_page,
     "/audit.csv": audit_page.audit_csv,
@@ -82,6 +84,8 @@ POST: dict[str, Change] = {
     "/admin/work/{id}/replay": admin.replay,
     "/jobs": jobs.post_job,
     "/jobs/{id}/start": jobs.start,
+    "/jobs/{id}/confirm": jobs.confirm,
+    "/refile": refile_page.refile,
     "/jobs/{id}/cancel": jobs.cancel,
     "/jobs/{id}/undo": jobs.undo,
 }

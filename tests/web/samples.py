@@ -207,6 +207,7 @@ def one_photo() -> dict[str, Any]:
             "href": "/consents/c1",
         },
         deliveries=deliveries,
+        refile_href="/refile?media=m1",
         history=[
             {"at": NOW, "who": "Dr. R. Okafor", "what": "Viewed", "detail": None},
             {"at": NOW, "who": "DermBridge", "what": "Filed in Larkfield EHR", "detail": "Media/8842"},

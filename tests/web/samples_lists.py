@@ -185,6 +185,22 @@ def _stopped_message() -> dict[str, Any]:
 WORKLIST_DETAILS: dict[str, Any] = {"photo": _doubtful_photo, "adt": _stopped_message, "nothing": lambda: None}
 
 
+def refile() -> dict[str, Any]:
+    return frame(
+        "Wrong patient",
+        patient=PATIENT,
+        photos=[photo(n, NOW) for n in (1, 2)],
+        media_ids=["m1", "m2"],
+        may_choose=True,
+        asked="okafor",
+        found=[PATIENT | {"id": "p2", "name": "OKAFOR, Bo", "href": "/refile?media=m1&patient=p2"}],
+        chosen=None,
+        again_href="/refile?media=m1",
+        visits=[{"code": "e1", "display": "23 Nov 2026, Dermatology"}],
+        second_person=True,
+    )
+
+
 def job(state: str = "running") -> dict[str, Any]:
     return frame(
         "Job",
@@ -202,6 +218,8 @@ def job(state: str = "running") -> dict[str, Any]:
             "can_undo": state == "done",
             "undo_href": "/jobs/j1/undo",
             "start_href": "/jobs/j1/start" if state == "preview" else None,
+            "confirm_href": "/jobs/j1/confirm" if state == "to-confirm" else None,
+            "about": ["To LINDQVIST, Åsa, born 1961-03-12, 4711-0815"] if state == "to-confirm" else [],
             "cancel_href": "/jobs/j1/cancel" if state != "done" else None,
             "download": {"href": "/jobs/j1/photos.zip", "label": "photos.zip, 48 MB"} if state == "done" else None,
             "message": None,
