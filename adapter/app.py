@@ -84,7 +84,12 @@ def work_lanes(bridge: Bridge, destinations: Destinations) -> Mapping[str, Lane]
 
     threads = bridge.settings.worker_threads
     return {
-        "apply-adt": Lane(partial(identity.apply_message, bridge), threads=4, dead_blocks=True, claims=64),
+        "apply-adt": Lane(
+            partial(identity.apply_message, bridge),
+            dead_blocks=True,
+            claims=128,
+            together=partial(identity.apply_messages, bridge),
+        ),
         "application-ack": Lane(partial(identity.send_application_ack, bridge), threads=2),
         "deliver": Lane(partial(deliver, bridge, destinations), threads=threads),
         "render": Lane(partial(render_photo, bridge), threads=2),

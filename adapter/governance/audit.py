@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, insert
 
 from adapter.access import Actor
 from adapter.bridge import Bridge
+from adapter.db.tables import audit_tail
+from adapter.governance.merkle import leaf_hash
 from adapter.records import Stored, create_all, new_id
 from mappings.audit_event import Outcome, Party, User, audit_event
 from mappings.terms import Json
@@ -51,13 +53,42 @@ def audit(
     recipient: str | None = None,
     purpose: str | None = None,
 ) -> Stored:
-    """Write one AuditEvent; `event` is one of mappings.audit_event.EVENTS or of `SHORT_NAMES`.
+    """Write one AuditEvent; arguments and errors are those of `audited`."""
+    told = audited(
+        bridge,
+        event,
+        actor,
+        patient_id=patient_id,
+        references=references,
+        outcome=outcome,
+        detail=detail,
+        query=query,
+        recipient=recipient,
+        purpose=purpose,
+    )
+    return _write(tx, bridge, [told])[0]
+
+
+def audited(
+    bridge: Bridge,
+    event: str,
+    actor: Actor,
+    *,
+    patient_id: str | None = None,
+    references: Sequence[str] = (),
+    outcome: Outcome = "0",
+    detail: str | None = None,
+    query: str | None = None,
+    recipient: str | None = None,
+    purpose: str | None = None,
+) -> Json:
+    """The AuditEvent, for who writes many at once; `event` is one of mappings.audit_event.EVENTS or of `SHORT_NAMES`.
 
     `references` are the records touched, with their version; `recipient` is the name or URL an export went to,
     `purpose` a v3-ActReason code (TREAT for an export that states none). `detail` must hold no name, MRN or body.
     Raises ValueError for an unknown event or when an event lacks what it must say (break-glass: its detail).
     """
-    told = _event(
+    return _event(
         bridge,
         event,
         actor,
@@ -70,7 +101,6 @@ def audit(
         detail={"detail": detail} if detail and outcome == "0" else None,
         outcome_desc=detail if outcome != "0" else None,
     )
-    return create_all(tx, [told], at=bridge.now())[0]
 
 
 def fhir_audit(bridge: Bridge) -> FhirAudit:
@@ -82,9 +112,17 @@ def fhir_audit(bridge: Bridge) -> FhirAudit:
             for one in accesses
         ]
         if told:
-            create_all(tx, told, at=bridge.now())
+            _write(tx, bridge, told)
 
     return record_accesses
+
+
+def _write(tx: Connection, bridge: Bridge, told: Sequence[Json]) -> list[Stored]:
+    """Into the log, and into the tail of what is not sealed yet, by the hash of the very text stored."""
+    written = create_all(tx, told, at=bridge.now())
+    tail = [{"event_id": one.id, "leaf_hash": leaf_hash(one.body.encode())} for one in written]
+    tx.execute(insert(audit_tail), tail)
+    return written
 
 
 def _event(

@@ -1,13 +1,13 @@
 """Whose photo it is: ADT in, patients and visits kept, merges and unmerges, photos bound to their patient."""
 
-from adapter.identity.adt import apply_message
+from adapter.identity.adt import apply_message, apply_messages
 from adapter.identity.adt_queue import dismiss, queue, replay
 from adapter.identity.application_acks import find_answers, send_application_ack
 from adapter.identity.candidates import Candidate, find_candidates, given_of
 from adapter.identity.correction import Refiled, Refiling, check_may_refile, plan_refiling, refile, unrefile
 from adapter.identity.launched import register_from_ehr
 from adapter.identity.matching import Whose, find_encounter_at, find_patient, given_extension, whose
-from adapter.identity.merges import merge_patients, unmerge_patients
+from adapter.identity.merges import merge_patients, undo_change, unmerge_patients
 from adapter.identity.receive import receive, receive_messages
 from adapter.identity.suspicion import REMEDIES, Circumstances, suspect
 from adapter.identity.waiting import bind_waiting
@@ -20,6 +20,7 @@ __all__ = [
     "Refiling",
     "Whose",
     "apply_message",
+    "apply_messages",
     "bind_waiting",
     "check_may_refile",
     "dismiss",
@@ -39,6 +40,7 @@ __all__ = [
     "replay",
     "send_application_ack",
     "suspect",
+    "undo_change",
     "unmerge_patients",
     "unrefile",
     "whose",

@@ -39,6 +39,23 @@ def patient_tokens(settings: Settings, identifiers: Iterable[CX]) -> list[tuple[
     return list(dict.fromkeys(found))
 
 
+def check_authorities(settings: Settings, prior: Iterable[CX], current: Iterable[CX], field: str) -> None:
+    """What changes hands must say whose number it is: every CX of `field`, not only one of them.
+
+    The default authority stands in only where the message names none at all. Raises NotApplied.
+    """
+    names_none = not any(cx.authority.name for cx in current)
+    for cx in prior:
+        if cx.find_system(settings.identifier_systems, default_system(settings) if names_none else None):
+            continue
+        if cx.authority.name:
+            raise _unknown_authority(cx.authority.name)
+        raise NotApplied(
+            f"not applied: {field} does not say whose number it is (CX.4, assigning authority)",
+            remedy=f"ask the sender to fill CX.4 of {field} and to send it again, then dismiss this message",
+        )
+
+
 def _unknown_authority(name: str) -> NotApplied:
     if name:
         return NotApplied(

@@ -167,7 +167,7 @@ def _check_header(header: Header) -> None:
     if header.code != "ADT":
         text = "Only ADT messages are received here; route other message types elsewhere."
         raise MessageError(text, condition=UNSUPPORTED_MESSAGE_TYPE, location="MSH^1^9^1^1")
-    if header.trigger_event and ADT_EVENTS.get(header.trigger_event, {}).get("kind", "refuse") == "refuse":
+    if header.trigger_event and "does" not in ADT_EVENTS.get(header.trigger_event, {}):
         text = "The trigger event is unknown or not supported; remove it from the feed's subscription."
         raise MessageError(text, condition=UNSUPPORTED_EVENT_CODE, location="MSH^1^9^1^2")
     if header.version and not header.version.startswith("2."):
@@ -179,7 +179,7 @@ def _check_header(header: Header) -> None:
 
 
 def _check_patient(header: Header, keys: tuple[str, ...]) -> None:
-    if not keys and ADT_EVENTS.get(header.trigger_event, {}).get("kind") != "ignore":
+    if not keys and ADT_EVENTS.get(header.trigger_event, {}).get("does") != []:
         text = "PID-3 holds no patient identifier; the sender must fill it."
         raise MessageError(text, condition=REQUIRED_FIELD_MISSING, location="PID^1^3")
 

@@ -10,7 +10,8 @@ from mappings.terms import CANON, Json, extension
 
 RECORDED = f"{CANON}/StructureDefinition/adt-recorded"
 UPDATED = f"{CANON}/StructureDefinition/adt-demographics-updated"
-"""EVN-2 (else MSH-7), and PID-33, of the newest message applied."""
+STATUS = f"{CANON}/StructureDefinition/adt-status-recorded"
+"""EVN-2 (else MSH-7), PID-33, and EVN-2 of the newest message that set the status of the visit."""
 
 
 def is_stale(resource: Resource, recorded_at: datetime | None, updated_at: datetime | None) -> bool:
@@ -22,9 +23,24 @@ def is_stale(resource: Resource, recorded_at: datetime | None, updated_at: datet
     return False
 
 
-def stamped(resource: Resource, recorded_at: datetime | None, updated_at: datetime | None) -> Resource:
+def is_status_stale(resource: Resource, recorded_at: datetime | None) -> bool:
+    """Whether a newer message than that of `recorded_at` set the status; one that only set other values does not count.
+
+    So a discharge that comes after a later update still ends the visit.
+    """
+    kept = _read(resource, STATUS)
+    return bool(recorded_at and kept and recorded_at < kept)
+
+
+def stamped(
+    resource: Resource,
+    recorded_at: datetime | None,
+    updated_at: datetime | None,
+    *,
+    status_at: datetime | None = None,
+) -> Resource:
     """The resource with the times of the message it now says."""
-    times = {RECORDED: recorded_at, UPDATED: updated_at}
+    times = {RECORDED: recorded_at, UPDATED: updated_at, STATUS: status_at}
     others = [one for one in resource.get("extension", ()) if not times.get(one["url"])]
     stamps: list[Json] = [extension(url, valueInstant=fhir_instant(at)) for url, at in times.items() if at]
     return {**resource, **({"extension": kept} if (kept := [*others, *stamps]) else {})}

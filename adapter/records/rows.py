@@ -145,19 +145,32 @@ def find_by_identifier(tx: Connection, resource_type: str, system: str | None, v
 
 
 def find_by_index(tx: Connection, resource_type: str, param: str, value: str) -> list[Stored]:
+    return [stored for _, stored in records_with_index(tx, resource_type, param, [value])]
+
+
+def records_with_index(
+    tx: Connection, resource_type: str, param: str, values: Sequence[str]
+) -> list[tuple[str, Stored]]:
+    """(value, current resource) of everything indexed under one of at most `engine.BATCH` values, oldest first."""
+    rows = tx.execute(_by_index(resource_type), {"param": param, "values": values})
+    return [(row.value, _stored(resource_type, row)) for row in rows]
+
+
+@cache
+def _by_index(resource_type: str) -> Any:
     table = _table(resource_type)
-    statement = (
+    return (
         _select(table)
+        .add_columns(search_index.c.value)
         .join(search_index, search_index.c.resource_id == table.c.id)
         .where(
             search_index.c.resource_type == resource_type,
-            search_index.c.param == param,
-            search_index.c.value == value,
+            search_index.c.param == bindparam("param"),
+            search_index.c.value.in_(bindparam("values", expanding=True)),
             table.c.deleted.is_(False),
         )
         .order_by(table.c.id)
     )
-    return [_stored(resource_type, row) for row in tx.execute(statement)]
 
 
 def find_where(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from functools import cached_property
@@ -18,7 +18,6 @@ from mappings.hl7v2.errors import (
 )
 from mappings.hl7v2.header import ADT_EVENTS, Header
 
-_NEEDS_MRG_1 = ("merge-patient", "move-patient")
 __all__ = ["AdtEvent", "PatientGroup", "adt_to_event", "patient_keys"]
 
 
@@ -42,6 +41,17 @@ class PatientGroup:
     def prior_identifiers(self) -> tuple[CX, ...]:
         """MRG-1, prior patient identifier list."""
         return _identifiers(self.mrg, 1)
+
+    def identifiers(self, field: str) -> tuple[CX, ...]:
+        """Every identifier of a field such as `MRG-4`, `PID-2` or `PV1-50`."""
+        name, _, number = field.partition("-")
+        return _identifiers(getattr(self, name.lower()), int(number))
+
+    def is_valued(self, field: str) -> bool:
+        """True when a field such as `PV1-3` holds a value."""
+        name, _, number = field.partition("-")
+        segment: Segment | None = getattr(self, name.lower())
+        return segment is not None and bool(segment.valued(int(number)))
 
     @property
     def account(self) -> CX | None:
@@ -93,14 +103,14 @@ class PatientGroup:
 
 @dataclass(frozen=True)
 class AdtEvent:
-    """`kind` and `trigger_event` are those of `hl7v2_adt_events.toml`; `recorded_at` is EVN-2, else MSH-7, in UTC, None
+    """`does` is what `hl7v2_adt_events.toml` says of `trigger_event`; `recorded_at` is EVN-2, else MSH-7, in UTC, None
     when neither tells an instant. `occurred` is EVN-6, else EVN-2, as sent. `default_offset` is the offset of MSH-7,
-    else the site's zone: pass it on to the mappings. `groups` is empty only for kinds `ignore`.
+    else the site's zone: pass it on to the mappings. `groups` is empty only for events that do nothing.
     """
 
     header: Header
     trigger_event: str
-    kind: str
+    does: tuple[str, ...]
     recorded_at: datetime | None
     occurred: DTM | None
     default_offset: tzinfo | None
@@ -119,8 +129,8 @@ def adt_to_event(message: Message, default_offset: tzinfo | None = None) -> AdtE
         raise MessageError(text, condition=UNSUPPORTED_MESSAGE_TYPE, location="MSH^1^9^1^1")
     evn = message.find("EVN")
     trigger_event = header.trigger_event or (evn.text(1) if evn else "")
-    kind = ADT_EVENTS.get(trigger_event, {}).get("kind", "refuse")
-    if kind == "refuse":
+    row = ADT_EVENTS.get(trigger_event, {})
+    if "does" not in row:
         text = "The trigger event is unknown or not supported; remove it from the feed's subscription."
         raise MessageError(text, condition=UNSUPPORTED_EVENT_CODE, location="MSH^1^9^1^2")
     sent_at = DTM.find(message.segments[0].text(7))
@@ -128,10 +138,11 @@ def adt_to_event(message: Message, default_offset: tzinfo | None = None) -> AdtE
     times = [found for n in (6, 2) if evn and (found := DTM.find(evn.text(n)))]
     recorded = (DTM.find(evn.text(2)) if evn else None) or sent_at
     groups = tuple(_groups(message, offset))
-    if kind != "ignore":
-        _check_groups(kind, groups)
+    if row["does"]:
+        _check_groups(row.get("needs", ()), groups)
     recorded_at = recorded.instant(offset) if recorded else None
-    return AdtEvent(header, trigger_event, kind, recorded_at, next(iter(times), sent_at), offset, groups)
+    occurred = next(iter(times), sent_at)
+    return AdtEvent(header, trigger_event, tuple(row["does"]), recorded_at, occurred, offset, groups)
 
 
 def _groups(message: Message, offset: tzinfo | None) -> Iterator[PatientGroup]:
@@ -149,16 +160,16 @@ def _groups(message: Message, offset: tzinfo | None) -> Iterator[PatientGroup]:
         yield PatientGroup(**current, default_offset=offset)
 
 
-def _check_groups(kind: str, groups: tuple[PatientGroup, ...]) -> None:
+def _check_groups(needs: Iterable[str], groups: tuple[PatientGroup, ...]) -> None:
     if not groups or not all(group.patient_identifiers for group in groups):
         text = "PID-3 holds no patient identifier; the sender must fill it."
         raise MessageError(text, condition=REQUIRED_FIELD_MISSING, location="PID^1^3")
-    if kind.startswith(("merge-", "move-", "change-")) and not all(group.mrg for group in groups):
-        text = "The event names what it changes in an MRG segment, and there is none; the sender must add it."
-        raise MessageError(text, condition=REQUIRED_FIELD_MISSING, location="MRG")
-    if kind.startswith(_NEEDS_MRG_1) and not all(group.prior_identifiers for group in groups):
-        text = "MRG-1 holds no prior patient identifier; the sender must fill it."
-        raise MessageError(text, condition=REQUIRED_FIELD_MISSING, location="MRG^1^1")
+    for need in needs:
+        fields = need.split("|")
+        if not all(any(map(group.is_valued, fields)) for group in groups):
+            text = f"The event needs {' or '.join(fields)}, which is empty; the sender must fill it."
+            location = "^1^".join(fields[0].split("-"))
+            raise MessageError(text, condition=REQUIRED_FIELD_MISSING, location=location)
 
 
 def _identifiers(segment: Segment | None, n: int) -> tuple[CX, ...]:

@@ -6,6 +6,7 @@ that an A08 after the discharge does not reopen the visit.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import tzinfo
 from functools import partial
 from typing import Any
@@ -14,7 +15,7 @@ from mappings.hl7v2.datatypes import CODES, CX, Fragment, Systems, codeable_conc
 from mappings.hl7v2.dtm import DTM
 from mappings.hl7v2.er7 import Repetition, Segment
 from mappings.hl7v2.header import ADT_EVENTS
-from mappings.hl7v2.snapshot import apply_list, apply_single, identifiers, replace_identifiers, set_element
+from mappings.hl7v2.snapshot import apply_list, apply_single, clear_list, identifiers, replace_identifiers, set_element
 from mappings.terms import ACT_CODE, IDENTIFIER_TYPE, PARTICIPATION_TYPE
 
 _PATIENT_CLASS = "http://terminology.hl7.org/CodeSystem/v2-0004"
@@ -38,16 +39,18 @@ def update_encounter(
     PV1-45 is not a time.
     """
     updated: dict[str, Any] = {"resourceType": "Encounter"} if encounter is None else dict(encounter)
-    event_status = ADT_EVENTS.get(trigger_event, {}).get("encounter", "")
-    updated["status"] = _status(updated.get("status", ""), event_status, trigger_event, pv1)
+    event = ADT_EVENTS.get(trigger_event, {})
+    event_status, cleared = event.get("encounter", ""), event.get("clears", ())
+    updated["status"] = _status(updated.get("status", ""), event_status, pv1, is_reopened=45 in cleared)
     apply_single(updated, "class", pv1, 2, _class)
     updated.setdefault("class", _UNKNOWN_CLASS)
     visit_numbers = [_visit_number(pv1, systems, default_system), *identifiers(pv1, 50, systems)]
     replace_identifiers(updated, [identifier for identifier in visit_numbers if identifier])
     apply_single(updated, "serviceType", pv1, 10, codeable_concept)
-    _apply_period(updated, pv1, default_offset, occurred if event_status == "finished" else None, trigger_event)
+    _apply_period(updated, pv1, default_offset, occurred if event_status == "finished" else None, cleared)
     here = "planned" if pv1.text(2) == "P" else "active"
     places = ((3, here), (6, "completed"), (11, "active"), (42, "planned"))
+    clear_list(updated, "location", pv1, cleared)
     apply_list(updated, "location", pv1, [(n, partial(_location, status=status)) for n, status in places])
     people = CODES["participant_type"].items()
     apply_list(
@@ -56,11 +59,11 @@ def update_encounter(
     return updated
 
 
-def _status(stored: str, event_status: str, trigger_event: str, pv1: Segment) -> str:
+def _status(stored: str, event_status: str, pv1: Segment, *, is_reopened: bool) -> str:
     """The event decides; an event without a status keeps ours; a visit first heard of is judged by its PV1."""
     if event_status == "arrived":
         event_status = "in-progress" if pv1.text(44) else "arrived"
-    if event_status in ("in-progress", "arrived") and pv1.text(45) and trigger_event != "A13":
+    if event_status in ("in-progress", "arrived") and pv1.text(45) and not is_reopened:
         return "finished"
     if event_status or stored:
         return event_status or stored
@@ -94,16 +97,20 @@ def _participant(person: Repetition, code: str, systems: Systems) -> Fragment:
 
 
 def _apply_period(
-    encounter: dict[str, Any], pv1: Segment, default_offset: tzinfo | None, ended: DTM | None, trigger_event: str
+    encounter: dict[str, Any],
+    pv1: Segment,
+    default_offset: tzinfo | None,
+    ended: DTM | None,
+    cleared: Collection[int],
 ) -> None:
-    """PV1-44 and PV1-45; a discharge without PV1-45 ends when it occurred, a cancelled discharge (A13) has no end."""
+    """PV1-44 and PV1-45; a discharge without PV1-45 ends when it occurred, a cancelled discharge has no end."""
     now: Fragment = dict(encounter.get("period", {}))
     for n, name in ((44, "start"), (45, "end")):
         if pv1.text(n):
             now[name] = DTM.parse(pv1.text(n), f"PV1^1^{n}").fhir_datetime(default_offset)
         elif pv1.is_null(n):
             now.pop(name, None)
-    if trigger_event == "A13":
+    if 45 in cleared:
         now.pop("end", None)
     elif ended and "end" not in now:
         now["end"] = ended.fhir_datetime(default_offset)

@@ -53,6 +53,13 @@ def apply_list(
     set_element(resource, element, items)
 
 
+def clear_list(resource: Resource, element: str, segment: Segment, fields: Iterable[int]) -> None:
+    """Take away the items that these fields gave earlier, as an event that cancels does; other items stay."""
+    marks = [_mark(segment, n) for n in fields]
+    items = [item for item in resource.get(element, ()) if _owner(item, marks) is None]
+    set_element(resource, element, items)
+
+
 def _mark(segment: Segment, n: int) -> str:
     return f"{segment.name.lower()}-{n}-"
 

@@ -96,7 +96,10 @@ def test_an_admission_becomes_patient_and_visit(site: Bridge, apply_all: Apply) 
         assert find_encounter_at(tx, patient.id, datetime(2026, 11, 23, 7, tzinfo=UTC)) is None
         (audited,) = find_where(tx, "AuditEvent")
     assert visit.resource["status"] == "in-progress"
-    assert visit.resource["subject"] == {"reference": patient.reference}
+    assert visit.resource["subject"] == {
+        "reference": patient.reference,
+        "identifier": {"system": MRN, "value": "100"},
+    }
     assert visit.version_reference in audited.body
 
 
@@ -186,7 +189,7 @@ def test_an_unknown_authority_waits_with_the_key_to_set_and_applies_after_it(sit
 
 
 def test_a_queued_message_holds_up_only_its_own_patient(site: Bridge, apply_all: Apply) -> None:
-    messages = [adt("A23", "1", "100"), adt("A08", "2", "100", family="Roe"), adt("A08", "3", "200")]
+    messages = [adt("A40", "1", "100", merged="100"), adt("A08", "2", "100", family="Roe"), adt("A08", "3", "200")]
     receive_messages(site, messages, "test")
     apply_all()
     assert states(site) == ["queued", "received", "applied"]

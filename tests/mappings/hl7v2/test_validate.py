@@ -24,7 +24,7 @@ def test_a_good_message_has_no_findings_whatever_its_line_ends(end: str) -> None
         ("ADT_A39", "ADT_A40", "MSH-9.3 says ADT_A40 where the standard has ADT_A39"),
         ("^ADT_A39", "", "MSH-9.3 says nothing where the standard has ADT_A39"),
         ("|2.5\r", "|2.9\r", "version 2.9; checked as 2.8.2"),
-        ("MRG|6^^^HOSP^MR\r", "", "there is none"),
+        ("MRG|6^^^HOSP^MR\r", "", "needs MRG-1, which is empty"),
         ("PID|||5^^^HOSP^MR", "PID|||", "PID-3 holds no patient identifier"),
         ("EVN||20261102083011\r", "", "Missing required child ADT_A39.EVN"),
         ("MRG|", "ZX1|own\rMRG|", "ZX1"),

@@ -1,0 +1,239 @@
+"""The steps of move and delete events: records under the wrong patient go to the right one, deleted ones to quarantine.
+
+A move names what it moves (HL7 v2.9.1 section 3.6.2.1.3); everything under it follows, by the ledger, so that it can
+be undone. What the message claims of the present owner must be what we know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from adapter.identity.adt_applying import Applying, Token, belongs_to
+from adapter.identity.adt_patients import put_patient
+from adapter.identity.authorities import NotApplied, check_authorities
+from adapter.identity.merges import everything_of
+from adapter.identity.moves import Edit, Reason, carry_out, references_to
+from adapter.records import TABLES, Stored, find_by_index, find_where
+from adapter.records.search_parameters import token_value
+from mappings.capture_to_media import with_identity_state
+from mappings.hl7v2.adt_event import PatientGroup
+
+_ASK = "ask the sender to correct {} and to send it again, then dismiss this message"
+_LESION = "http://hl7.org/fhir/StructureDefinition/bodySite"
+
+
+def move_identifier(a: Applying) -> None:
+    """Step "move-identifier": the identifier of MRG-1, with all that was filed under it, is the patient's of PID."""
+    for n, group in a.groups:
+        check_authorities(a.bridge.settings, group.prior_identifiers, group.patient_identifiers, "MRG-1")
+        moved = a.tokens(group.prior_identifiers)
+        superior = (*group.patient_identifiers, *group.identifiers("PID-2"))
+        target = [token for token in a.tokens(superior) if token not in moved]
+        if not target:
+            raise NotApplied(
+                "not applied: PID names no patient but by the identifier that moves, so its new owner is not known",
+                remedy=_ASK.format("PID-2 or PID-3 (the target's own identifier)"),
+            )
+        a.patients[n] = put_patient(a, group, target, without=moved)
+        for token in moved:
+            _move_token(a, token, a.patients[n])
+
+
+def _move_token(a: Applying, token: Token, target: Stored) -> None:
+    sources = [one for one in a.owners(token) if one.id != target.id]
+    for source in sources:
+        others = [
+            one
+            for one in source.resource["identifier"]
+            if one.get("use") != "old" and (one.get("system"), one.get("value")) != token
+        ]
+        a.drafts.write()
+        records = _under_identifier(a, source, token) if others else everything_of(a.tx, source.id)
+        _reassign(a, records, source, target)
+        stripped = [one for one in source.resource["identifier"] if (one.get("system"), one.get("value")) != token]
+        changed = {name: value for name, value in source.resource.items() if name != "identifier"}
+        a.put(source, {**changed, **({"identifier": stripped} if stripped else {"active": False})})
+    if not sources:
+        a.note("the identifier of MRG-1 was not another patient's here; it was given to the patient of PID")
+    now = a.drafts.find("Patient", target.id) or target
+    if token not in [(one.get("system"), one.get("value")) for one in now.resource["identifier"]]:
+        added = {"system": token[0], "value": token[1]}
+        a.put(now, {**now.resource, "identifier": [*now.resource["identifier"], added]})
+
+
+def _under_identifier(a: Applying, source: Stored, token: Token) -> list[Stored]:
+    """The visits announced under the identifier, and what was filed in them. The rest cannot be told apart."""
+    visits = [
+        one
+        for one in find_by_index(a.tx, "Encounter", "patient:identifier", token_value(token[1], token[0]))
+        if belongs_to(one, source)
+    ]
+    media = TABLES["Media"].c
+    if find_where(a.tx, "Media", media.patient == source.id, media.encounter.is_(None), limit=1):
+        raise NotApplied(
+            "not applied: the source has other identifiers and photos without a visit; which of them move is not known",
+            remedy="give those photos their visit or patient by hand, then replay",
+        )
+    return _with_what_is_filed(a, visits)
+
+
+def move_account(a: Applying) -> None:
+    """Step "move-account": account MRG-3, with its visits and their photos, goes from MRG-1's patient to PID-3's."""
+    a.drafts.write()
+    for n, group in a.groups:
+        if group.prior_account is None:
+            continue
+        visits = a.visits_of_account(group.prior_account)
+        _check_owner(a, visits, group, a.patients[n])
+        if not visits:
+            a.note("no visit here has the account number of MRG-3")
+        _move_visits(a, [one for one in visits if not belongs_to(one, a.patients[n])], group, a.patients[n])
+
+
+def move_visit(a: Applying) -> None:
+    """Step "move-visit": visit MRG-5 (or MRG-6), with its photos, goes to account PID-18 of the patient of PID-3."""
+    for n, group in a.groups:
+        target = a.patients[n]
+        visits = a.find_visits([*group.identifiers("MRG-5"), *group.identifiers("MRG-6")], target)
+        _check_owner(a, visits, group, target)
+        if not visits:
+            a.note("the visit of MRG was not known here")
+        a.drafts.write()
+        _move_visits(a, visits, group, target)
+
+
+def _check_owner(a: Applying, visits: Iterable[Stored], group: PatientGroup, target: Stored) -> None:
+    """MRG-1 says from whom; a visit that is already the target's was moved before."""
+    elsewhere = [one for one in visits if not belongs_to(one, target)]
+    if not elsewhere:
+        return
+    if not group.prior_identifiers:
+        raise NotApplied(
+            "not applied: what moves is another patient's here, and MRG-1 does not name that patient",
+            remedy=_ASK.format("MRG-1"),
+        )
+    check_authorities(a.bridge.settings, group.prior_identifiers, group.patient_identifiers, "MRG-1")
+    source = a.get_patient(group.prior_identifiers, "MRG-1")
+    if not all(belongs_to(one, source) for one in elsewhere):
+        raise NotApplied(
+            "not applied: what moves belongs to neither the patient of MRG-1 nor that of PID-3 here",
+            remedy=_ASK.format("MRG-1"),
+        )
+
+
+def _move_visits(a: Applying, visits: Sequence[Stored], group: PatientGroup, target: Stored) -> None:
+    system, value = a.tokens(group.patient_identifiers)[0]
+    account = {"/account": [a.account(group.account)]} if group.account else {}
+    here = [one for one in visits if belongs_to(one, target)]
+    for one in here if group.account else ():
+        a.put(one, {**one.resource, "account": account["/account"]})
+    a.drafts.write()
+    for source_id in dict.fromkeys(one.resource["subject"]["reference"] for one in visits if one not in here):
+        source = a.drafts.find("Patient", source_id.removeprefix("Patient/"))
+        if source is None:
+            continue
+        theirs = [one for one in visits if belongs_to(one, source)]
+        named = {"/subject/identifier": {"system": system, "value": value}}
+        extra = {one.id: account | named for one in theirs}
+        _reassign(a, _with_what_is_filed(a, theirs), source, target, extra)
+
+
+def _with_what_is_filed(a: Applying, visits: Sequence[Stored]) -> list[Stored]:
+    filed = [
+        one
+        for visit in visits
+        for name, table in TABLES.items()
+        if "encounter" in table.c
+        for one in find_where(a.tx, name, table.c.patient == _patient_id(visit), table.c.encounter == visit.id)
+    ]
+    return [*visits, *filed]
+
+
+def _reassign(
+    a: Applying,
+    records: Sequence[Stored],
+    source: Stored,
+    target: Stored,
+    extra: dict[str, dict[str, Any]] | None = None,
+) -> None:
+    records = [*records, *_lesions_wholly_in(a, records, source)]
+    ids = {one.reference for one in records}
+    edits = [
+        Edit(
+            one,
+            dict.fromkeys(references_to(one.resource, source.reference), target.reference)
+            | _without_lesions_left(one, ids)
+            | (extra or {}).get(one.id, {}),
+        )
+        for one in records
+    ]
+    _, changed = carry_out(a.tx, a.bridge, Reason("move", source.id, target.id, a.message_id), edits)
+    a.touch(source, target, *changed)
+
+
+def _lesions_wholly_in(a: Applying, records: Sequence[Stored], source: Stored) -> list[Stored]:
+    """A lesion moves with its photos when none of them stays."""
+    present = {one.reference for one in records}
+    body, media = TABLES["BodyStructure"].c, TABLES["Media"].c
+    lesions = [
+        one for one in find_where(a.tx, "BodyStructure", body.patient == source.id) if one.reference not in present
+    ]
+    return [
+        lesion
+        for lesion in lesions
+        if (shown := find_where(a.tx, "Media", media.lesion == lesion.id))
+        and all(photo.reference in present for photo in shown)
+    ]
+
+
+def _without_lesions_left(photo: Stored, moved: set[str]) -> dict[str, Any]:
+    """A photo must not name a lesion of the patient it leaves."""
+    kept = photo.resource.get("bodySite", {}).get("extension", ()) if photo.resource_type == "Media" else ()
+    rest = [one for one in kept if one.get("url") != _LESION or one.get("valueReference", {}).get("reference") in moved]
+    return {} if len(rest) == len(kept) else {"/bodySite/extension": rest or None}
+
+
+def delete_visit(a: Applying) -> None:
+    """Step "delete-visit": the visit is entered in error; its photos are quarantined, never deleted."""
+    for n, group in a.groups:
+        owner = a.patients[n] = a.get_patient(group.patient_identifiers, "PID-3")
+        visits = a.find_visits([cx for cx in (group.visit,) if cx], owner)
+        if not all(belongs_to(one, owner) for one in visits):
+            raise NotApplied("not applied: this visit is another patient's here", remedy=_ASK.format("PV1-19"))
+        if not visits:
+            a.note("the visit was not known here")
+        _quarantine(a, "delete-visit", owner, _with_what_is_filed(a, visits), group)
+
+
+def delete_person(a: Applying) -> None:
+    """Step "delete-person": the patient is no longer active, visits are in error, photos quarantined, none deleted."""
+    for n, group in a.groups:
+        owner = a.patients[n] = a.get_patient(group.patient_identifiers, "PID-3")
+        visits, media = TABLES["Encounter"].c, TABLES["Media"].c
+        records = find_where(a.tx, "Encounter", visits.patient == owner.id)
+        _quarantine(a, "delete-person", owner, [*records, *find_where(a.tx, "Media", media.patient == owner.id)], group)
+
+
+def _quarantine(a: Applying, kind: str, owner: Stored, records: Sequence[Stored], group: PatientGroup) -> None:
+    """A quarantined photo names its patient by identifier only, so that no chart shows it until a person settles it."""
+    system, value = a.tokens(group.patient_identifiers)[0]
+    subject = {"/subject/reference": None, "/subject/identifier": {"system": system, "value": value}}
+    edits = [
+        Edit(one, {"/meta/tag": with_identity_state(one.resource, "quarantined")["meta"]["tag"], **subject})
+        for one in records
+        if one.resource_type == "Media"
+    ]
+    edits += [Edit(one, {"/status": "entered-in-error"}) for one in records if one.resource_type == "Encounter"]
+    if kind == "delete-person":
+        edits.append(Edit(owner, {"/active": False}))
+    if photos := sum(one.resource_type == "Media" for one in records):
+        a.note(f"{photos} photos are in quarantine until a person settles them")
+    a.drafts.write()
+    _, changed = carry_out(a.tx, a.bridge, Reason(kind, owner.id, None, a.message_id), edits)
+    a.touch(owner, *changed)
+
+
+def _patient_id(record: Stored) -> str:
+    reference: str = record.resource["subject"]["reference"]
+    return reference.removeprefix("Patient/")
