@@ -22,6 +22,7 @@ from adapter.app import build_app, work_lanes
 from adapter.bridge import Bridge, open_bridge
 from adapter.db.schema import prepare
 from adapter.delivery.destinations import Destinations
+from adapter.governance.seal import Sealer
 from adapter.identity.mllp import MllpServer
 from adapter.identity.mllp_connection import Limits
 from adapter.identity.mllp_tls import server_tls
@@ -110,11 +111,14 @@ def beside_http(bridge: Bridge) -> Callable[[Starlette], AbstractAsyncContextMan
         lanes = acknowledged_first(work_lanes(bridge, destinations), listener.intake.is_idle)
         loop = WorkLoop(bridge.db, lanes, now=bridge.now)
         loop.start()
+        sealer = Sealer(bridge)
+        sealer.start()
         try:
             yield
         finally:
             await listener.close()
             await asyncio.to_thread(loop.stop)
+            await asyncio.to_thread(sealer.stop)
             destinations.close()
 
     return lifespan
@@ -157,9 +161,12 @@ def run_worker(settings: Settings) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
     loop.start()
+    sealer = Sealer(bridge)
+    sealer.start()
     structlog.get_logger().info("worker.start")
     ended.wait()
     loop.stop()
+    sealer.stop()
     destinations.close()
     bridge.close()
 

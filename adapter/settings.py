@@ -156,6 +156,7 @@ class Settings(_Frozen):
     session_idle_minutes: int = Field(default=15, ge=1)
     session_hours: int = Field(default=12, ge=1)
     worker_threads: int = Field(default=4, ge=1, le=64)
+    audit_seal_seconds: int = Field(default=10, ge=1, description="the audit log is sealed at least so often")
 
     @field_validator("time_zone")
     @classmethod

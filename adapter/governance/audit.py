@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection
 
 from adapter.access import Actor
 from adapter.bridge import Bridge
-from adapter.db.tables import audit_tail
-from adapter.governance.merkle import leaf_hash
 from adapter.records import Stored, create_all, new_id
 from mappings.audit_event import Outcome, Party, User, audit_event
 from mappings.terms import Json
@@ -66,7 +64,7 @@ def audit(
         recipient=recipient,
         purpose=purpose,
     )
-    return _write(tx, bridge, [told])[0]
+    return create_all(tx, [told], at=bridge.now())[0]
 
 
 def audited(
@@ -112,17 +110,9 @@ def fhir_audit(bridge: Bridge) -> FhirAudit:
             for one in accesses
         ]
         if told:
-            _write(tx, bridge, told)
+            create_all(tx, told, at=bridge.now())
 
     return record_accesses
-
-
-def _write(tx: Connection, bridge: Bridge, told: Sequence[Json]) -> list[Stored]:
-    """Into the log, and into the tail of what is not sealed yet, by the hash of the very text stored."""
-    written = create_all(tx, told, at=bridge.now())
-    tail = [{"event_id": one.id, "leaf_hash": leaf_hash(one.body.encode())} for one in written]
-    tx.execute(insert(audit_tail), tail)
-    return written
 
 
 def _event(

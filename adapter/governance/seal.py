@@ -1,0 +1,112 @@
+"""Sealing: each committed AuditEvent gets its leaf, in order, under a signed head; once a batch, beside the hot path.
+
+An event is written with a row in `audit_tail` (its id and leaf hash). Whoever holds the lock of the log takes the
+oldest of those rows, gives them the next numbers, grows tree and chain and signs a head, in one transaction: after a
+crash the tail is as it was. An event that commits late, under an older id, waits in the tail like any other.
+"""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from itertools import count
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection, delete, func, insert, select
+
+from adapter.bridge import Bridge
+from adapter.db.engine import batches
+from adapter.db.tables import audit_head, audit_leaf, audit_node, audit_tail
+from adapter.errors import DermBridgeError
+from adapter.governance.merkle import CHAIN_START, chain_hash
+from adapter.governance.signing import Head, sign
+from adapter.governance.tree import STORED_LEVEL, StoredTree, find_head
+
+log = structlog.get_logger()
+
+LOCK = "audit-log"
+BATCH_LEAVES = 500  # under one head; bounds how long the one writer of SQLite is held up (a few milliseconds)
+LOOK_SECONDS = 1.0
+
+
+def seal(bridge: Bridge) -> Head | None:
+    """Seal the oldest events of the tail; None when there are none. Raises LookupError when the log was damaged."""
+    with bridge.db.transaction() as tx:
+        bridge.db.lock(tx, LOCK)
+        return _seal(tx, bridge)
+
+
+def seal_all(bridge: Bridge) -> Head | None:
+    """Seal everything committed so far; the newest head, None while the log is empty."""
+    while seal(bridge) is not None:
+        pass
+    with bridge.db.snapshot() as tx:
+        return find_head(tx)
+
+
+def is_due(bridge: Bridge) -> bool:
+    """Whether a batch is full, or something waits and the last head is older than the settings allow."""
+    with bridge.db.snapshot() as tx:
+        some = select(audit_tail.c.event_id).limit(BATCH_LEAVES).subquery()
+        waiting = tx.execute(select(func.count()).select_from(some)).scalar_one()
+        if waiting in (0, BATCH_LEAVES):
+            return bool(waiting)
+        head = find_head(tx)
+    return head is None or bridge.now() - head.signed_at >= timedelta(seconds=bridge.settings.audit_seal_seconds)
+
+
+def _seal(tx: Connection, bridge: Bridge) -> Head | None:
+    waiting = tx.execute(select(audit_tail).order_by(audit_tail.c.event_id).limit(BATCH_LEAVES)).all()
+    if not waiting:
+        return None
+    before = find_head(tx)
+    size, chain = (before.tree_size, before.chain_hash) if before else (0, CHAIN_START)
+    tree = StoredTree(tx).grown_to(size)
+    leaves: list[dict[str, Any]] = []
+    nodes: list[dict[str, Any]] = []
+    for seq, row in zip(count(size), waiting, strict=False):
+        chain = chain_hash(chain, row.leaf_hash, seq)
+        leaves.append({"seq": seq, "event_id": row.event_id, "leaf_hash": row.leaf_hash, "chain_hash": chain})
+        nodes += [node._asdict() for node in tree.append(row.leaf_hash) if node.level >= STORED_LEVEL]
+    at = bridge.now()
+    head = sign(tx, bridge, Head(tree.size, tree.root, chain, at.replace(microsecond=at.microsecond // 1000 * 1000)))
+    tx.execute(insert(audit_leaf), leaves)
+    if nodes:
+        tx.execute(insert(audit_node), nodes)
+    tx.execute(insert(audit_head), vars(head))
+    for some in batches(row.event_id for row in waiting):
+        tx.execute(delete(audit_tail).where(audit_tail.c.event_id.in_(some)))
+    log.info("audit.sealed", **{name: head.as_json()[name] for name in ("tree_size", "root_hash", "signature")})
+    return head
+
+
+class Sealer:
+    """Seals in a thread of its own until stopped. Any number of processes may run one."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="audit-seal", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Leave no tail behind."""
+        self._stop.set()
+        self._thread.join()
+        self._attempt(force=True)
+
+    def _run(self) -> None:
+        while not self._stop.wait(LOOK_SECONDS):
+            self._attempt()
+
+    def _attempt(self, *, force: bool = False) -> None:
+        try:
+            if force or is_due(self._bridge):
+                seal_all(self._bridge)
+        except (DermBridgeError, LookupError) as error:
+            log.error("audit.not_sealed", error=str(error))
+        except Exception as error:  # outermost edge of a thread: the next look tries again
+            log.error("audit.not_sealed", error=type(error).__name__, exc_info=error)
