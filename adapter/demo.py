@@ -61,11 +61,16 @@ class Story:
     patients_of_ehr: list[str] = field(default_factory=list)
     number: int = 0
 
-    def register(self, family: str, given: str) -> str:
+    def register(self, family: str, given: str, *, visit_at: datetime | None = None) -> str:
         """A patient in the EHR, announced by ADT; returns the MRN. Raises Unavailable when the ADT was not taken."""
-        stored = adt.register(self.ehr, self.feed, family=family, given=given, birth_date="1968-04-17", sex="F")
+        demographics = {"family": family, "given": given, "birth_date": "1968-04-17", "sex": "F"}
+        stored = adt.register(self.ehr, self.feed, **demographics, visit_at=visit_at)
         self.patients_of_ehr.append(stored.id)
         return adt.mrn_of(stored.resource)
+
+    def start_visit(self, visit_at: datetime) -> None:
+        """The first patient comes again. Raises Unavailable when the ADT was not taken."""
+        adt.start_visit(self.ehr, self.feed, self.patients_of_ehr[0], visit_at=visit_at)
 
     def filed(self, media_id: str) -> int:
         """How often the EHR holds this photo in a patient's record."""
@@ -238,7 +243,7 @@ def tell(story: Story) -> None:
 def first_visit(story: Story) -> tuple[str, str]:
     """Returns (patient id, Media id)."""
     story.step("A patient is announced by ADT over MLLP")
-    mrn = story.register("Lindström", "Åsa")
+    mrn = story.register("Lindström", "Åsa", visit_at=_ago(days=150))
     story.proof(f"A04 for {mrn} was acknowledged")
     patients = story.wait_for("the patient", lambda: story.search("Patient", identifier=f"{MRN_SYSTEM}|{mrn}"))
     patient = patients[0]["id"]
@@ -273,7 +278,9 @@ def second_visit(story: Story, patient: str, first: str) -> str:
     story.confirmed(first)
     story.check(story.filed(first) == 1, "the EHR holds it exactly once: in chart")
 
-    story.step("Months later, a second photo of the same place")
+    story.step("Months later, a second visit and photos of the same place")
+    story.start_visit(_ago(days=1))
+    story.wait_for("the second visit", lambda: len(story.search("Encounter", patient=patient)) == 2)
     photo = draw_view(11, taken_at=_ago(days=1), lesion_growth=1.4)
     answer = story.capture(
         photo, "image/jpeg", patient=f"Patient/{patient}", body_site=FOREARM, laterality="left", view="regional"

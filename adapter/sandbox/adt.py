@@ -46,8 +46,17 @@ class Feed:
 # --- events ---------------------------------------------------------------------------------------------------------
 
 
-def register(ehr: SandboxEhr, feed: Feed, *, family: str, given: str, birth_date: str, sex: str) -> Stored:
-    """A new patient with an open visit: ADT^A04."""
+def register(
+    ehr: SandboxEhr,
+    feed: Feed,
+    *,
+    family: str,
+    given: str,
+    birth_date: str,
+    sex: str,
+    visit_at: datetime | None = None,
+) -> Stored:
+    """A new patient with an open visit since `visit_at` (now): ADT^A04."""
     at = ehr.bridge.now()
     patient_id = new_id()
     mrn = f"S{patient_id[-8:].upper()}"
@@ -56,7 +65,7 @@ def register(ehr: SandboxEhr, feed: Feed, *, family: str, given: str, birth_date
     )
     with ehr.bridge.db.transaction() as tx:
         stored = create(tx, patient, at=at)
-        visit = _open_visit(tx, patient_id, at)
+        visit = _open_visit(tx, patient_id, visit_at or at)
     tell(ehr, feed, "A04", stored.resource, visit)
     return stored
 
@@ -75,9 +84,9 @@ def update(
     return stored
 
 
-def start_visit(ehr: SandboxEhr, feed: Feed, patient_id: str) -> Resource:
-    """A visit begins: ADT^A01; one that is still open ends first: ADT^A03."""
-    at = ehr.bridge.now()
+def start_visit(ehr: SandboxEhr, feed: Feed, patient_id: str, *, visit_at: datetime | None = None) -> Resource:
+    """A visit begins `visit_at` (now): ADT^A01; one that is still open ends first: ADT^A03."""
+    at = visit_at or ehr.bridge.now()
     with ehr.bridge.db.transaction() as tx:
         patient = get(tx, "Patient", patient_id).resource
         ended = find_visit(tx, patient_id)
