@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -42,7 +43,9 @@ exception means that nothing was accepted: the connections are closed and their 
 Answers: TypeAlias = "asyncio.Future[Sequence[Answer]]"
 
 MAX_BATCH = 512
+BURST_SECONDS = 5.0
 _MAX_BATCH_BYTES = 16 * 2**20
+_QUIET_SECONDS = 0.005  # longer than a sender in lock step needs for its next message
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +57,16 @@ class _Job:
 
 
 class Intake:
-    """Hands what is submitted to `receive`, in order, in as few calls as the load allows.
-
-    `is_idle` is set while nothing waits to become durable; other threads may wait for it to let a burst pass first.
-    """
+    """Hands what is submitted to `receive`, in order, in as few calls as the load allows."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._thread = ThreadPoolExecutor(1, "mllp-receive")
         self._jobs: deque[_Job] = deque()
         self._pump: asyncio.Task[None] | None = None
-        self.is_idle = threading.Event()
-        self.is_idle.set()
+        self._is_quiet = threading.Event()
+        self._is_quiet.set()
+        self._busy_since = 0.0
 
     def submit(self, messages: Sequence[bytes], peer: PeerName) -> list[Answers]:
         """Put messages in line; the answers come in order, in one future for each MAX_BATCH of them."""
@@ -76,18 +77,34 @@ class Intake:
         ]
         self._jobs.extend(jobs)
         if jobs and (self._pump is None or self._pump.done()):
-            self.is_idle.clear()
+            if self._is_quiet.is_set():
+                self._busy_since = time.monotonic()
+                self._is_quiet.clear()
             self._pump = loop.create_task(self._run())
         return [job.answers for job in jobs]
 
+    def let_burst_pass(self) -> None:
+        """For other threads: return once nothing comes any more, or when the burst has lasted BURST_SECONDS.
+
+        So a burst is acknowledged before it is applied, and in a lasting stream both go on side by side.
+        """
+        left = self._busy_since + BURST_SECONDS - time.monotonic()
+        if left > 0:
+            self._is_quiet.wait(left)
+
     def close(self) -> None:
         """End the thread; what it has in hand is finished."""
+        self._is_quiet.set()
         self._thread.shutdown(wait=False)
 
     async def _run(self) -> None:
         while self._jobs:
             await self._settle(self._next_batch())
-        self.is_idle.set()
+        asyncio.get_running_loop().call_later(_QUIET_SECONDS, self._rest)
+
+    def _rest(self) -> None:
+        if self._pump is None or self._pump.done():
+            self._is_quiet.set()
 
     def _next_batch(self) -> list[_Job]:
         batch, count, size = [self._jobs.popleft()], 0, 0
