@@ -123,7 +123,7 @@ def check_answer(answer: Answer, *, doing: str, write: bool, type_level: bool = 
             "Several records there bear the same identifier; have all but one removed, then replay.",
         )
     waiting = find_retry_after(answer.headers, datetime.now(UTC))
-    raise DeliveryError(reason, remedy=remedy, retry=retry, retry_after=waiting)
+    raise DeliveryError(reason, remedy=remedy, retry=retry, retry_after=waiting, outage=answer.status in BUSY - {429})
 
 
 def find_issue_codes(answer: Answer) -> tuple[str, ...]:

@@ -97,7 +97,9 @@ class Credentials:
             # A refused client is often a matter of time (registrations spread slowly) or of one setting: the queue
             # goes on by itself once it is put right.
             remedy = "Check auth.client_id, auth.secret and auth.scope; deliveries go on once they are accepted."
-            raise DeliveryError(str(error), remedy=remedy, retry=Retry.LATER, retry_after=error.retry_after) from error
+            raise DeliveryError(
+                str(error), remedy=remedy, retry=Retry.LATER, retry_after=error.retry_after, outage=error.outage
+            ) from error
         body = answer.resource()
         if not isinstance(body.get("access_token"), str):
             raise DeliveryError(

@@ -34,14 +34,18 @@ class DeliveryError(Exception):
     """A destination did not do what was asked.
 
     `str(error)` is the reason, `remedy` the next step. Both may hold statuses, OperationOutcome issue codes and our
-    own ids; never a remote body, a name, an MRN or a URL with a signature. `retry_after` is in seconds.
+    own ids; never a remote body, a name, an MRN or a URL with a signature. `retry_after` is in seconds. `outage`:
+    the destination could not be reached or broke off, whatever the parcel.
     """
 
-    def __init__(self, reason: str, *, remedy: str, retry: Retry, retry_after: float | None = None) -> None:
+    def __init__(
+        self, reason: str, *, remedy: str, retry: Retry, retry_after: float | None = None, outage: bool = False
+    ) -> None:
         super().__init__(reason)
         self.remedy = remedy
         self.retry = retry
         self.retry_after = retry_after
+        self.outage = outage
 
 
 class RouteRefused(DeliveryError):

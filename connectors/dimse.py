@@ -125,6 +125,7 @@ class Dimse:
                     "The archive could not be reached, or takes none of what we offer.",
                     remedy="Check host, port and network; it is tried again.",
                     retry=Retry.LATER,
+                    outage=True,
                 )
             try:
                 yield association
@@ -148,4 +149,5 @@ def _lost(what: str, retry: Retry) -> DeliveryError:
         f"The answer to {what} was lost.",
         remedy="Nothing to do: the archive is asked what it holds before anything is sent again.",
         retry=retry,
+        outage=True,
     )

@@ -143,7 +143,11 @@ class Http:
             if write or answer.status not in BUSY or (error.retry_after or 0) > LONGEST_WAIT:
                 raise
             raise _Transient(
-                str(error), remedy=error.remedy, retry=error.retry, retry_after=error.retry_after
+                str(error),
+                remedy=error.remedy,
+                retry=error.retry,
+                retry_after=error.retry_after,
+                outage=error.outage,
             ) from error
 
     def _check_signals(self, answer: Answer, doing: str) -> None:
@@ -180,6 +184,7 @@ class Http:
                 f"{doing}: the destination could not be reached ({type(error).__name__}).",
                 remedy="Check base_url and the network; it is tried again.",
                 retry=Retry.LATER,
+                outage=True,
             ) from error
         except httpx.RequestError as error:
             raise _lost(doing, write, error) from error
@@ -206,11 +211,12 @@ def _read(response: httpx.Response, limit: int) -> bytes:
 def _lost(doing: str, write: bool, error: httpx.RequestError) -> DeliveryError:
     reason = f"{doing}: the answer was lost ({type(error).__name__})."
     if not write:
-        return _Transient(reason, remedy="Nothing to do: it is tried again.", retry=Retry.LATER)
+        return _Transient(reason, remedy="Nothing to do: it is tried again.", retry=Retry.LATER, outage=True)
     return DeliveryError(
         reason,
         remedy="Nothing to do: the destination is asked what it holds before anything is sent again.",
         retry=Retry.UNKNOWN,
+        outage=True,
     )
 
 

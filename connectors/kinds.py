@@ -311,9 +311,20 @@ def has_key(table: Any, key: str) -> bool:
 
 
 def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`over` laid on `base`, table by table; lists replace."""
+    """`over` laid on `base`, table by table; lists replace.
+
+    A table over a list of routes names them by kind: `routes.hl7v2 = { host = "..." }` changes that route, `false`
+    leaves it out.
+    """
     result = dict(base)
     for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = merged(result[key], value) if both else value
+        old = result.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            result[key] = merged(old, value)
+        elif isinstance(value, dict) and isinstance(old, list):
+            result[key] = [
+                merged(each, value.get(each["kind"], {})) for each in old if value.get(each["kind"]) is not False
+            ]
+        else:
+            result[key] = value
     return result

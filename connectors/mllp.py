@@ -36,6 +36,7 @@ def exchange(profile: Hl7v2Profile, message: bytes, control_id: str) -> Message:
             f"The receiver could not be reached ({type(error).__name__}).",
             remedy="Check host, port, TLS and the network; it is tried again.",
             retry=Retry.LATER,
+            outage=True,
         ) from error
     with connection:
         try:
@@ -84,4 +85,4 @@ def _answers(connection: socket.socket, seconds: float) -> Iterator[Message]:
 
 
 def _lost(how: str) -> DeliveryError:
-    return DeliveryError(f"The acknowledgement was lost ({how}).", remedy=_LOST, retry=Retry.UNKNOWN)
+    return DeliveryError(f"The acknowledgement was lost ({how}).", remedy=_LOST, retry=Retry.UNKNOWN, outage=True)

@@ -10,41 +10,40 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from adapter.db.tables import circuit
 
 FAILURES: Final = 5
 SHORTEST: Final = timedelta(seconds=30)
 LONGEST: Final = timedelta(minutes=15)
+_INSERTS: Final[dict[str, Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 PROBE: Final = timedelta(seconds=60)  # how long others wait for the outcome of a probe
 
 
-def wait_until(tx: Connection, destination: str, *, at: datetime) -> datetime | None:
-    """When to come again; None: go ahead now, as the probe if the circuit was open."""
-    row = find_circuit(tx, destination)
-    if row is None or row.open_until is None:
-        return None
-    if row.open_until > at:
-        return row.open_until  # type: ignore[no-any-return]
+def wait_until(tx: Connection, row: Row[Any], *, at: datetime) -> datetime | None:
+    """When to come again; None: go ahead now, as the probe if the circuit (a row of `find_circuit`) was open."""
+    open_until: datetime | None = row.open_until
+    if open_until is None or open_until > at:
+        return open_until
     c = circuit.c
-    mine = tx.execute(
-        update(circuit)
-        .where(c.destination == destination, c.open_until == row.open_until)
-        .values(open_until=at + PROBE)
-    )
+    still_open = (c.destination == row.destination, c.open_until == open_until)
+    mine = tx.execute(update(circuit).where(*still_open).values(open_until=at + PROBE))
     return None if mine.rowcount == 1 else at + PROBE
 
 
 def note_outage(tx: Connection, destination: str, reason: str, *, at: datetime) -> None:
     """The destination could not be reached, or broke off."""
-    row = find_circuit(tx, destination)
-    failures = row.failures + 1 if row else 1
-    values = {"failures": failures, "reason": reason, "updated_at": at, "open_until": _open_until(failures, at)}
-    if row is None:
-        tx.execute(insert(circuit).values(destination=destination, **values))
-    else:
-        tx.execute(update(circuit).where(circuit.c.destination == destination).values(values))
+    c = circuit.c
+    first = {"destination": destination, "failures": 1, "reason": reason, "updated_at": at}
+    again = {"failures": c.failures + 1, "reason": reason, "updated_at": at}
+    upsert = _INSERTS[tx.dialect.name](circuit).values(first)
+    counted = upsert.on_conflict_do_update(index_elements=[c.destination], set_=again).returning(c.failures)
+    failures: int = tx.execute(counted).scalar_one()
+    if failures >= FAILURES:
+        wait = min(SHORTEST * 2 ** min(failures - FAILURES, 10), LONGEST)
+        tx.execute(update(circuit).where(c.destination == destination).values(open_until=at + wait))
 
 
 def note_answer(tx: Connection, destination: str) -> None:
@@ -60,9 +59,3 @@ def find_circuit(tx: Connection, destination: str) -> Row[Any] | None:
 def circuits(tx: Connection) -> list[Row[Any]]:
     """Every destination with outages since it last answered."""
     return list(tx.execute(select(circuit).order_by(circuit.c.destination)))
-
-
-def _open_until(failures: int, at: datetime) -> datetime | None:
-    if failures < FAILURES:
-        return None
-    return at + min(SHORTEST * 2 ** min(failures - FAILURES, 10), LONGEST)

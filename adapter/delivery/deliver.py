@@ -18,9 +18,10 @@ from adapter import governance
 from adapter.access.actor import SYSTEM
 from adapter.bridge import Bridge
 from adapter.db.tables import delivery_attempt
+from adapter.delivery.circuit import find_circuit, note_answer, note_outage, wait_until
 from adapter.delivery.destinations import Destinations
 from adapter.delivery.orders import Order, is_still_his, prepare
-from adapter.delivery.outbox import DeliveryState, get_delivery, mark, start_retraction
+from adapter.delivery.outbox import DeliveryState, explain, get_delivery, mark, start_retraction
 from adapter.errors import Misconfigured, NotFound
 from adapter.records import create, new_id
 from adapter.work import Work, finish, postpone
@@ -42,6 +43,7 @@ class Attempt:
     bridge: Bridge
     work: Work
     order: Order
+    was_down: bool = False  # there were outages since the destination last answered
     action: str = "open"
     started_at: datetime | None = None
 
@@ -61,6 +63,10 @@ class Attempt:
         }
         tx.execute(insert(delivery_attempt), row)
 
+    def answered(self, tx: Connection) -> None:
+        if self.was_down:
+            note_answer(tx, self.order.row.destination)
+
     def mark(self, tx: Connection, state: DeliveryState, **values: Any) -> None:
         mark(tx, self.order.row.id, state, at=self.bridge.now(), **values)
 
@@ -68,11 +74,18 @@ class Attempt:
 def deliver(bridge: Bridge, destinations: Destinations, work: Work) -> None:
     """Handle one work item of kind "deliver" to its next state. Raises LeaseLost when another worker took over."""
     with bridge.db.transaction() as tx:
-        order = prepare(tx, bridge, get_delivery(tx, work.payload["delivery"]))
+        row = get_delivery(tx, work.payload["delivery"])
+        circuit = find_circuit(tx, row.destination)
+        if circuit and (until := wait_until(tx, circuit, at=bridge.now())):
+            reason = f"the destination is left alone after {circuit.failures} outages: {circuit.reason}"
+            explain(tx, row.id, reason=reason, remedy="nothing to do: one delivery tries it from time to time")
+            postpone(tx, work, due_at=until, reason=reason)
+            return
+        order = prepare(tx, bridge, row)
         if order is None:
             finish(tx, work)
             return
-    attempt = Attempt(bridge, work, order)
+    attempt = Attempt(bridge, work, order, was_down=circuit is not None)
     try:
         connector = _connector(destinations, order.row.destination)
         if order.state is S.RETRACTING:
@@ -127,6 +140,7 @@ def _may_not_leave(order: Order) -> tuple[DeliveryState, dict[str, str]] | None:
 
 def _accept(tx: Connection, attempt: Attempt, receipt: Receipt) -> None:
     bridge, order = attempt.bridge, attempt.order
+    attempt.answered(tx)
     at = bridge.now()
     attempt.mark(tx, S.ACCEPTED, receipt=receipt.to_json(), accepted_at=at)
     attempt.note(tx, "duplicate" if receipt.duplicate else "accepted")
@@ -168,6 +182,7 @@ def _prove(attempt: Attempt, connector: Connector, receipt: Receipt) -> None:
     """Confirmed only by what the destination holds now; where it gives nothing back, its receipt is the last word."""
     evidence = attempt.step("read-back", lambda: connector.read_back(attempt.order.parcel, receipt))
     with attempt.bridge.db.transaction() as tx:
+        attempt.answered(tx)
         if evidence is None:
             attempt.mark(tx, S.ACCEPTED, reason="acknowledged; this destination gives nothing back to read")
             attempt.note(tx, "accepted")
@@ -226,6 +241,10 @@ def _set_aside(attempt: Attempt, error: DeliveryError) -> None:
     values = {"reason": str(error), "remedy": error.remedy}
     with attempt.bridge.db.transaction() as tx:
         attempt.note(tx, error.retry.value, str(error))
+        if error.outage:
+            note_outage(tx, order.row.destination, str(error), at=attempt.bridge.now())
+        else:
+            attempt.answered(tx)
         attempt.mark(tx, S.FAILED if ends else state, **values)
         if ends:
             finish(tx, attempt.work)

@@ -32,7 +32,10 @@ class Destinations:
         """Raises NotFound, or Misconfigured naming destination, key and remedy."""
         if name not in self._given:
             raise NotFound(f"there is no destination {name!r}; see [[destinations]] in the settings")
-        return read_destination(self._given[name])
+        profile = read_destination(self._given[name])
+        if profile.transform.link_base:
+            return profile
+        return read_destination(_with_links(self._given[name], self._bridge.settings.base_url))
 
     def get(self, name: str) -> Connector:
         """Raises NotFound or Misconfigured."""
@@ -53,6 +56,11 @@ class Destinations:
             if file.is_file():
                 return file.read_text("utf-8").strip()
         raise KeyError(name)
+
+
+def _with_links(entry: dict[str, Any], base_url: str) -> dict[str, Any]:
+    """Links lead to where people reach us, unless the profile says otherwise."""
+    return entry | {"transform": entry.get("transform", {}) | {"link_base": base_url}}
 
 
 def read_destination(entry: dict[str, Any]) -> Profile:

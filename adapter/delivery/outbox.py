@@ -158,6 +158,11 @@ def mark(tx: Connection, delivery_id: str, state: DeliveryState, *, at: datetime
         raise Conflict(f"delivery {delivery_id} cannot become {state} from its present state; look at it again")
 
 
+def explain(tx: Connection, delivery_id: str, *, reason: str, remedy: str) -> None:
+    """Say why a delivery waits; its state stays."""
+    tx.execute(update(delivery).where(delivery.c.id == delivery_id).values(reason=reason, remedy=remedy))
+
+
 # What a person's "try now" makes of a state; any other move is refused by `TRANSITIONS`. What may be there already is
 # looked for again, never forgotten.
 RESENT_AS = {state: state for state in (S.PENDING, S.UNKNOWN, S.ACCEPTED, S.RETRACTING)} | {S.SENDING: S.UNKNOWN}

@@ -61,7 +61,7 @@ def test_a_folder_below_home_is_found() -> None:
             "kind 'fhir-r5' is not known; use one of dicom-cstore, dicomweb, directory",
         ),
         (SITE.replace('"site"', '"My Site"'), "name:"),
-        ("based_on = 'epic'", "'epic' is not shipped; use one of directory"),
+        ("based_on = 'epic2'", "'epic2' is not shipped; use one of athenaflow"),
         ("name = ", "not TOML"),
     ],
 )
