@@ -28,7 +28,7 @@ from adapter.identity.mllp_connection import Limits
 from adapter.identity.mllp_intake import Intake
 from adapter.identity.mllp_tls import server_tls
 from adapter.settings import Settings
-from adapter.work import Lane, Work, WorkLoop
+from adapter.work import Lane, WorkLoop
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -93,11 +93,15 @@ def acknowledged_first(lanes: Mapping[str, Lane], intake: Intake) -> Mapping[str
     """The lanes, with a burst of messages acknowledged before it is applied: that costs a hundred times as much."""
     lane = lanes["apply-adt"]
 
-    def apply(work: Work) -> None:
-        intake.let_burst_pass()
-        lane.handler(work)
+    def after_burst(apply: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def applied(work: Any) -> Any:
+            intake.let_burst_pass()
+            return apply(work)
 
-    return {**lanes, "apply-adt": replace(lane, handler=apply)}
+        return applied
+
+    together = after_burst(lane.together) if lane.together else None
+    return {**lanes, "apply-adt": replace(lane, handler=after_burst(lane.handler), together=together)}
 
 
 def beside_http(bridge: Bridge) -> Callable[[Starlette], AbstractAsyncContextManager[Any]]:
