@@ -229,6 +229,31 @@ def _patient_option(text: str | None) -> Any:
     return {"system": system, "value": value}
 
 
+@cli.command()
+def compare(
+    left: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The earlier photo.")],
+    right: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The later photo.")],
+    points: Annotated[
+        Path | None, typer.Option("--map", exists=True, dir_okay=False, help="CSV: x,y of LEFT per line.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option("--out", file_okay=False, help="Folder for the pictures.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Align two photo files and say what changed; no server, no database, nothing kept.
+
+    Example: dermbridge compare march.jpg june.jpg --map points.csv --out compared --json
+    """
+    from adapter.compare import compare_files
+
+    answer = compare_files(left, right, points=points, out=to)
+    if as_json:
+        sys.stdout.write(orjson.dumps(answer, option=orjson.OPT_INDENT_2).decode() + "\n")
+        return
+    out.print(f"{answer['verdict']}: {' '.join(answer['reasons'])}", highlight=False)
+    regions = answer["change"]["regions"] if answer["change"] else []
+    show(regions, ["box", "difference", "lightness", "redness", "certain"], as_json=False, empty="no change found")
+
+
 imports = group("import", "Photos from elsewhere: a shared drive.")
 
 
@@ -323,6 +348,28 @@ def adt_dismiss(message_id: str, because: Annotated[str, typer.Option(help="Why 
     with beside_service() as bridge, bridge.db.transaction() as tx:
         dismiss(tx, bridge, SYSTEM, message_id, because=because)
     out.print(f"message {message_id} is dismissed")
+
+
+@adt.command("changes")
+def adt_changes(as_json: Json = False) -> None:
+    """Merges, moves and deletions that stand, newest first. Example: dermbridge adt changes --json"""
+    from adapter.identity.moves import changes
+
+    with beside_service() as bridge, bridge.db.snapshot() as tx:
+        rows = [dict(row._mapping) for row in changes(tx, limit=1000)]
+    columns = ["id", "kind", "source", "target", "adt_message_id", "changed_at"]
+    show(rows, columns, as_json=as_json, empty="nothing has changed its patient")
+
+
+@adt.command("undo")
+def adt_undo(change: Annotated[str, typer.Argument(help="Its id in `dermbridge adt changes`.")]) -> None:
+    """Undo a merge, move or deletion exactly. Example: dermbridge adt undo 0193…"""
+    from adapter.access import SYSTEM
+    from adapter.identity import undo_change
+
+    with beside_service() as bridge, bridge.db.transaction() as tx:
+        undo_change(tx, bridge, SYSTEM, change)
+    out.print(f"change {change} is undone")
 
 
 @adt.command("unmerge")
