@@ -25,6 +25,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adapter import identity
+from adapter.access.outbound import outbound_client
 from adapter.access.sessions import COOKIE, Session, find_session
 from adapter.access.tokens import find_token_actor
 from adapter.bridge import Bridge
@@ -34,6 +35,7 @@ from adapter.delivery.destinations import Destinations
 from adapter.errors import DermBridgeError, Forbidden, NotAuthenticated
 from adapter.fhir_api import fhir_routes
 from adapter.fhir_api.offered import fhir_server
+from adapter.web.auth import auth_routes
 from adapter.web.metrics import Metrics, Timed
 from adapter.web.pages import error_page
 from adapter.web.routes import is_public, web_routes
@@ -51,9 +53,9 @@ def build_app(
     bridge: Bridge, *, lifespan: Callable[[Starlette], AbstractAsyncContextManager[Any]] | None = None
 ) -> Starlette:
     """All routes behind the gates. `lifespan` starts and stops what runs beside it."""
-    http = httpx.Client(timeout=10, follow_redirects=False)
+    http = outbound_client(bridge.settings)
     app = Starlette(
-        routes=[*fhir_routes(fhir_server(bridge)), *web_routes(bridge, http)],
+        routes=[*auth_routes(bridge, http), *fhir_routes(fhir_server(bridge)), *web_routes(bridge, http)],
         exception_handlers={DermBridgeError: _on_expected, 404: _on_unknown_path, 500: _on_unexpected},
         lifespan=_closing(http, lifespan),
     )

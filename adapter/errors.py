@@ -122,10 +122,14 @@ class PreconditionFailed(Conflict):
 
 
 class Throttled(DermBridgeError):
-    """Too many requests for now."""
+    """Too many requests for now; `retry_after` is in seconds."""
 
     http_status = 429
     issue_type = "throttled"
+
+    def __init__(self, message: str, *, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class Unavailable(DermBridgeError):

@@ -11,7 +11,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -23,6 +23,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from adapter.errors import Misconfigured
@@ -45,6 +46,13 @@ class Ehr(_Frozen):
     iss: str = Field(description="FHIR base URL exactly as the EHR sends it in `iss`")
     client_id: str
     client_secret: SecretStr | None = None
+    private_key: Path | None = Field(default=None, description="PEM or JWK: we prove who we are with private_key_jwt")
+    key_id: str | None = Field(default=None, description="kid of that key; unset: its RFC 7638 thumbprint")
+    callback: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9-]{1,40}$",
+        description="redirect to /callback/<this>: an address of its own, so that no other EHR can pass off its codes",
+    )
     scope: str = (
         "launch openid fhirUser online_access patient/Patient.r patient/Encounter.rs patient/DocumentReference.rs"
     )
@@ -67,6 +75,35 @@ def _beside_certificate(value: Path | None, info: ValidationInfo) -> Path | None
 
 BesideCertificate = Annotated[Path | None, AfterValidator(_beside_certificate)]
 """A PEM file that means nothing unless the field `certificate`, declared before it, is set."""
+
+
+class Client(_Frozen):
+    """A machine that may ask /auth/token for access (SMART backend services); it proves itself with its key."""
+
+    client_id: str
+    name: str
+    scope: str = Field(description="the most it is granted, such as system/Media.rs; see docs/smart.md")
+    jwks: dict[str, Any] | None = Field(default=None, description="its public keys")
+    jwks_url: str | None = Field(default=None, description="where it publishes them")
+    may_introspect: bool = Field(default=False, description="may ask about tokens of other clients")
+
+    @model_validator(mode="after")
+    def _one_source_of_keys(self) -> Self:
+        if (self.jwks is None) == (self.jwks_url is None):
+            raise ValueError("needs either jwks or jwks_url")
+        return self
+
+
+class StaffLogin(_Frozen):
+    """An OpenID Connect provider where staff sign in outside an EHR."""
+
+    name: str
+    issuer: str = Field(description="as in its .well-known/openid-configuration")
+    client_id: str
+    client_secret: SecretStr | None = None
+    scope: str = "openid profile"
+    role_claim: str = Field(default="groups", description="claim of the id_token that says what a person is")
+    roles: dict[str, Role] = Field(description="value of that claim -> role; whoever has none is refused")
 
 
 class MllpListener(_Frozen):
@@ -153,6 +190,12 @@ class Settings(_Frozen):
 
     ehrs: tuple[Ehr, ...] = ()
     destinations: tuple[dict[str, Any], ...] = Field(default=(), description="see docs/connectors.md")
+    clients: tuple[Client, ...] = ()
+    staff_logins: tuple[StaffLogin, ...] = ()
+    private_hosts: tuple[str, ...] = Field(
+        default=(), description="hosts in our own network that an EHR's configuration may point us to"
+    )
+    emergency_minutes: int = Field(default=60, ge=1, le=720, description="how long breaking the glass lasts")
     session_idle_minutes: int = Field(default=15, ge=1)
     session_hours: int = Field(default=12, ge=1)
     worker_threads: int = Field(default=4, ge=1, le=64)

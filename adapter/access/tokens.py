@@ -11,7 +11,7 @@ from sqlalchemy import Connection, insert, select, update
 from adapter.access.actor import Actor
 from adapter.access.scopes import RIGHT, parse_scopes
 from adapter.db.tables import access_token
-from adapter.errors import NotFound
+from adapter.errors import BadInput, NotFound
 from adapter.records import new_id
 
 PREFIX = "dbt_"
@@ -23,15 +23,25 @@ def digest(secret: str) -> str:
 
 
 def issue_token(
-    tx: Connection, *, name: str, scope: str, at: datetime, lifetime: timedelta | None = None
+    tx: Connection,
+    *,
+    name: str,
+    scope: str,
+    at: datetime,
+    lifetime: timedelta | None = None,
+    client_id: str | None = None,
 ) -> tuple[str, str]:
-    """(token id, secret). The secret cannot be read again. Raises BadInput for a malformed scope."""
+    """(token id, secret). The secret cannot be read again. Raises BadInput for a scope no machine may have."""
+    scopes = parse_scopes(scope)
+    if foreign := [one for one in sorted(scopes) if not one.startswith(("system/", "right/"))]:
+        raise BadInput(f"'{foreign[0]}' is a scope of people in a chart; write for example system/Media.cr")
     token_id, secret = new_id(), PREFIX + secrets.token_urlsafe(32)
     row = {
         "id": token_id,
         "secret_sha256": digest(secret),
         "name": name,
-        "scope": " ".join(sorted(parse_scopes(scope))),
+        "client_id": client_id,
+        "scope": " ".join(sorted(scopes)),
         "created_at": at,
         "expires_at": at + lifetime if lifetime else None,
     }
@@ -57,7 +67,7 @@ def find_token_actor(tx: Connection, secret: str, *, now: datetime) -> Actor | N
         return None
     return Actor(
         kind="machine",
-        id=f"Device/{row.id}",
+        id=row.client_id or f"Device/{row.id}",
         display=row.name,
         role="machine",
         scopes=frozenset(one for one in row.scope.split() if not RIGHT.match(one)),

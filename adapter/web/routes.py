@@ -41,8 +41,11 @@ from adapter.web.pages import STATIC, Web
 Page = Callable[[Web, Request], Response]
 Change = Callable[[Web, Request, Form], Response]
 
-PUBLIC = frozenset({"/launch", "/callback", "/healthz", "/readyz", "/metrics", "/.well-known/jwks.json"})
-PUBLIC_PREFIXES = ("/static/", "/fhir/.well-known/", "/.well-known/")
+PUBLIC = frozenset(
+    {"/launch", "/callback", "/login", "/healthz", "/readyz", "/metrics", "/.well-known/jwks.json"}
+    | {"/auth/token", "/auth/revoke", "/auth/introspect"}  # who asks proves itself with every request
+)
+PUBLIC_PREFIXES = ("/static/", "/callback/", "/fhir/.well-known/", "/.well-known/")
 PUBLIC_FHIR = frozenset({"/fhir/metadata"})
 
 GET: dict[str, Page] = {

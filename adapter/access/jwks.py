@@ -1,0 +1,91 @@
+"""Public keys of others: given in the settings or fetched from where they publish them (RFC 7517), kept for a while.
+
+An unknown `kid` makes us look again, at most once a minute: keys may be rotated, but nobody makes us a battering ram.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import threading
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import httpx
+from joserfc.errors import JoseError
+from joserfc.jwk import KeySet
+
+from adapter.access.outbound import get_json
+from adapter.errors import Unavailable
+
+KEPT = timedelta(minutes=5)
+AGAIN = timedelta(minutes=1)
+
+
+@dataclass
+class PublishedKeys:
+    """The key sets of many addresses, for one process. `now` comes with each call."""
+
+    http: httpx.Client
+    _held: dict[str, tuple[KeySet, datetime]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def get(self, url: str, whose: str, *, kid: str | None, now: datetime) -> KeySet:
+        """The keys published at `url`. Raises Unavailable."""
+        with self._lock:
+            keys, fetched_at = self._held.get(url, (None, now))
+            if keys is not None and now < fetched_at + (KEPT if _has(keys, kid) else AGAIN):
+                return keys
+        keys = read_keys(get_json(self.http, url, whose), whose)
+        with self._lock:
+            self._held[url] = keys, now
+        return keys
+
+
+def read_keys(content: dict[str, Any], whose: str) -> KeySet:
+    """Raises Unavailable when it is not a key set, or holds private keys, which are then burnt."""
+    listed = content.get("keys")
+    if not isinstance(listed, list) or any(not isinstance(one, dict) or "d" in one for one in listed):
+        raise Unavailable(f"{whose} does not publish a set of public keys")
+    usable = [one for one in listed if one.get("use", "sig") == "sig" and one.get("kty") in ("RSA", "EC")]
+    try:
+        return KeySet.import_key_set({"keys": usable})
+    except (JoseError, ValueError, KeyError, TypeError):
+        raise Unavailable(f"{whose} publishes keys that cannot be read") from None
+
+
+def kid_of(token: str) -> str | None:
+    """The `kid` in a JWT's header, unverified: only to choose the key."""
+    header = header_of(token)
+    return header.get("kid") if isinstance(header.get("kid"), str) else None
+
+
+def header_of(token: str) -> dict[str, Any]:
+    """A JWT's header, unverified; empty when it has none that can be read."""
+    return _part(token, 0)
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    """A JWT's claims, unverified: only to find out whose keys must verify them."""
+    return _part(token, 1)
+
+
+_JWT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+
+
+def _part(token: str, which: int) -> dict[str, Any]:
+
+    if not _JWT.fullmatch(token) or len(token) > 16_384:
+        return {}
+    text = token.split(".")[which]
+    try:
+        found = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _has(keys: KeySet, kid: str | None) -> bool:
+    return kid is None or any(key.kid == kid for key in keys.keys)
