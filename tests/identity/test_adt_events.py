@@ -1,0 +1,378 @@
+"""Every ADT event has the effect that docs/identity.md says, and leaves alone what it must."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from adapter.bridge import Bridge
+from adapter.db.tables import adt_message
+from adapter.identity import find_patient, queue, receive_messages
+from adapter.records import Stored, find_by_identifier, find_where, get, update_resource
+from mappings.hl7v2.header import ADT_EVENTS
+from tests.identity.conftest import MRN, VISIT
+from tests.identity.test_merges import photo
+
+Apply = Callable[[], int]
+DOCUMENT = Path(__file__).parents[2] / "docs" / "identity.md"
+
+
+def segment(name: str, **fields: str) -> str:
+    """`segment("PV1", f2="O", f19="V1")`."""
+    numbered = {int(key[1:]): value for key, value in fields.items()}
+    return "|".join([name, *(numbered.get(n, "") for n in range(1, max(numbered) + 1))])
+
+
+def mr(number: str) -> str:
+    return f"{number}^^^HOSP^MR"
+
+
+def pid(number: str, **fields: str) -> str:
+    return segment("PID", **{"f1": "1", "f3": mr(number), "f5": "Doe^Jane", "f7": "19800102"} | fields)
+
+
+def pv1(number: str, **fields: str) -> str:
+    given = {"f1": "1", "f2": "I", "f3": "DERM^1^1", "f19": f"{number}^^^HOSP^VN", "f44": "20261123080000+0000"}
+    return segment("PV1", **given | fields)
+
+
+def mrg(**fields: str) -> str:
+    return segment("MRG", **fields)
+
+
+def message(event: str, control_id: str, *segments: str, at: str = "20261123100000+0000") -> bytes:
+    msh = f"MSH|^~\\&|ADT|HOSP|DB|HOSP|{at}||ADT^{event}|{control_id}|P|2.5.1"
+    return "".join(f"{one}\r" for one in (msh, f"EVN|{event}|{at}", *segments)).encode()
+
+
+@dataclass
+class World:
+    """Patients 100 and 200, each with an account (A1, A2), a visit in it (V1, V2) and a photo of that visit."""
+
+    site: Bridge
+    apply_all: Apply
+    photos: dict[str, str]
+
+    def receive(self, *messages: bytes) -> None:
+        receive_messages(self.site, messages, "test")
+        self.apply_all()
+
+    def patient(self, number: str) -> dict[str, Any]:
+        with self.site.db.snapshot() as tx:
+            found = find_patient(tx, MRN, number)
+        return found.resource if found else {}
+
+    def by_id(self, reference: str) -> dict[str, Any]:
+        with self.site.db.snapshot() as tx:
+            return get(tx, *reference.split("/")).resource
+
+    def visit(self, number: str, system: str = VISIT) -> dict[str, Any]:
+        with self.site.db.snapshot() as tx:
+            carriers = find_by_identifier(tx, "Encounter", system, number)
+        return next(one.resource for one in carriers if one.resource["status"] != "entered-in-error")
+
+    def photo(self, number: str) -> dict[str, Any]:
+        return self.by_id(f"Media/{self.photos[number]}")
+
+    def owner(self, number: str) -> str:
+        """MRN of whose the photo is."""
+        reference: str = self.photo(number)["subject"]["reference"]
+        patient = self.by_id(reference)
+        return next(str(one["value"]) for one in patient["identifier"] if one.get("use") != "old")
+
+    def state(self, number: str) -> str:
+        return str(self.photo(number)["meta"]["tag"][0]["code"])
+
+    def reasons(self) -> list[str]:
+        with self.site.db.snapshot() as tx:
+            return [row.reason for row in queue(tx)]
+
+    def notes(self) -> list[str]:
+        with self.site.db.snapshot() as tx:
+            return [one for one in tx.execute(select(adt_message.c.reason)).scalars() if one]
+
+    def locations(self, number: str) -> list[str]:
+        return [one["location"]["display"] for one in self.visit(number).get("location", ())]
+
+    def account(self, number: str) -> str:
+        return str(self.visit(number)["account"][0]["identifier"]["value"])
+
+
+@pytest.fixture
+def world(site: Bridge, apply_all: Apply) -> World:
+    began = "20261123093000+0000"
+    admissions = [
+        message("A01", "s1", pid("100", f18="A1^^^HOSP^AN"), pv1("V1", f7="D1^Attending"), at=began),
+        message("A01", "s2", pid("200", f18="A2^^^HOSP^AN", f5="Roe^Rick"), pv1("V2", f3="DERM^2^2"), at=began),
+    ]
+    made = World(site, apply_all, {})
+    made.receive(*admissions)
+    with site.db.transaction() as tx:
+        for number, visit in (("100", "V1"), ("200", "V2")):
+            owner = find_patient(tx, MRN, number)
+            assert owner
+            taken = photo(tx, site, owner.reference)
+            _in_visit(tx, site, taken, find_by_identifier(tx, "Encounter", VISIT, visit)[0])
+            made.photos[number] = taken.id
+    return made
+
+
+def _in_visit(tx: Any, site: Bridge, taken: Stored, visit: Stored) -> None:
+    update_resource(tx, {**taken.resource, "encounter": {"reference": visit.reference}}, at=site.now())
+
+
+@dataclass(frozen=True)
+class Case:
+    """Messages (segments) sent after the world is there; what must be so before the last of them, and after it."""
+
+    event: str
+    segments: tuple[str, ...]
+    holds: Callable[[World], bool]
+    before: tuple[tuple[str, ...], ...] = ()  # (event, segments …) of earlier messages
+
+
+ONE = (pid("100"), pv1("V1"))
+TWO = (pid("100"), pid("200", f5="Roe^Rick"))
+MERGED = (pid("200", f5="Roe^Rick"), mrg(f1=mr("100")))
+
+
+def status(expected: str) -> Callable[[World], bool]:
+    return lambda w: w.visit("V1")["status"] == expected and w.owner("100") == "100"
+
+
+def is_merged(w: World) -> bool:
+    return w.owner("100") == "200" and w.patient("100")["id"] == w.patient("200")["id"]
+
+
+def is_linked(w: World) -> list[str]:
+    return [one["type"] for number in ("100", "200") for one in w.patient(number).get("link", ())]
+
+
+def attending(w: World) -> str:
+    people = w.visit("V1").get("participant", ())
+    return str(next(one["individual"]["display"] for one in people if one["type"][0]["coding"][0]["code"] == "ATND"))
+
+
+CASES = [
+    Case("A01", (pid("300"), pv1("V3")), lambda w: w.visit("V3")["status"] == "in-progress"),
+    Case(
+        "A02",
+        (pid("100"), pv1("V1", f3="ICU^9^9", f6="DERM^1^1")),
+        lambda w: w.locations("V1") == ["ICU, 9, 9", "DERM, 1, 1"],
+    ),
+    Case(
+        "A03",
+        (pid("100"), pv1("V1", f45="20261123110000+0000")),
+        lambda w: w.visit("V1")["period"]["end"][:13] == "2026-11-23T11" and status("finished")(w),
+    ),
+    Case("A04", (pid("300"), pv1("V3", f2="O", f44="")), lambda w: w.visit("V3")["status"] == "arrived"),
+    Case("A05", (pid("300"), pv1("V3", f2="P", f44="")), lambda w: w.visit("V3")["status"] == "planned"),
+    Case(
+        "A06",
+        (pid("100", f18="A9^^^HOSP^AN"), mrg(f1=mr("100"), f3="A1^^^HOSP^AN"), pv1("V1")),
+        lambda w: w.visit("V1")["class"]["code"] == "IMP" and w.account("V1") == "A9",
+    ),
+    Case(
+        "A07",
+        (pid("100"), pv1("V1", f2="O")),
+        lambda w: w.visit("V1")["class"]["code"] == "AMB" and w.account("V1") == "A1",
+    ),
+    Case(
+        "A08",
+        (pid("100", f5="New^Jane"), pv1("V1")),
+        lambda w: w.patient("100")["name"][0]["family"] == "New" and status("in-progress")(w),
+    ),
+    Case("A09", (pid("100"), pv1("V1", f3="HALL")), lambda w: w.locations("V1") == ["HALL"]),
+    Case("A10", (pid("100"), pv1("V1", f3="XRAY")), lambda w: w.locations("V1") == ["XRAY"]),
+    Case("A11", ONE, lambda w: status("cancelled")(w) and w.state("100") == "bound"),
+    Case(
+        "A12",
+        ONE,
+        lambda w: w.locations("V1") == ["DERM, 1, 1"],
+        before=(("A02", pid("100"), pv1("V1", f3="ICU", f6="DERM^1^1")),),
+    ),
+    Case(
+        "A13", ONE, lambda w: "end" not in w.visit("V1")["period"] and status("in-progress")(w), before=(("A03", *ONE),)
+    ),
+    Case("A14", (pid("300"), pv1("V3", f2="P", f44="")), lambda w: w.visit("V3")["status"] == "planned"),
+    Case("A15", (pid("100"), pv1("V1", f42="ICU^2")), lambda w: "ICU, 2" in w.locations("V1")),
+    Case("A16", ONE, status("in-progress")),
+    Case(
+        "A17",
+        (pid("100"), pv1("V1", f3="DERM^2^2"), pid("200", f5="Roe^Rick"), pv1("V2", f3="DERM^1^1")),
+        lambda w: (
+            (w.locations("V1"), w.locations("V2"), w.owner("100"), w.owner("200"))
+            == (["DERM, 2, 2"], ["DERM, 1, 1"], "100", "200")
+        ),
+    ),
+    Case("A18", MERGED, is_merged),
+    Case("A20", (segment("NPU", f1="DERM^1^1"),), lambda w: "nothing in this event concerns photos" in w.notes()),
+    Case("A21", ONE, status("onleave")),
+    Case("A22", ONE, status("in-progress"), before=(("A21", *ONE),)),
+    Case(
+        "A23",
+        ONE,
+        lambda w: (
+            w.state("100") == "quarantined"
+            and "reference" not in w.photo("100")["subject"]
+            and w.state("200") == "bound"
+            and w.patient("100")["active"]
+        ),
+    ),
+    Case("A24", TWO, lambda w: is_linked(w) == ["seealso", "seealso"] and w.owner("100") == "100"),
+    Case("A25", ONE, status("in-progress"), before=(("A16", *ONE),)),
+    Case(
+        "A26", ONE, lambda w: w.locations("V1") == ["DERM, 1, 1"], before=(("A15", pid("100"), pv1("V1", f42="ICU")),)
+    ),
+    Case("A27", ONE, status("cancelled"), before=(("A14", *ONE),)),
+    Case("A28", (pid("300"),), lambda w: w.patient("300")["active"] is True),
+    Case(
+        "A29",
+        (pid("100"),),
+        lambda w: w.patient("100") == {} and w.state("100") == "quarantined" and w.state("200") == "bound",
+    ),
+    Case("A30", MERGED, is_merged),
+    Case("A31", (pid("100", f8="F"),), lambda w: w.patient("100")["gender"] == "female"),
+    Case(
+        "A32", ONE, lambda w: w.locations("V1") == ["DERM, 1, 1"], before=(("A10", pid("100"), pv1("V1", f11="XRAY")),)
+    ),
+    Case(
+        "A33", ONE, lambda w: w.locations("V1") == ["DERM, 1, 1"], before=(("A09", pid("100"), pv1("V1", f11="HALL")),)
+    ),
+    Case("A34", MERGED, is_merged),
+    Case(
+        "A35",
+        (pid("100", f18="A8^^^HOSP^AN"), mrg(f1=mr("100"), f3="A1^^^HOSP^AN")),
+        lambda w: w.account("V1") == "A8" and w.account("V2") == "A2",
+    ),
+    Case(
+        "A36",
+        (pid("200", f18="A2^^^HOSP^AN", f5="Roe^Rick"), mrg(f1=mr("100"), f3="A1^^^HOSP^AN")),
+        lambda w: is_merged(w) and w.account("V1") == "A2",
+    ),
+    Case("A37", TWO, lambda w: is_linked(w) == [], before=(("A24", *TWO),)),
+    Case("A38", ONE, status("cancelled"), before=(("A05", *ONE),)),
+    Case("A39", MERGED, is_merged),
+    Case("A40", MERGED, is_merged),
+    Case(
+        "A41", (pid("100", f18="A8^^^HOSP^AN"), mrg(f1=mr("100"), f3="A1^^^HOSP^AN")), lambda w: w.account("V1") == "A8"
+    ),
+    Case(
+        "A42",
+        (pid("100"), mrg(f1=mr("100"), f5="V1^^^HOSP^VN"), pv1("V9")),
+        lambda w: (
+            w.photo("100")["encounter"]["reference"] == f"Encounter/{w.visit('V9')['id']}"
+            and w.visit("V1")["id"] == w.visit("V9")["id"]
+        ),
+    ),
+    Case(
+        "A43",
+        (pid("100", f2=mr("200"), f5="Roe^Rick"), mrg(f1=mr("100"))),
+        lambda w: w.owner("100") == "200" and w.patient("100")["id"] == w.patient("200")["id"],
+    ),
+    Case(
+        "A44",
+        (pid("200", f18="A1^^^HOSP^AN", f5="Roe^Rick"), mrg(f1=mr("100"), f3="A1^^^HOSP^AN")),
+        lambda w: (
+            w.owner("100") == "200" and w.account("V1") == "A1" and w.patient("100")["id"] != w.patient("200")["id"]
+        ),
+    ),
+    Case(
+        "A45",
+        (
+            pid("200", f18="A2^^^HOSP^AN", f5="Roe^Rick"),
+            mrg(f1=mr("100"), f3="A1^^^HOSP^AN", f5="V1^^^HOSP^VN"),
+            pv1("V1"),
+        ),
+        lambda w: w.owner("100") == "200" and w.account("V1") == "A2",
+    ),
+    Case(
+        "A46",
+        (pid("100", f2="E2^^^HOSP^PI"), mrg(f1=mr("100"), f4="E1^^^HOSP^PI")),
+        lambda w: w.patient("E2")["id"] == w.patient("100")["id"] == w.patient("E1")["id"],
+        before=(("A31", pid("100", f2="E1^^^HOSP^PI")),),
+    ),
+    Case(
+        "A47",
+        (pid("101"), mrg(f1=mr("100"))),
+        lambda w: w.owner("100") == "101" and w.patient("100")["id"] == w.patient("101")["id"],
+    ),
+    Case(
+        "A48",
+        (pid("100", f4="X2^^^HOSP^PI"), mrg(f1=mr("100"), f2="X1^^^HOSP^PI")),
+        lambda w: w.patient("X2")["id"] == w.patient("100")["id"],
+        before=(("A31", pid("100", f4="X1^^^HOSP^PI")),),
+    ),
+    Case(
+        "A49", (pid("100", f18="A7^^^HOSP^AN"), mrg(f1=mr("100"), f3="A1^^^HOSP^AN")), lambda w: w.account("V1") == "A7"
+    ),
+    Case(
+        "A50",
+        (pid("100"), mrg(f1=mr("100"), f5="V1^^^HOSP^VN"), pv1("V7")),
+        lambda w: (
+            w.visit("V7")["id"] == w.visit("V1")["id"]
+            and w.photo("100")["encounter"]["reference"].endswith(w.visit("V7")["id"])
+        ),
+    ),
+    Case(
+        "A51",
+        (pid("100"), mrg(f1=mr("100"), f6="W1^^^HOSP"), pv1("V1", f50="W2^^^HOSP")),
+        lambda w: w.visit("W2")["id"] == w.visit("V1")["id"],
+        before=(("A08", pid("100"), pv1("V1", f50="W1^^^HOSP")),),
+    ),
+    Case("A52", ONE, status("in-progress"), before=(("A21", *ONE),)),
+    Case("A53", ONE, status("onleave"), before=(("A21", *ONE), ("A22", *ONE))),
+    Case("A54", (pid("100"), pv1("V1", f7="D2^New")), lambda w: attending(w) == "New"),
+    Case(
+        "A55",
+        (pid("100"), pv1("V1", f7="D1^Attending")),
+        lambda w: attending(w) == "Attending",
+        before=(("A54", pid("100"), pv1("V1", f7="D2^New")),),
+    ),
+    Case("A60", (pid("100"),), lambda w: "nothing in this event concerns photos" in w.notes()),
+    Case(
+        "A61", (pid("100"), pv1("V1", f9="D3^Consulting")), lambda w: "Consulting" in str(w.visit("V1")["participant"])
+    ),
+    Case(
+        "A62",
+        (pid("100"), pv1("V1", f9='""')),
+        lambda w: "Consulting" not in str(w.visit("V1")["participant"]),
+        before=(("A61", pid("100"), pv1("V1", f9="D3^Consulting")),),
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.event)
+def test_the_event_is_carried_out(world: World, case: Case) -> None:
+    for n, (event, *segments) in enumerate(case.before):
+        world.receive(message(event, f"b{n}", *segments, at=f"202611230945{n:02}+0000"))
+    assert case.event in ("A16", "A20", "A25", "A60") or not _already(world, case), "the case must be able to fail"
+    world.receive(message(case.event, "m", *case.segments))
+    assert world.reasons() == []
+    assert case.holds(world)
+
+
+def _already(world: World, case: Case) -> bool:
+    try:
+        return case.holds(world)
+    except (KeyError, IndexError, StopIteration):
+        return False
+
+
+def test_every_event_of_the_table_is_tried_and_documented() -> None:
+    carried_out = {event for event, row in ADT_EVENTS.items() if "does" in row}
+    assert {case.event for case in CASES} == carried_out
+    documented = set(re.findall(r"^\| (A\d\d) \|", DOCUMENT.read_text("utf-8"), re.MULTILINE))
+    assert documented == ADT_EVENTS.keys()
+
+
+def test_no_event_deletes_a_photo(world: World) -> None:
+    world.receive(message("A23", "1", *ONE), message("A29", "2", pid("200")))
+    with world.site.db.snapshot() as tx:
+        assert len(find_where(tx, "Media")) == 2
