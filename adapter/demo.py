@@ -181,7 +181,7 @@ def running_demo(folder: Path, console: Console, ports: tuple[int, int, int] = (
         ending.enter_context(_serving(ehr_server, "sandbox EHR"))
         ending.enter_context(_serving(http_server(bridge, everything=True), "DermBridge"))
         with bridge.db.transaction() as tx:
-            scope = "system/Media.cruds system/*.rs"
+            scope = "system/Media.cruds system/Consent.c system/*.rs"
             _, secret = issue_token(tx, name="demo phone", scope=scope, at=bridge.now(), lifetime=timedelta(days=1))
         headers = {"Authorization": f"Bearer {secret}"}
         http = ending.enter_context(httpx.Client(base_url=bridge.settings.base_url, headers=headers, timeout=30))
@@ -258,6 +258,7 @@ def first_visit(story: Story) -> tuple[str, str]:
         body_site=FOREARM,
         laterality="left",
         view="regional",
+        consent={"verbal": {"treatment-documentation": "permit"}},
     )
     media = str(answer["id"])
     story.check(answer["identity"] == "bound", f"Media/{media} is durable and bound to her")

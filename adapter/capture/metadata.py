@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from adapter.errors import BadInput, Unprocessable
 from mappings.body_sites import UnknownBodySite, get_body_site
+from mappings.photo_use import get_photo_use
 
 
 class _Strict(BaseModel):
@@ -31,10 +32,20 @@ class PatientIdentifier(_Strict):
 
 
 class ConsentStatement(_Strict):
-    """Consent as known at capture: an earlier Consent, or that it is still to be recorded."""
+    """Consent as known at capture: what the patient just said, by use (photo-use), or that it is still to be recorded.
 
-    reference: str | None = Field(default=None, pattern=r"^Consent/[A-Za-z0-9\-.]{1,64}$")
+    Consents on record need no mention: they are found by patient.
+    """
+
+    verbal: dict[str, Literal["permit", "deny"]] | None = Field(default=None, min_length=1)
     pending: bool = False
+
+    @field_validator("verbal")
+    @classmethod
+    def _of_known_uses(cls, choices: dict[str, Any] | None) -> dict[str, Any] | None:
+        for use in choices or ():
+            get_photo_use(use)
+        return choices
 
 
 class Metadata(_Strict):

@@ -123,6 +123,7 @@ def _store(
 ) -> CaptureAnswer:
     photo = _settled(tx, bridge, actor, photo)
     at, patient_id, content_type = bridge.now(), photo.whose.patient_id, photo.found.format.content_type
+    _record_consent(tx, bridge, actor, photo, at)
     decision = consent.decide(tx, bridge, patient_id)
     if not decision.permit and not photo.metadata.consent.pending:
         raise Unprocessable(
@@ -151,6 +152,19 @@ def _store(
     enqueue(tx, Work(kind="render", idempotency_key=f"render:{capture_id}", payload={"media": capture_id}), at=at)
     status = _status(described, decided, held, delivery.deliveries_of(tx, capture_id) if deliveries else ())
     return CaptureAnswer(capture_id, 202 if held else 201, status)
+
+
+def _record_consent(tx: Connection, bridge: Bridge, actor: Actor, photo: _Photo, at: datetime) -> None:
+    """What the patient said while being photographed; said before, when the photo itself was taken before."""
+    choices = photo.metadata.consent.verbal
+    if choices is None:
+        return
+    if photo.whose.state != "bound":
+        raise Unprocessable("a spoken consent is recorded for a known patient; send consent.pending until it is known")
+    said_at = min(photo.taken_at or at, at)
+    patient = f"Patient/{photo.whose.patient_id}"
+    form_id = f"capture.{photo.fingerprint}"
+    consent.record(tx, bridge, actor, consent.spoken(bridge, patient, choices, form_id=form_id, said_at=said_at))
 
 
 def _settled(tx: Connection, bridge: Bridge, actor: Actor, photo: _Photo) -> _Photo:

@@ -3,11 +3,12 @@
 from adapter.consent.copies import Copy, Export, copies, exports
 from adapter.consent.decisions import decide, decide_and_audit
 from adapter.consent.evidence import Evidence, seal_evidence
-from adapter.consent.recording import record, withdraw
+from adapter.consent.recording import POLICY_URI, record, spoken, withdraw
 from mappings.consent_decision import ConsentDecision
 from mappings.form_to_consent import ConsentForm
 
 __all__ = [
+    "POLICY_URI",
     "ConsentDecision",
     "ConsentForm",
     "Copy",
@@ -19,5 +20,6 @@ __all__ = [
     "exports",
     "record",
     "seal_evidence",
+    "spoken",
     "withdraw",
 ]

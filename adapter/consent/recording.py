@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import NAMESPACE_URL, uuid5
 
 from sqlalchemy import Connection
@@ -21,9 +21,11 @@ from adapter.records.confinement import same_patients
 from mappings import form_to_consent as forms
 from mappings.fhir_check import check_resource
 from mappings.form_to_consent import FORM_IDENTIFIER, ConsentForm, Method, Source
+from mappings.photo_use import Rule
 from mappings.provenance import Agent, Entity, provenance
-from mappings.terms import Json
+from mappings.terms import CANON, Json
 
+POLICY_URI: Final = f"{CANON}/policy/clinical-photography"
 CLOCK_SKEW: Final = timedelta(minutes=5)
 
 
@@ -73,6 +75,23 @@ def record(
     for one_id in sorted(same_patients(tx, [patient_id])):
         delivery.outbox.release_withheld(tx, bridge, one_id)
     return stored
+
+
+def spoken(
+    bridge: Bridge, patient: str, choices: Mapping[str, Rule], *, form_id: str, said_at: datetime
+) -> ConsentForm:
+    """What the patient (`Patient/id`) said while being photographed, use by use; `form_id` makes it idempotent."""
+    site: Any = {"display": bridge.settings.site_name}
+    return ConsentForm(
+        id=form_id,
+        patient=patient,
+        performer=patient,
+        organization=site,
+        policy_uri=POLICY_URI,
+        signed_at=said_at,
+        method="verbal",
+        choices=choices,
+    )
 
 
 def withdraw(

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from adapter import consent
 from adapter.access import check_scope
 from adapter.bridge import Bridge
-from adapter.consent import ConsentForm, seal_evidence
+from adapter.consent import POLICY_URI, ConsentForm, seal_evidence
 from adapter.errors import BadInput
 from adapter.records import Stored, new_id
 from adapter.web.bodies import Form
@@ -18,7 +18,6 @@ from adapter.web.gate import actor_of, get_patient
 from adapter.web.pages import Web, see_other, wants_json
 from adapter.web.photo_card import day
 from mappings.photo_use import Rule
-from mappings.terms import CANON
 
 METHODS: Final = {  # field `method` -> (code of signing-method, how it reads)
     "verbal": ("verbal", "Spoken consent"),
@@ -37,7 +36,6 @@ RELATIONS: Final = {  # what people write -> v3-RoleCode; anyone else is a respo
     "daughter": "DAUC",
     "son": "SONC",
 }
-POLICY_URI: Final = f"{CANON}/policy/clinical-photography"
 
 
 def record_consent(web: Web, request: Request, form: Form) -> Response:

@@ -128,6 +128,33 @@ def test_a_visit_of_another_patient_is_refused(bridge: Bridge) -> None:
         _send(bridge, patient="Patient/asa", encounter="Encounter/v1")
 
 
+def test_what_the_patient_said_is_recorded_as_consent_with_the_photo_once(bridge: Bridge) -> None:
+    _patient(bridge)
+    said = {"verbal": {"treatment-documentation": "permit", "teaching": "deny"}}
+    answer = _send(bridge, patient="Patient/asa", consent=said)
+    assert _send(bridge, patient="Patient/asa", consent=said).status == 200
+    with bridge.db.snapshot() as tx:
+        kept = [one.resource for one in find_where(tx, "Consent", TABLES["Consent"].c.patient == "asa")]
+    assert sorted(one["provision"]["type"] for one in kept) == ["deny", "permit"]
+    assert "Consent" in answer.body["consent"]["because"] or answer.body["consent"]["decision"] == "permit"
+
+
+@pytest.mark.parametrize(
+    ("patient", "said", "error"),
+    [
+        ("Patient/asa", {"selling": "permit"}, BadInput),
+        ({"system": MRN, "value": "unknown"}, {"teaching": "permit"}, Unprocessable),
+    ],
+)
+def test_a_spoken_consent_that_cannot_be_recorded_refuses_the_photo(
+    bridge: Bridge, patient: Any, said: dict[str, str], error: type[DermBridgeError]
+) -> None:
+    _patient(bridge)
+    with pytest.raises(error):
+        _send(bridge, patient=patient, consent={"verbal": said})
+    assert _count(bridge, TABLES["Consent"]) == _count(bridge, capture) == 0
+
+
 def test_a_session_opened_under_a_number_merged_since_captures_for_the_surviving_patient(bridge: Bridge) -> None:
     _patient(bridge)
     merged = [{"other": {"reference": "Patient/asa"}, "type": "replaced-by"}]

@@ -35,6 +35,12 @@ def test_a_photo_is_stored_followed_and_served_bit_exact(clinician: Browser) -> 
     assert clinician.capture(picture(), **{"Idempotency-Key": "k1"}).status_code == 200
 
 
+def test_a_refusal_says_in_its_outcome_what_to_do(clinician: Browser) -> None:
+    (issue,) = clinician.capture(b"no photo").json()["issue"]
+    assert "photo" in issue["details"]["text"]
+    assert "expression" not in issue
+
+
 def test_a_wrong_digest_is_refused(clinician: Browser) -> None:
     digest = base64.b64encode(hashlib.sha256(b"other").digest()).decode()
     assert clinician.capture(picture(), **{"Repr-Digest": f"sha-256=:{digest}:"}).status_code == 400
