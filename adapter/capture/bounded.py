@@ -33,7 +33,7 @@ _REFUSALS = {error.__name__: error for error in (Unprocessable, TooLarge, Unsupp
 class BoundedRenderer:
     """Renders in one child process, which is started when needed, serves many photos, and is replaced when it dies.
 
-    `seconds` is processor time per photo, `memory` bytes of address space. One photo at a time per renderer; use one per
+    `seconds` is processor time per photo, `memory` bytes of address space. One photo at a time per renderer; one per
     worker thread.
     """
 
