@@ -23,6 +23,7 @@ from adapter.records import Resource, Stored, find_where
 from adapter.records.date_intervals import date_interval
 from adapter.records.search_parameters import folded, token_value
 from mappings.record_linkage import Score, one_edit_variants, score, swapped_day_and_month
+from mappings.terms import IDENTITY_STATE
 
 SHOWN = 9  # one key each
 BLOCK = 200
@@ -130,6 +131,7 @@ def _photographed_beside(tx: Connection, media: Stored) -> set[str]:
         column.created >= at - BESIDE,
         column.created <= at + BESIDE,
         column.patient.is_not(None),
+        column.identity_state == token_value("bound", IDENTITY_STATE),
         column.id != media.id,
         order_by=column.created,
         limit=BLOCK,

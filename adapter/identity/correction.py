@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, update
 
-from adapter.access import SYSTEM, Actor, check_patient, check_right
+from adapter.access import SYSTEM, Actor, check_patient, check_right, check_whose
 from adapter.bridge import Bridge
 from adapter.db.tables import capture
 from adapter.delivery import deliver_media, take_back
@@ -49,13 +49,13 @@ class Refiled:
     stub_id: str | None
 
 
-def check_may_refile(actor: Actor, media: Stored, patient_id: str | None) -> None:
+def check_may_refile(tx: Connection, actor: Actor, media: Stored, patient_id: str | None) -> None:
     """Raises NotFound or Forbidden: a chart's session reaches its own photos only, and may only say "not this patient".
 
     What belongs to nobody yet is for those who have the worklist.
     """
     former = patient_of(media.resource)
-    check_patient(actor, former)
+    check_whose(tx, actor, former)
     if patient_id is not None:
         check_patient(actor, patient_id)
     if actor.kind == "person" and (patient_id is not None or former is None):
@@ -68,7 +68,7 @@ def plan_refiling(tx: Connection, actor: Actor, media_id: str, refiling: Refilin
     Raises NotFound, Forbidden, Unprocessable for a patient out of use or a visit of somebody else, Conflict for a stub.
     """
     media = get(tx, "Media", media_id)
-    check_may_refile(actor, media, refiling.patient_id)
+    check_may_refile(tx, actor, media, refiling.patient_id)
     if media.resource.get("status") == "entered-in-error":
         raise Conflict("this is only the note that a photo was filed here by mistake; there is nothing to move")
     if refiling.patient_id is None:
@@ -126,10 +126,10 @@ def unrefile(tx: Connection, bridge: Bridge, actor: Actor, media_id: str, done: 
     before = get(tx, "Media", media_id, done.before).resource
     _lock(tx, bridge, media_id, patient_of(before))
     media = get(tx, "Media", media_id)
-    check_may_refile(actor, media, patient_of(before) if patient_of(media.resource) != patient_of(before) else None)
     if media.version_id != done.after:
         raise Conflict("this photo was changed again since; undo it by hand")
     at, former, patient_id = bridge.now(), patient_of(media.resource), patient_of(before)
+    check_may_refile(tx, actor, media, patient_id if former != patient_id else None)
     survivor = find_survivor(tx, patient_id) if patient_id else None
     if patient_id and (survivor is None or survivor.id != patient_id):
         raise Conflict("the patient it was filed under before is merged into another since; move it by hand")

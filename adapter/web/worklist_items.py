@@ -13,7 +13,7 @@ from adapter.records import Stored
 from adapter.records.patient_lookup import find_patients
 from adapter.web.deliveries import age_since
 from adapter.web.patient_card import patient_card
-from adapter.web.photo_card import photo_card
+from adapter.web.photo_card import day, laterality_of, photo_card, site_of, site_wording, taken_at
 from mappings.canonical_resources import codes_of
 from mappings.record_linkage import Score, score
 from mappings.wrong_patient import doubt_of, state_of
@@ -34,11 +34,11 @@ WHY = {  # identity state -> (level, why it waits, what to do)
 }
 GIVEN = {
     "value": "Identifier",
-    "family": "Family name",
-    "given": "Given name",
+    "family": "Family",
+    "given": "Given",
     "birthDate": "Born",
     "gender": "Sex",
-    "postalCode": "Postal code",
+    "postalCode": "Postcode",
 }
 
 
@@ -50,11 +50,19 @@ def photo_entry(bridge: Bridge, photo: Stored, label: str, *, sees: bool) -> dic
         "label": label,
         "level": level,
         "thumbnail": f"/captures/{photo.id}/thumbnail" if sees else None,
-        "title": f"Photo by {photo.resource.get('operator', {}).get('display') or 'an unnamed sender'}",
+        "title": _title(bridge, photo) if sees else "Photo",
         "reason": why,
         "may_open": sees,
         **_age(bridge, photo.last_updated),
     }
+
+
+def _title(bridge: Bridge, photo: Stored) -> str:
+    """What it shows and when it was taken."""
+    site, at = site_of(photo.resource), taken_at(photo.resource, bridge.settings.zone)
+    parts = [laterality_of(photo.resource), site_wording(site).lower() if site else "photo"]
+    words = " ".join(filter(None, parts)).capitalize()
+    return f"{words}, {day(at)}, {at:%H:%M}" if at else words
 
 
 def message_entry(bridge: Bridge, row: Any) -> dict[str, Any]:
@@ -66,7 +74,7 @@ def message_entry(bridge: Bridge, row: Any) -> dict[str, Any]:
         "level": "error" if stopped else "info",
         "thumbnail": None,
         "title": f"{row.trigger_event} from {row.sender.replace('|', ', ')}",
-        "reason": row.reason or "it is in line to be applied",
+        "reason": _sentence(row.reason or "it is in line to be applied"),
         "may_open": True,
         **_age(bridge, row.received_at),
     }
@@ -80,7 +88,7 @@ def job_entry(bridge: Bridge, row: Any) -> dict[str, Any]:
         "level": "warning",
         "thumbnail": None,
         "title": "Photos to another patient",
-        "reason": "a second person must confirm the move",
+        "reason": "A second person must confirm the move",
         "may_open": True,
         **_age(bridge, row.created_at),
     }
@@ -98,8 +106,8 @@ def message_detail(bridge: Bridge, row: Any) -> dict[str, Any]:
         "title": f"{row.trigger_event} from {row.sender.replace('|', ', ')}",
         "control_id": row.control_id,
         "patient": row.patient,
-        "reason": row.reason or "it is in line to be applied",
-        "remedy": row.remedy,
+        "reason": _sentence(row.reason or "it is in line to be applied"),
+        "remedy": _sentence(row.remedy),
         "replay_href": f"{base}/replay" if stopped or row.state == "received" else None,
         "dismiss_href": f"{base}/dismiss" if stopped else None,
         **_age(bridge, row.received_at),
@@ -158,6 +166,10 @@ def _grade(candidate: Candidate, looked_up: bool) -> dict[str, str]:
 
 def _findings(score_: Score) -> list[dict[str, Any]]:
     return [{"words": one.words, "weight": f"{one.weight:+.1f}", "speaks": one.weight > 0} for one in score_.findings]
+
+
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:]
 
 
 def _why(photo: Stored) -> tuple[str, str, str]:

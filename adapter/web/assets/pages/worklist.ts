@@ -45,6 +45,7 @@ function choose(key: string): void {
   const radio = find<HTMLInputElement>(`input[data-key="${key}"]:enabled`, detail);
   if (!radio) return;
   radio.checked = true;
+  get<HTMLElement>("#choose-first", detail).hidden = true;
   radio.closest("label")?.scrollIntoView({ block: "nearest" });
   get("#said").textContent = `Chosen: ${nameOf(radio)}`;
 }
@@ -55,11 +56,8 @@ const nameOf = (radio: HTMLInputElement): string =>
 /** Step two: say aloud whose it will be, and wait for yes. */
 function ask(form: HTMLFormElement): void {
   const chosen = find<HTMLInputElement>('input[name="patient"]:checked', form);
-  if (!chosen) {
-    get("#said").textContent = "Choose a candidate first.";
-    form.reportValidity();
-    return;
-  }
+  get<HTMLElement>("#choose-first", form).hidden = chosen !== null;
+  if (!chosen) return; // the form's own complaint would take the keys away from the list
   get("#confirm-name").textContent = nameOf(chosen);
   get("#confirm-facts").textContent = find(".candidate-facts", chosen.closest("label") ?? form)?.textContent ?? "";
   get<HTMLElement>("#confirm").showPopover();
