@@ -47,6 +47,11 @@ class MllpServer:
         bound: int = server.sockets[0].getsockname()[1]
         return bound
 
+    @property
+    def held_bytes(self) -> int:
+        """What was received on all connections and is not yet answered."""
+        return self._flow.held_bytes
+
     async def close(self) -> None:
         """Accept and read no more, answer what was read, then close."""
         for server in self._servers:

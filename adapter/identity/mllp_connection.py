@@ -18,7 +18,7 @@ import structlog
 from adapter.errors import DermBridgeError
 from adapter.identity.mllp_intake import MAX_BATCH, Answers, Flow, Intake, PeerName
 from mappings.hl7v2.batch import Batch, find_batch
-from mappings.hl7v2.framing import CR, DEFAULT_MAX_MESSAGE_BYTES, REFUSED, Deframer, FramingError, frame
+from mappings.hl7v2.framing import CR, DEFAULT_MAX_MESSAGE_BYTES, FS, REFUSED, VT, Deframer, FramingError, frame
 
 READ_BYTES = 128 * 1024
 _MAX_UNANSWERED_BYTES = 4 * 2**20
@@ -165,29 +165,28 @@ class Connection:
         fault: FramingError | None = None
         try:
             for block in self._deframer.messages():
-                if batch := find_batch(block):
-                    self._submit(single, _frame_each)
-                    self._submit(batch.messages, _writer_of(batch))
-                    single = []
-                else:
+                batch = find_batch(block)
+                if batch is None:
                     single.append(block)
-                if len(single) == MAX_BATCH:
+                if single and (batch or len(single) == MAX_BATCH):
                     self._submit(single, _frame_each)
                     single = []
+                if batch:
+                    self._submit(batch.messages, _writer_of(batch))
         except FramingError as error:
             fault = error
-        self._submit(single, _frame_each)
+        if single:
+            self._submit(single, _frame_each)
         self._flow.hold(self, self._deframer.held_bytes + self._unanswered)
         if fault:
             self._owed.put_nowait(fault)
         return fault is None
 
     def _submit(self, messages: list[bytes], write: Callable[[Sequence[bytes]], bytes]) -> None:
-        if messages:
-            self._extend_deadline()
-            size = sum(map(len, messages))
-            self._unanswered += size
-            self._owed.put_nowait(_Owed(self._intake.submit(messages, self.peer), write, size))
+        self._extend_deadline()
+        size = sum(map(len, messages))
+        self._unanswered += size
+        self._owed.put_nowait(_Owed(self._intake.submit(messages, self.peer), write, size))
 
     # --- answering --------------------------------------------------------------------------------------------------
 
@@ -236,8 +235,13 @@ def _keep_alive(writer: asyncio.StreamWriter) -> None:
 
 
 def _frame_each(answers: Sequence[bytes]) -> bytes:
-    return b"".join(frame(answer) for answer in answers if answer)
+    return b"".join(_framed(answer) for answer in answers if answer)
 
 
 def _writer_of(batch: Batch) -> Callable[[Sequence[bytes]], bytes]:
-    return (lambda answers: frame(batch.answer(answers))) if batch.is_framed else _frame_each
+    return (lambda answers: _framed(batch.answer(answers))) if batch.is_framed else _frame_each
+
+
+def _framed(answer: bytes) -> bytes:
+    """An answer echoes what the sender wrote, where VT and FS may stand as text; here they would end it."""
+    return frame(answer.translate(None, VT + FS))

@@ -149,7 +149,7 @@ class Flow:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._held: dict[Hashable, int] = {}
-        self._total = 0
+        self.held_bytes = 0
         self._favoured: Hashable = None
         self._changed = asyncio.Event()
 
@@ -158,7 +158,7 @@ class Flow:
         before = self._held.pop(connection, 0)
         if held:
             self._held[connection] = held
-        self._total += held - before
+        self.held_bytes += held - before
         if held < before:
             if self._favoured is connection:
                 self._favoured = None
@@ -166,7 +166,7 @@ class Flow:
 
     async def room(self, connection: Hashable) -> None:
         """Return when the connection may read on."""
-        while self._total >= self._max_bytes:
+        while self.held_bytes >= self._max_bytes:
             if self._favoured in (None, connection):
                 self._favoured = connection
                 return

@@ -224,6 +224,17 @@ def test_a_batch_is_received_message_by_message_and_answered_as_a_batch() -> Non
     assert batch.endswith(b"ACK " + first + b"ACK " + second + b"BTS|2\r")
 
 
+def test_an_answer_that_echoes_a_framing_byte_is_sent_without_it() -> None:
+    with serving(Ledger()) as port:
+        assert exchange(port, b"\x0bMSH|A\x0bB\x1cC\x1c\r") == [b"ACK MSH|ABC"]
+
+
+def test_an_empty_batch_is_answered_with_an_empty_batch() -> None:
+    with serving(Ledger()) as port:
+        (answer,) = exchange(port, frame(b"BHS|^~\\&|A|B|C|D\rBTS|0\r"))
+    assert [line[:5] for line in answer.split(b"\r")] == [b"BHS|^", b"BTS|0", b""]
+
+
 def test_messages_in_one_block_without_a_batch_are_answered_each_in_a_block_of_its_own() -> None:
     first, second = b"MSH|^~\\&|1\r", b"MSH|^~\\&|2\r"
     with serving(Ledger()) as port:
