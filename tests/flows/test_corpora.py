@@ -115,6 +115,9 @@ def test_every_hl7_message_is_answered_and_applied_or_queued_with_a_remedy(bridg
     for file in MESSAGES:
         raw = file.read_bytes()
         (answer,) = receive_messages(bridge, [raw], "corpus")
+        if _is_acknowledgement(raw):
+            assert answer == b"", file.name
+            continue
         loop.run_until_idle()
         state, trouble = _how_it_ended(bridge)
         if not (answer.startswith(b"MSH|") and b"\rMSA|" in answer) and not _wants_no_answer(raw, state):
@@ -139,6 +142,11 @@ def _how_it_ended(bridge: Bridge) -> tuple[str, str]:
         return row.state, f"not at an end: {row.state}, {left}"
     told = row.state == "applied" or (row.reason and row.remedy)
     return row.state, "" if told else f"{row.state} without reason or remedy"
+
+
+def _is_acknowledgement(raw: bytes) -> bool:
+    """Answers are neither kept nor answered, or two systems would never end."""
+    return raw.splitlines()[0].split(b"|")[8].startswith(b"ACK")
 
 
 def _wants_no_answer(raw: bytes, state: str) -> bool:
