@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, select
 from adapter.db.engine import Database
 from adapter.db.tables import audit_event, search_index
 from adapter.errors import BadInput
-from adapter.records import Resource, find, find_where
+from adapter.records import Resource, Stored, find, find_where
 from adapter.records.confinement import same_patients
 from adapter.records.paging import Cursor, SortKey, fetch
 from adapter.records.patient_lookup import find_patients
@@ -78,6 +78,14 @@ def find_events(
     tx: Connection, asked: Question, *, before: str | None = None, count: int = 50
 ) -> tuple[list[Entry], str | None]:
     """(entries newest first, the id to continue before). Raises BadInput for an id that is none of the log's."""
+    found, following = find_stored(tx, asked, before=before, count=count)
+    return [read_entry(one.resource) for one in found], following
+
+
+def find_stored(
+    tx: Connection, asked: Question, *, before: str | None = None, count: int = 50
+) -> tuple[list[Stored], str | None]:
+    """`find_events` as they are kept."""
     cursor = None
     if before is not None:
         at = tx.execute(select(audit_event.c.date).where(audit_event.c.id == before)).scalar_one_or_none()
@@ -87,16 +95,21 @@ def find_events(
     ids = select(audit_event.c.id).where(*_conditions(asked))
     rows, more = fetch(tx, ids, _NEWEST_FIRST, cursor, count=count)
     found = {one.id: one for one in find_where(tx, "AuditEvent", audit_event.c.id.in_([row.id for row in rows]))}
-    return [read_entry(found[row.id].resource) for row in rows], rows[-1].id if more else None
+    return [found[row.id] for row in rows], rows[-1].id if more else None
 
 
 def all_events(db: Database, asked: Question) -> Iterator[Entry]:
     """Every entry, newest first, read in short snapshots so that a long list holds nothing up."""
+    return (read_entry(one.resource) for page in all_stored(db, asked) for one in page)
+
+
+def all_stored(db: Database, asked: Question) -> Iterator[list[Stored]]:
+    """Every AuditEvent in pages, newest first."""
     before: str | None = None
     while True:
         with db.snapshot() as tx:
-            entries, before = find_events(tx, asked, before=before, count=_CHUNK)
-        yield from entries
+            found, before = find_stored(tx, asked, before=before, count=_CHUNK)
+        yield found
         if before is None:
             return
 

@@ -11,15 +11,25 @@ from adapter.governance.signing import Head
 STORED_LEVEL = 8
 """Nodes are kept from this level on; below it the (at most 256) leaves are read."""
 
+_KNOWN = 50_000
+
 
 class StoredTree:
     """Reads of one transaction. `hash_of` is what the proofs of `merkle` are made of."""
 
     def __init__(self, tx: Connection) -> None:
         self._tx = tx
+        self._known: dict[tuple[int, int], bytes] = {}  # the proofs of many leaves share most of their hashes
 
     def hash_of(self, start: int, end: int) -> bytes:
         """The tree hash over [start, end), a range that RFC 6962 splits off. Raises LookupError when one is missing."""
+        if (start, end) not in self._known:
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            self._known[start, end] = self._hash_of(start, end)
+        return self._known[start, end]
+
+    def _hash_of(self, start: int, end: int) -> bytes:
         size = end - start
         level = size.bit_length() - 1
         if size < 1 << STORED_LEVEL:
