@@ -9,7 +9,7 @@ LOCK    := uv pip compile --quiet --universal --generate-hashes --no-header --py
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-real ci lint lint-style lint-types lint-rooms lint-pages audit lock assets docker-test screenshots clean
+.PHONY: help demo test test-real ci lint lint-style lint-types lint-rooms lint-pages audit lock assets docker-test screenshots fuzz clean
 
 help: ## list these targets
 	@echo "DermBridge: clinical photographs into the EHR, and back"
@@ -47,6 +47,10 @@ lint-rooms: $(READY)
 lint-pages: $(READY) node_modules/typescript
 	@$(PY) -m tools.node node node_modules/typescript/bin/tsc --noEmit
 
+fuzz: $(READY) ## a minute of coverage-guided fuzzing of what reads HL7 v2 (ARGS="-max_total_time=600")
+	@$(PY) -c 'import atheris' 2>/dev/null || $(PY) -m pip install --quiet --require-hashes -r requirements/fuzz.txt
+	@$(PY) -m tools.fuzz $(ARGS)
+
 audit: $(TOOLS) ## known vulnerabilities of the locked packages
 	@$(PY) -m tools.audit
 
@@ -55,6 +59,7 @@ lock: ## pick the newest allowed packages and lock them by hash (needs uv)
 	$(LOCK) pyproject.toml --extra test -o requirements/test.txt
 	$(LOCK) pyproject.toml --extra test --extra ci -o requirements/ci.txt
 	$(LOCK) --group node -o requirements/node.txt
+	$(LOCK) --group fuzz -o requirements/fuzz.txt
 
 assets: $(READY) ## bundle the pages' TypeScript and CSS again
 	@$(PY) hatch_build.py
