@@ -48,7 +48,7 @@ class Capture:
 
     `id` is the capture's UUID and the idempotency identifier of the Media. `subject` is `Patient/id`, or an
     identifier as (system, value) that no patient is known for yet, or None. `taken_at` keeps the offset of the
-    camera's clock. `flags` are those of `security_labels.FLAGS`.
+    camera's clock. `identifiers` are the sender's own, as (system, value), `flags` those of `security_labels.FLAGS`.
     """
 
     id: str
@@ -67,6 +67,7 @@ class Capture:
     note: str | None = None
     reason: str | None = None
     flags: tuple[str, ...] = ()
+    identifiers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +106,10 @@ def capture_to_media(capture: Capture, content: Content, *, media_id: str, issue
             "security": labels_for(sensitivity(capture.body_site), capture.flags),
             "tag": [coding(IDENTITY_STATE, capture.identity_state)],
         },
-        "identifier": [{"system": URI, "value": f"urn:uuid:{capture.id}"}],
+        "identifier": [
+            {"system": URI, "value": f"urn:uuid:{capture.id}"},
+            *({"system": system, "value": value} for system, value in capture.identifiers),
+        ],
         "status": "completed",
         "type": concept(MEDIA_TYPE, "image"),
         "modality": _modality(capture.view),

@@ -48,6 +48,13 @@ class ConsentStatement(_Strict):
         return choices
 
 
+class Identifier(_Strict):
+    """What the sender calls the photo."""
+
+    system: str = Field(min_length=1, max_length=200)
+    value: str = Field(min_length=1, max_length=200)
+
+
 class Metadata(_Strict):
     """The `DermBridge-Metadata` of a capture; everything is optional."""
 
@@ -61,6 +68,7 @@ class Metadata(_Strict):
     device: str | None = Field(default=None, max_length=200)
     operator: str | None = Field(default=None, pattern=r"^[A-Z][A-Za-z]+/[A-Za-z0-9\-.]{1,64}$")
     consent: ConsentStatement = ConsentStatement()
+    identifiers: tuple[Identifier, ...] = Field(default=(), max_length=5)
     note: str | None = Field(default=None, max_length=4000)
 
 

@@ -313,6 +313,7 @@ def _media(
         lesion=_owned(tx, metadata.lesion, "patient", whose),
         device=metadata.device or found.device,
         note=metadata.note,
+        identifiers=tuple((one.system, one.value) for one in metadata.identifiers),
     )
     content = Content(
         binary_id=binary_id,

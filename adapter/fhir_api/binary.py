@@ -61,7 +61,7 @@ class Upload:
 
 def read_binary(server: FhirServer, tx: Connection, request: Request, _prepared: Any) -> Answer:
     row = get_binary(tx, request.segments[1])
-    patient_id = _check_context(server, tx, request, row)
+    patient_id = check_context(server, tx, request, row)
     access = Access("read", (f"Binary/{row.id}",), patient_id)
     etag = 'W/"1"' if request.wants_json else f'"{row.sha256}"'
     headers = _SAFE | {"ETag": etag, "Last-Modified": http_date(row.created_at)}
@@ -73,7 +73,7 @@ def read_binary(server: FhirServer, tx: Connection, request: Request, _prepared:
     return _bytes_answer(request, row, opened, headers, access)
 
 
-def _check_context(server: FhirServer, tx: Connection, request: Request, row: BinaryRow) -> str | None:
+def check_context(server: FhirServer, tx: Connection, request: Request, row: BinaryRow) -> str | None:
     """The patient whose bytes they are. Raises NotFound or Forbidden as reading the context itself would."""
     resource_type, _, resource_id = row.security_context.partition("/")
     if resource_type in TABLES:

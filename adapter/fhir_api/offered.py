@@ -6,14 +6,16 @@ from importlib.metadata import version
 
 from adapter import governance
 from adapter.bridge import Bridge
+from adapter.fhir_api.binary import BINARY_TYPES
 from adapter.fhir_api.definitions import by_type
+from adapter.fhir_api.intake import PICTURE_TYPES, create_consent, create_photo
 from adapter.fhir_api.server import FhirServer
 from mappings.canonical_resources import canonical_resources
 
 READ = frozenset({"read", "vread", "history-instance", "search-type"})
 INTERACTIONS = {
-    "Media": READ,
-    "Consent": READ,
+    "Media": READ | {"create"},
+    "Consent": READ | {"create"},
     "BodyStructure": READ | {"create", "update"},
     "Patient": READ,
     "Encounter": READ,
@@ -23,15 +25,17 @@ INTERACTIONS = {
     "Organization": READ,
     "Device": READ,
     "DocumentReference": READ,
-    "Binary": frozenset({"read"}),
+    "Binary": frozenset({"read", "create"}),
 }
 
 
 def fhir_server(bridge: Bridge) -> FhirServer:
-    """The server behind /fhir. Photos and consents come in through their own use cases, so here they are read."""
+    """The server behind /fhir. Photos and consents are created through their use cases; nothing here updates them."""
     return FhirServer(
         bridge=bridge,
         interactions=INTERACTIONS,
+        creators={"Media": create_photo, "Consent": create_consent},
+        binary_types={kind: magic for kind, magic in BINARY_TYPES.items() if kind in PICTURE_TYPES},
         definitions=by_type(canonical_resources()),
         audit=governance.fhir_audit(bridge),
         page_secret=bridge.vault.derive_secret("fhir page links"),

@@ -75,6 +75,7 @@ class FhirServer:
     """`interactions`: type -> codes of http://hl7.org/fhir/R4/valueset-type-restful-interaction.html, besides
     `update-create` where a client may choose an id. `writers` replace plain storing for (type, create | update |
     delete); `operations` are found by (type or None, `$name`); `definitions` are our own canonical resources by type.
+    `creators` answer a POST to their type themselves, transactions and audit included.
     """
 
     bridge: Bridge
@@ -87,6 +88,7 @@ class FhirServer:
     writers: Mapping[tuple[str, str], writes.Writer] = field(default_factory=dict)
     operations: Mapping[tuple[str | None, str], Operation] = field(default_factory=dict)
     if_match_required: frozenset[str] = frozenset({"Media", "Consent"})
+    creators: Mapping[str, Callable[[FhirServer, Request], Answer]] = field(default_factory=dict)
     definitions: Definitions = field(default_factory=dict)
     binary_types: Mapping[str, tuple[int, bytes]] = field(default_factory=lambda: binary.BINARY_TYPES)
     check_resource: Callable[[Resource], None] = check_resource
@@ -124,6 +126,10 @@ class FhirServer:
     def perform(self, request: Request, tx: Connection | None = None, prepared: Any = None) -> Answer:
         """One interaction; in `tx` when it is part of a transaction Bundle. Raises DermBridgeError, InvalidResource."""
         interaction = self._interaction(request)
+        if interaction is INTERACTIONS["create"] and (creator := self.creators.get(request.segments[0])):
+            if tx is not None:
+                raise NotAllowed(f"post a {request.segments[0]} by itself or in a batch, not in a transaction")
+            return creator(self, request)
         if prepared is None:
             prepared = interaction.prepare(self, request)
         if tx is not None:
