@@ -1,15 +1,17 @@
 """Server-side sessions: the browser holds a random cookie, the database its SHA-256 and the actor.
 
-Idle and absolute ends are enforced here (45 CFR 164.312(a)(2)(iii), automatic logoff).
+Each chart that is open has a session and a cookie of its own, so that two charts in two tabs never mix. Idle and
+absolute ends are enforced here (45 CFR 164.312(a)(2)(iii), automatic logoff), and so is the end of an emergency.
 """
 
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from adapter.access.actor import Actor
 from adapter.access.tokens import digest
@@ -17,6 +19,8 @@ from adapter.db.engine import Database
 from adapter.db.tables import session
 
 COOKIE = "dermbridge-session"
+MOST_CHARTS = 8  # sessions of one browser; opening another chart ends the one opened first
+NOBODY = ""  # a `patient_id` that no record has: the session reaches no patient
 _TOUCH_AFTER = timedelta(seconds=60)  # so that reading pages does not write once per request
 
 
@@ -27,9 +31,22 @@ class Session:
     id: str
     actor: Actor
     csrf: str
+    created_at: datetime | None = None
 
 
-def start_session(tx: Connection, actor: Actor, *, at: datetime, lifetime: timedelta) -> tuple[str, Session]:
+def cookie_name(actor: Actor, *, https: bool) -> str:
+    """One cookie per chart; `__Host-` binds it to this host and to https (RFC 6265bis section 4.1.3.2)."""
+    chart = f"-{digest(f'{actor.ehr}|{actor.patient_id}')[:12]}" if actor.patient_id else ""
+    return f"{'__Host-' if https else ''}{COOKIE}{chart}"
+
+
+def is_session_cookie(name: str) -> bool:
+    return name.removeprefix("__Host-").startswith(COOKIE)
+
+
+def start_session(
+    tx: Connection, actor: Actor, *, at: datetime, lifetime: timedelta, ehr_grant: bytes | None = None
+) -> tuple[str, Session]:
     """(cookie value, session). Always a fresh cookie, so that none can be planted beforehand."""
     cookie, csrf = secrets.token_urlsafe(32), secrets.token_urlsafe(24)
     row = {
@@ -39,21 +56,51 @@ def start_session(tx: Connection, actor: Actor, *, at: datetime, lifetime: timed
         "created_at": at,
         "seen_at": at,
         "expires_at": at + lifetime,
+        "ehr_grant": ehr_grant,
     }
     tx.execute(insert(session), row)
-    return cookie, Session(digest(cookie), actor, csrf)
+    return cookie, Session(digest(cookie), actor, csrf, at)
 
 
-def find_session(db: Database, cookie: str, *, now: datetime, idle: timedelta) -> Session | None:
+def find_session(db: Database, cookie: str, *, now: datetime, idle: timedelta, touch: bool = True) -> Session | None:
     """The live session behind a cookie, or None when it is unknown, ended or idle too long."""
+    return next(iter(find_sessions(db, [cookie], now=now, idle=idle, touch=touch)), None)
+
+
+def find_sessions(
+    db: Database, cookies: Collection[str], *, now: datetime, idle: timedelta, touch: bool = True
+) -> list[Session]:
+    """The live sessions behind a browser's cookies, the newest first.
+
+    `touch`: this request shows that somebody is there; a page that asks by itself does not.
+    """
     with db.snapshot() as tx:
-        row = tx.execute(select(session).where(session.c.id == digest(cookie))).one_or_none()
-    if row is None or row.expires_at <= now or row.seen_at + idle <= now:
-        return None
-    if row.seen_at + _TOUCH_AFTER <= now:
+        ids = [digest(cookie) for cookie in cookies]
+        rows = tx.execute(select(session).where(session.c.id.in_(ids))).all()
+    live = [row for row in rows if row.expires_at > now and row.seen_at + idle > now]
+    stale = [row.id for row in live if touch and row.seen_at + _TOUCH_AFTER <= now]
+    if stale:
         with db.transaction() as tx:
-            tx.execute(update(session).where(session.c.id == row.id).values(seen_at=now))
-    return Session(row.id, Actor.from_json(row.actor), row.csrf)
+            tx.execute(update(session).where(session.c.id.in_(stale)).values(seen_at=now))
+    return [_session(row, now) for row in sorted(live, key=lambda row: row.created_at, reverse=True)]
+
+
+def _session(row: Row[tuple[object, ...]], now: datetime) -> Session:
+    actor = Actor.from_json(row.actor)
+    if actor.emergency_until is not None and actor.emergency_until <= now:
+        actor = after_emergency(actor)
+    return Session(row.id, actor, row.csrf, row.created_at)
+
+
+def after_emergency(actor: Actor) -> Actor:
+    """The same person without what breaking the glass opened: whom no EHR vouched for reaches no patient again."""
+    patient_id = actor.patient_id if actor.ehr else NOBODY
+    return replace(actor, emergency=None, emergency_until=None, patient_id=patient_id)
+
+
+def change_actor(tx: Connection, session_id: str, actor: Actor) -> None:
+    """What the person of a session may do from now on."""
+    tx.execute(update(session).where(session.c.id == session_id).values(actor=actor.to_json()))
 
 
 def end_session(tx: Connection, session_id: str) -> None:

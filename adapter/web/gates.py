@@ -1,0 +1,198 @@
+"""Three gates that every request passes: who is it, does a change come from our own pages, and which headers protect
+the answer. Plain ASGI, so that bodies are streamed through untouched."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from datetime import timedelta
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from adapter.access import Actor
+from adapter.access.attempts import check_not_locked, count_failure
+from adapter.access.sessions import Session, find_sessions, is_session_cookie
+from adapter.access.tokens import find_token_actor
+from adapter.bridge import Bridge
+from adapter.errors import BadInput, DermBridgeError, Forbidden, NotAuthenticated
+from adapter.web.charts import find_patient_named, session_of_chart
+from adapter.web.routes import is_public
+
+UNSAFE = {"POST", "PUT", "PATCH", "DELETE"}
+MAX_FORM_BYTES = 2**20
+_REFUSED = {401: b'Bearer error="invalid_token"', 403: b'Bearer error="insufficient_scope"'}  # RFC 6750 section 3.1
+
+
+class Gate:
+    """Authentication, CSRF and security headers."""
+
+    def __init__(self, app: ASGIApp, *, bridge: Bridge, refuse: Callable[[Request, DermBridgeError], Response]) -> None:
+        self._app = app
+        self._bridge = bridge
+        self._refuse = refuse
+        self._idle = timedelta(minutes=bridge.settings.session_idle_minutes)
+        ancestors = {origin for ehr in bridge.settings.ehrs for origin in ehr.frame_ancestors}
+        self._headers = security_headers(sorted(ancestors), https=bridge.settings.base_url.startswith("https:"))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        answer = self._protected(request, send)
+        try:
+            session, actor, receive = await self._admit(request, receive)
+            scope.setdefault("state", {}).update(session=session, actor=actor)
+        except DermBridgeError as error:
+            await self._refuse(request, error)(scope, receive, answer)
+            return
+        await self._app(scope, receive, answer)
+
+    async def _admit(self, request: Request, receive: Receive) -> tuple[Session | None, Actor | None, Receive]:
+        """Raises NotAuthenticated, Forbidden, BadInput or Throttled."""
+        if "access_token" in request.query_params:
+            raise BadInput("a token belongs into the Authorization header: addresses are logged and kept")
+        kind, _, secret = request.headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer" and secret:
+            return None, await run_in_threadpool(self._machine, request, secret.strip()), receive
+        sessions = await run_in_threadpool(self._sessions, request)
+        if is_public(request.scope["path"]):
+            session = sessions[0] if sessions else None
+            return session, session.actor if session else None, receive
+        if not sessions:
+            raise NotAuthenticated("sign in by opening DermBridge from the patient's chart, or send a bearer token")
+        given: str | None = None
+        if request.method in UNSAFE:
+            given, receive = await _csrf_token(request, receive)
+        session = await run_in_threadpool(self._choose, request, sessions, given)
+        return session, session.actor, receive
+
+    def _machine(self, request: Request, secret: str) -> Actor:
+        address, now = request.client.host if request.client else "", self._bridge.now()
+        with self._bridge.db.snapshot() as tx:
+            check_not_locked(tx, "bearer", address, now=now)
+            actor = find_token_actor(tx, secret, now=now)
+        if actor is None:
+            count_failure(self._bridge, "bearer", address)
+            raise NotAuthenticated("this token is unknown, expired or revoked; issue one: dermbridge token issue")
+        return actor
+
+    def _sessions(self, request: Request) -> list[Session]:
+        cookies = _session_cookies(request)
+        if not cookies:
+            return []
+        # What a page asks by itself (polling, events, refresh) does not keep its user signed in.
+        browser, chosen = "sec-fetch-mode" in request.headers, request.headers.get("sec-fetch-user") == "?1"
+        touch = not browser or chosen or request.method in UNSAFE
+        return find_sessions(self._bridge.db, cookies, now=self._bridge.now(), idle=self._idle, touch=touch)
+
+    def _choose(self, request: Request, sessions: list[Session], csrf: str | None) -> Session:
+        """The chart a request is about. A change must prove that it comes from a page of ours, and of which."""
+        if csrf is not None:
+            own = [one for one in sessions if secrets.compare_digest(csrf.encode(), one.csrf.encode())]
+            if own:
+                return own[0]
+        elif request.method not in UNSAFE or request.headers.get("sec-fetch-site") == "same-origin":
+            if len(sessions) == 1:
+                return sessions[0]
+            with self._bridge.db.snapshot() as tx:
+                patient_id = find_patient_named(tx, request.url.path, request.query_params)
+                found = session_of_chart(tx, sessions, patient_id)
+            if found or request.method not in UNSAFE:
+                return found or sessions[0]
+        raise Forbidden(
+            "this change did not come from a DermBridge page of this session; reload the page and repeat it"
+        )
+
+    def _protected(self, request: Request, send: Send) -> Send:
+        bearer = request.headers.get("authorization", "").lower().startswith("bearer ")
+
+        async def protected(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                present = {name.lower() for name, _ in message["headers"]}
+                added = [header for header in self._headers if header[0] not in present]
+                if bearer and message["status"] in _REFUSED:
+                    message["headers"] = [one for one in message["headers"] if one[0].lower() != b"www-authenticate"]
+                    added.append((b"www-authenticate", _REFUSED[message["status"]]))
+                message["headers"] = [*message["headers"], *added]
+            await send(message)
+
+        return protected
+
+
+def security_headers(frame_ancestors: list[str], *, https: bool) -> list[tuple[bytes, bytes]]:
+    """What every answer carries unless it says otherwise itself."""
+    policy = "; ".join(
+        (
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "img-src 'self' blob: data:",
+            "connect-src 'self'",
+            "font-src 'self'",
+            "media-src 'self' blob:",
+            "form-action 'self'",
+            "base-uri 'none'",
+            f"frame-ancestors {' '.join(frame_ancestors) or chr(39) + 'none' + chr(39)}",
+        )
+    )
+    headers = {
+        "content-security-policy": policy,
+        "x-content-type-options": "nosniff",
+        "referrer-policy": "no-referrer",
+        "cache-control": "private, no-store",
+        "permissions-policy": "camera=(self), geolocation=(), microphone=()",
+        "cross-origin-resource-policy": "same-origin",
+        "cross-origin-opener-policy": "same-origin",
+    }
+    if https:
+        headers["strict-transport-security"] = "max-age=31536000; includeSubDomains"
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
+
+
+def _session_cookies(request: Request) -> list[str]:
+    jar: SimpleCookie = SimpleCookie()
+    for header in request.headers.getlist("cookie"):
+        try:
+            jar.load(header)
+        except CookieError:
+            continue  # somebody else's malformed cookie on this host
+    return [held.value for name, held in jar.items() if is_session_cookie(name)]
+
+
+async def _csrf_token(request: Request, receive: Receive) -> tuple[str | None, Receive]:
+    """What the page sent back as header or form field, and the body to be read again."""
+    given = request.headers.get("x-csrf-token")
+    if given is None and request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+        body = await _read_small(receive)
+        given = parse_qs(body.decode("utf-8", "replace")).get("csrf_token", [None])[0]
+        receive = _replay(body, receive)
+    return given, receive
+
+
+async def _read_small(receive: Receive) -> bytes:
+    body = b""
+    while True:
+        message = await receive()
+        body += bytes(message.get("body", b""))
+        if len(body) > MAX_FORM_BYTES:
+            raise Forbidden("this form is too large")
+        if not message.get("more_body", False):
+            return body
+
+
+def _replay(body: bytes, following: Receive) -> Receive:
+    """A receive that gives the body once more, then what the server has to say."""
+    waiting = [body]
+
+    async def receive() -> Message:
+        if waiting:
+            return {"type": "http.request", "body": waiting.pop(), "more_body": False}
+        return await following()
+
+    return receive
