@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adapter.capture import bounded
+from adapter import bounded
 from adapter.capture.bounded import BoundedRenderer
 from adapter.capture.renditions import render
 from adapter.errors import TooLarge, Unprocessable
@@ -50,7 +50,7 @@ def test_the_child_inherits_no_secret(monkeypatch, photo):
     monkeypatch.setenv("DERMBRIDGE_KEY", "secret")
     with BoundedRenderer() as renderer:
         renderer.render(photo("PNG"), SMALL)
-        child = renderer._child
+        child = renderer._child._child
         assert child is not None
         assert b"DERMBRIDGE" not in Path(f"/proc/{child.pid}/environ").read_bytes()
 

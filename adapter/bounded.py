@@ -1,0 +1,155 @@
+"""Child processes bounded in time and memory, for work on untrusted bytes: a hostile photo costs one child, not the
+service.
+
+A thread cannot be stopped inside a decoder, a process can: the child arms its own alarm for each call and dies of it.
+It starts with an empty environment, so it never holds a key, a database address or a token. It is nice: a photo that
+arrives comes before the thumbnail of the last one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import IO, Any
+
+from adapter import errors
+from adapter.errors import BadInput, DermBridgeError, Unprocessable
+
+Json = dict[str, Any]
+Task = Callable[[Json, list[bytes]], tuple[Json, Sequence[bytes]]]
+"""What a child does: (request, contents) -> (answer, contents). What it refuses it raises as a BadInput."""
+
+_ROOT = Path(__file__).parents[1]
+_FRAME = struct.Struct(">Q")
+_MAX_FRAME = 1 << 30
+_GONE = (EOFError, BrokenPipeError, ValueError, LookupError)
+_THREADS = "2"
+
+
+class BoundedChild:
+    """Runs one task, `module:function`, in a child that is started when needed, serves many calls, and is replaced when
+    it dies.
+
+    `seconds` is processor time per call, `memory` bytes of address space. One call at a time; others wait for it.
+    """
+
+    def __init__(self, task: str, *, seconds: float, memory: int) -> None:
+        self._arguments = [task, str(seconds), str(memory)]
+        self._lock = threading.Lock()
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def call(self, request: Json, *contents: bytes) -> tuple[Json, list[bytes]]:
+        """Raises what the task refuses, and Unprocessable for what exceeds the limits or kills the child."""
+        with self._lock:
+            try:
+                return self._ask(request, contents)
+            except _GONE as error:
+                self._stop()
+                raise Unprocessable(
+                    "Decoding this photo takes more time or memory than any photo should. Export it again."
+                ) from error
+
+    def close(self) -> None:
+        """Ends the child; it may be called again."""
+        with self._lock:
+            self._stop()
+
+    def __del__(self) -> None:
+        self._stop()
+
+    def _ask(self, request: Json, contents: Sequence[bytes]) -> tuple[Json, list[bytes]]:
+        self._child = self._child or self._start()
+        to_child, from_child = self._child.stdin, self._child.stdout
+        if to_child is None or from_child is None:
+            raise EOFError
+        _send(to_child, request, contents)
+        answer, made = _receive(from_child)
+        if "refusal" in answer:
+            refusal = getattr(errors, answer["refusal"], None)
+            raise (refusal if isinstance(refusal, type) and issubclass(refusal, DermBridgeError) else BadInput)(
+                answer["message"]
+            )
+        return answer, made
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603 - our own interpreter and module, no shell
+            [sys.executable, "-m", "adapter.bounded", *self._arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={"PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": _THREADS, "OPENBLAS_NUM_THREADS": _THREADS},
+            cwd="/",
+        )
+
+    def _stop(self) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+            with contextlib.suppress(BrokenPipeError):
+                child.communicate()
+
+
+def _send(stream: IO[bytes], about: Json, contents: Sequence[bytes]) -> None:
+    for frame in (json.dumps(about).encode(), _FRAME.pack(len(contents)), *contents):
+        stream.write(_FRAME.pack(len(frame)))
+        stream.write(frame)
+    stream.flush()
+
+
+def _receive(stream: IO[bytes]) -> tuple[Json, list[bytes]]:
+    """EOFError when the other side is gone."""
+    about: Json = json.loads(_frame(stream))
+    (count,) = _FRAME.unpack(_frame(stream))
+    return about, [_frame(stream) for _ in range(count)]
+
+
+def _frame(stream: IO[bytes]) -> bytes:
+    (length,) = _FRAME.unpack(_exactly(stream, _FRAME.size))
+    if length > _MAX_FRAME:
+        raise EOFError
+    return _exactly(stream, length)
+
+
+def _exactly(stream: IO[bytes], length: int) -> bytes:
+    content = stream.read(length)
+    if len(content) != length:
+        raise EOFError
+    return content
+
+
+# --- the child ------------------------------------------------------------------------------------------------------
+
+
+def _serve(name: str, seconds: float, memory: int) -> None:
+    """One call after the other until the parent closes the pipe."""
+    module, _, function = name.partition(":")
+    task: Task = getattr(import_module(module), function)
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    os.nice(10)
+    while True:
+        try:
+            request, contents = _receive(sys.stdin.buffer)
+        except EOFError:
+            return
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        try:
+            answer, made = task(request, contents)
+        except BadInput as error:
+            answer, made = {"refusal": type(error).__name__, "message": str(error)}, ()
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        _send(sys.stdout.buffer, answer, made)
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]))
