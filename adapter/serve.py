@@ -21,7 +21,7 @@ from adapter import identity
 from adapter.app import build_app, work_lanes
 from adapter.bridge import Bridge, open_bridge
 from adapter.db.schema import prepare
-from adapter.delivery.destinations import Destinations
+from adapter.delivery.destinations import Destinations, check_destinations
 from adapter.governance.seal import Sealer
 from adapter.identity.mllp import MllpServer
 from adapter.identity.mllp_connection import Limits
@@ -60,7 +60,8 @@ def keep_freed_memory() -> None:
 
 
 def open_prepared(settings: Settings) -> Bridge:
-    """The installation with its schema in order. Raises Misconfigured."""
+    """The installation with its schema and its destinations in order. Raises Misconfigured."""
+    check_destinations(settings)
     bridge = open_bridge(settings)
     try:
         prepare(bridge.db)

@@ -189,6 +189,9 @@ class Settings(_Frozen):
     second_person: bool = Field(default=False, description="whether a second person confirms a wrong-patient move")
 
     ehrs: tuple[Ehr, ...] = ()
+    fhir_cors_origins: tuple[str, ...] = Field(
+        default=(), description="origins whose browser apps may call /fhir with a token, such as https://app.example"
+    )
     destinations: tuple[dict[str, Any], ...] = Field(default=(), description="see docs/connectors.md")
     clients: tuple[Client, ...] = ()
     staff_logins: tuple[StaffLogin, ...] = ()
@@ -199,6 +202,9 @@ class Settings(_Frozen):
     session_idle_minutes: int = Field(default=15, ge=1)
     session_hours: int = Field(default=12, ge=1)
     worker_threads: int = Field(default=4, ge=1, le=64)
+    access_report_shows: Literal["names", "roles"] = Field(
+        default="names", description="how the report for patients tells who looked at their photos"
+    )
     audit_seal_seconds: int = Field(default=10, ge=1, description="the audit log is sealed at least so often")
 
     @field_validator("time_zone")
@@ -244,6 +250,11 @@ def environment() -> Mapping[str, str]:
     return os.environ
 
 
+def settings_file(environment: Mapping[str, str]) -> Path:
+    """The TOML file in use, whether it exists or not."""
+    return Path(environment.get(f"{ENVIRONMENT_PREFIX}CONFIG", DEFAULT_CONFIG))
+
+
 def load_settings(
     path: Path | None = None,
     environment: Mapping[str, str] | None = None,
@@ -256,7 +267,7 @@ def load_settings(
     environment = os.environ if environment is None else environment
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
-    file = path or Path(environment.get(f"{ENVIRONMENT_PREFIX}CONFIG", DEFAULT_CONFIG))
+    file = path or settings_file(environment)
     if file.exists():
         _merge(values, origin, _read_toml(file), str(file))
     elif path is not None or f"{ENVIRONMENT_PREFIX}CONFIG" in environment:

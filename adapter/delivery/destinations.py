@@ -8,6 +8,7 @@ from typing import Any
 
 from adapter.bridge import Bridge
 from adapter.errors import Misconfigured, NotFound
+from adapter.settings import Settings, environment, settings_file
 from connectors.contract import Connector
 from connectors.profile import Profile, ProfileError, build_profile
 from connectors.registry import open_connector
@@ -61,6 +62,28 @@ class Destinations:
 def _with_links(entry: dict[str, Any], base_url: str) -> dict[str, Any]:
     """Links lead to where people reach us, unless the profile says otherwise."""
     return entry | {"transform": entry.get("transform", {}) | {"link_base": base_url}}
+
+
+def check_destinations(settings: Settings) -> None:
+    """Every `[[destinations]]` entry makes a profile, under a name of its own; before anything starts.
+
+    Raises Misconfigured naming the settings file, the entry, its key and the remedy.
+    """
+    file, seen = settings_file(environment()), set[str]()
+    for number, entry in enumerate(settings.destinations, 1):
+        place = f"{file}: [[destinations]] number {number}"
+        name = entry.get("name")
+        if not isinstance(name, str) or not name:
+            raise Misconfigured(f"{place}: key 'name' is missing; give the destination a short name of its own")
+        if name in seen:
+            raise Misconfigured(
+                f"{place}: key 'name': {name!r} is used twice; deliveries are told apart by it, choose another"
+            )
+        seen.add(name)
+        try:
+            read_destination(entry)
+        except Misconfigured as error:
+            raise Misconfigured(f"{place}: {error} (see docs/connectors.md)") from None
 
 
 def read_destination(entry: dict[str, Any]) -> Profile:

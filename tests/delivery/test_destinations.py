@@ -1,0 +1,44 @@
+"""Destinations are read when a service starts, and a wrong one says where and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapter.delivery.destinations import check_destinations
+from adapter.errors import Misconfigured
+from adapter.settings import Settings, load_settings
+
+
+def settings(*destinations: dict[str, Any]) -> Settings:
+    return load_settings(environment={}, destinations=destinations)
+
+
+def folder(name: Any, tmp_path: Path) -> dict[str, Any]:
+    return {"name": name, "based_on": "directory", "folder": str(tmp_path)}
+
+
+def test_good_destinations_pass_without_being_asked(tmp_path: Path) -> None:
+    ehr = {"name": "ehr", "based_on": "hapi", "base_url": "https://nobody.invalid/fhir"}
+    check_destinations(settings(ehr, folder("files", tmp_path)))
+
+
+@pytest.mark.parametrize("name", [None, "", 7])
+def test_each_needs_a_name(tmp_path: Path, name: Any) -> None:
+    with pytest.raises(Misconfigured, match=r"dermbridge\.toml: \[\[destinations\]\] number 2: key 'name'"):
+        check_destinations(settings(folder("a", tmp_path), folder(name, tmp_path)))
+
+
+def test_a_name_is_used_once(tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match="number 2: key 'name': 'a' is used twice"):
+        check_destinations(settings(folder("a", tmp_path), folder("a", tmp_path)))
+
+
+def test_a_wrong_key_is_named_with_file_entry_and_remedy(tmp_path: Path) -> None:
+    wrong = folder("a", tmp_path) | {"colour": "blue"}
+    with pytest.raises(Misconfigured, match=r"number 1: destination 'a'.*colour.*connectors\.md"):
+        check_destinations(settings(wrong))
+    with pytest.raises(Misconfigured, match="number 1"):
+        check_destinations(settings({"name": "a", "based_on": "nothing-known"}))
