@@ -423,5 +423,7 @@ def scrub(as_json: Json = False) -> None:
     raise typer.Exit(int(bool(rows)))
 
 
+from adapter import cli_audit  # noqa: E402, F401  (adds its group to the command)
+
 if __name__ == "__main__":
     main()

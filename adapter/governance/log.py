@@ -65,6 +65,7 @@ class Entry:
     id: str
     at: datetime
     who: str
+    role: str | None
     user: str | None
     did: str
     failed: bool
@@ -133,6 +134,7 @@ def read_entry(event: Resource) -> Entry:
         id=event["id"],
         at=datetime.fromisoformat(event["recorded"]),
         who=who.get("name") or who["who"].get("display") or who["who"].get("reference") or "not known",
+        role=next((one["text"] for one in who.get("role", []) if "text" in one), None),
         user=who["who"].get("reference"),
         did=next((_WORDS[kind] for kind in reversed(kinds) if kind in _WORDS), kinds[-1]),
         failed=event.get("outcome", "0") != "0",

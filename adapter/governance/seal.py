@@ -77,7 +77,6 @@ def _seal(tx: Connection, bridge: Bridge) -> Head | None:
     tx.execute(insert(audit_head), vars(head))
     for some in batches(row.event_id for row in waiting):
         tx.execute(delete(audit_tail).where(audit_tail.c.event_id.in_(some)))
-    log.info("audit.sealed", **{name: head.as_json()[name] for name in ("tree_size", "root_hash", "signature")})
     return head
 
 
@@ -104,8 +103,8 @@ class Sealer:
 
     def _attempt(self, *, force: bool = False) -> None:
         try:
-            if force or is_due(self._bridge):
-                seal_all(self._bridge)
+            if (force or is_due(self._bridge)) and (head := seal_all(self._bridge)) is not None:
+                log.info("audit.sealed", **head.as_json())  # where logs are collected, a head noted outside
         except (DermBridgeError, LookupError) as error:
             log.error("audit.not_sealed", error=str(error))
         except Exception as error:  # outermost edge of a thread: the next look tries again
