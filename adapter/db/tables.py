@@ -246,6 +246,18 @@ binary = Table(  # a FHIR Binary: some bytes of a blob, with the right to them d
     Index("ix_binary_context_rendition", "security_context", "rendition"),
 )
 
+comparison = Table(  # what was found between two photos; its pictures are Binaries of the context "Comparison/<id>"
+    "comparison",
+    metadata,
+    _id(primary_key=True),
+    _id("left_media", nullable=False),
+    _id("right_media", nullable=False, index=True),
+    Column("engine", String(32), nullable=False),
+    Column("result", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Index("ix_comparison_pair", "left_media", "right_media", "engine", unique=True),
+)
+
 # --- what happened and what must follow -----------------------------------------------------------------------------
 
 capture = Table(  # the id is also that of its Media

@@ -198,6 +198,19 @@ def upgrade() -> None:
     sa.Column('updated_at', adapter.db.tables.Instant(timezone=True), nullable=False),
     sa.PrimaryKeyConstraint('destination')
     )
+    op.create_table('comparison',
+    sa.Column('id', sa.String(length=64), nullable=False),
+    sa.Column('left_media', sa.String(length=64), nullable=False),
+    sa.Column('right_media', sa.String(length=64), nullable=False),
+    sa.Column('engine', sa.String(length=32), nullable=False),
+    sa.Column('result', sa.Text(), nullable=False),
+    sa.Column('created_at', adapter.db.tables.Instant(timezone=True), nullable=False),
+    sa.PrimaryKeyConstraint('id')
+    )
+    with op.batch_alter_table('comparison', schema=None) as batch_op:
+        batch_op.create_index('ix_comparison_pair', ['left_media', 'right_media', 'engine'], unique=True)
+        batch_op.create_index(batch_op.f('ix_comparison_right_media'), ['right_media'], unique=False)
+
     op.create_table('consent',
     sa.Column('id', sa.String(length=64), nullable=False),
     sa.Column('version_id', sa.Integer(), nullable=False),
