@@ -29,8 +29,8 @@ _TAKEN = {AckCode.AA, AckCode.CA}
 
 def answers_on_same_connection(settings: Settings, header: Header, sender: str) -> bool:
     """True when `sender` may get an application acknowledgement and has no channel for it. `sender`: MSH-3|MSH-4."""
-    is_asked_for = any(wants_application_ack(header, outcome) for outcome in (AckCode.AA, AckCode.AE))
-    return is_asked_for and _find_channel(settings, sender) is None
+    asked_for = wants_application_ack(header, AckCode.AA) or wants_application_ack(header, AckCode.AE)
+    return asked_for and _find_channel(settings, sender) is None
 
 
 def answer_application(tx: Connection, bridge: Bridge, row: Row[Any], problem: Exception | None = None) -> None:

@@ -100,7 +100,7 @@ def _arrival(bridge: Bridge, message: Inbound, at: datetime) -> _Arrival | None:
         if header.code == "ACK":
             return None
         _check_sender(bridge.settings, header, message.peer)
-        keys = patient_keys(raw, bridge.settings.default_authority or "")
+        keys = patient_keys(raw, bridge.settings.default_authority or "", header)
         _check_header(header)
         decode(raw, header.charset, bridge.settings.hl7_charset)
         _check_patient(header, keys)

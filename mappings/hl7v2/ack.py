@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 
 from mappings.hl7v2.errors import CONDITIONS, MessageError
 from mappings.hl7v2.escapes import Escapes
@@ -28,7 +29,7 @@ class AckCode(StrEnum):
     @property
     def is_positive(self) -> bool:
         """True for AA and CA."""
-        return self.value.endswith("A")
+        return self.endswith("A")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,11 @@ def wants_application_ack(header: Header, outcome: AckCode) -> bool:
 
 def _is_wanted(condition: str, outcome: AckCode, *, otherwise: bool) -> bool:
     """`otherwise` decides where the sender says nothing, or what table 0155 does not know."""
-    wanted = {"AL": True, "NE": False, "ER": not outcome.is_positive, "SU": outcome.is_positive}
-    return wanted.get(condition, otherwise)
+    on_success, on_error = _TABLE_0155.get(condition, (otherwise, otherwise))
+    return on_success if outcome.is_positive else on_error
+
+
+_TABLE_0155 = {"AL": (True, True), "NE": (False, False), "ER": (False, True), "SU": (True, False)}
 
 
 def acknowledge(
@@ -111,7 +115,7 @@ def _msh(
         header.msh_6,
         header.msh_3,
         header.msh_4,
-        at.strftime("%Y%m%d%H%M%S%z")[:19],
+        _msh_7(at),
         "",
         header.separators.component.join(part for part in types if part),
         control_id,
@@ -124,6 +128,11 @@ def _msh(
         header.msh_18,
     ]
     return header.separators.field.join(fields).rstrip(header.separators.field)
+
+
+@lru_cache(maxsize=4)  # a burst is answered at one time
+def _msh_7(at: datetime) -> str:
+    return at.strftime("%Y%m%d%H%M%S%z")[:19]
 
 
 def _msa(header: Header, version: tuple[int, int, int], code: AckCode, errors: Sequence[AckError]) -> str:

@@ -167,13 +167,14 @@ def _segment_lines(text: str, field_separator: str) -> Iterator[str]:
         yield current
 
 
-def patient_keys(raw: bytes, default_authority: str = "") -> tuple[str, ...]:
+def patient_keys(raw: bytes, default_authority: str = "", header: Header | None = None) -> tuple[str, ...]:
     """`authority|value` of every identifier in PID-3 and MRG-1, for ordering queues; plain splits, microseconds.
 
     The authority is CX.4.1, or CX.4.2 when there is no namespace, or `default_authority`. Not unescaped: equal in
-    equal messages of one feed, which is all that ordering needs. Raises MessageError when there is no MSH.
+    equal messages of one feed, which is all that ordering needs. `header`: that of `raw`, where it was read before.
+    Raises MessageError when there is no MSH.
     """
-    separators = read_header(raw).separators
+    separators = (header or read_header(raw)).separators
     field, component, repetition, subcomponent = (
         s.encode() for s in (separators.field, separators.component, separators.repetition, separators.subcomponent)
     )
