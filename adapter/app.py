@@ -25,6 +25,7 @@ from adapter.delivery.deliver import deliver
 from adapter.delivery.destinations import Destinations
 from adapter.errors import DermBridgeError, NotAuthenticated, Throttled
 from adapter.fhir_api import fhir_routes
+from adapter.fhir_api.cors import FhirCors
 from adapter.fhir_api.offered import fhir_server
 from adapter.web.auth import auth_routes
 from adapter.web.gates import Gate
@@ -52,6 +53,8 @@ def build_app(
     app.state.bridge = bridge
     app.state.metrics = Metrics(bridge)
     app.add_middleware(Gate, bridge=bridge, refuse=error_response)
+    if origins := bridge.settings.fhir_cors_origins:
+        app.add_middleware(FhirCors, origins=origins)
     app.add_middleware(Timed, metrics=app.state.metrics)
     return app
 

@@ -37,7 +37,7 @@ def capability_statement(server: FhirServer) -> dict[str, Any]:
             {
                 "mode": "server",
                 "security": {
-                    "cors": True,
+                    "cors": server.cors,
                     "service": [{"coding": [_SMART]}],
                     "description": "OAuth 2.0 bearer tokens with SMART v2 scopes; an EHR session sees its patient only",
                 },

@@ -42,4 +42,5 @@ def fhir_server(bridge: Bridge) -> FhirServer:
         base_url=f"{bridge.settings.base_url}/fhir",
         description=f"Clinical photographs of {bridge.settings.site_name}",
         version=version("dermbridge"),
+        cors=bool(bridge.settings.fhir_cors_origins),
     )

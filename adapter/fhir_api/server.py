@@ -85,6 +85,7 @@ class FhirServer:
     base_url: str
     description: str = "Clinical photographs"
     version: str | None = None
+    cors: bool = False
     writers: Mapping[tuple[str, str], writes.Writer] = field(default_factory=dict)
     operations: Mapping[tuple[str | None, str], Operation] = field(default_factory=dict)
     if_match_required: frozenset[str] = frozenset({"Media", "Consent"})
