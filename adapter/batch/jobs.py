@@ -201,7 +201,7 @@ def _end_item(tx: Connection, job_id: str, position: int, state: str, result: st
 
 
 def job_status(tx: Connection, job_id: str) -> dict[str, Any]:
-    """{id, operation, patient, state, total, done, failed, skipped, finished, can_undo, created_at,
+    """{id, operation, actor, by, patient, state, total, done, failed, skipped, finished, can_undo, created_at,
     finished_at, parameters, items: [{target, state, result}]}; `total` does not count the skipped. Raises NotFound.
     """
     row = tx.execute(select(job).where(job.c.id == job_id)).one_or_none()
@@ -253,6 +253,7 @@ def _standing(row: Row[Any], counts: dict[tuple[str, str], int]) -> dict[str, An
         "patient": row.patient,
         "parameters": orjson.loads(row.parameters),
         "actor": row.actor_id,
+        "by": Actor.from_json(row.actor).display,
         "state": row.state,
         "total": sum(count.values()) - count["skipped"],
         "done": count["done"] + count["undone"],

@@ -93,7 +93,7 @@ def job_page(web: Web, request: Request) -> Response:
             "total": status["total"],
             "created_at": status["created_at"].astimezone(zone),
             "finished_at": status["finished_at"] and status["finished_at"].astimezone(zone),
-            "by": actor.display if own else status["actor"],
+            "by": status["by"],
             "can_undo": own and status["can_undo"],
             "undo_href": f"{href}/undo",
             "start_href": f"{href}/start" if preview and status["total"] else None,

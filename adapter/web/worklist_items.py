@@ -9,13 +9,14 @@ from sqlalchemy import Connection
 from adapter import identity
 from adapter.bridge import Bridge
 from adapter.identity import REMEDIES, Candidate
-from adapter.records import Stored
+from adapter.records import Resource, Stored
 from adapter.records.patient_lookup import find_patients
 from adapter.web.deliveries import age_since
 from adapter.web.patient_card import patient_card
 from adapter.web.photo_card import day, laterality_of, photo_card, site_of, site_wording, taken_at
 from mappings.canonical_resources import codes_of
 from mappings.record_linkage import Score, score
+from mappings.terms import PHOTO_LABEL, has_code
 from mappings.wrong_patient import doubt_of, state_of
 
 LOOKED_UP = 6
@@ -49,12 +50,17 @@ def photo_entry(bridge: Bridge, photo: Stored, label: str, *, sees: bool) -> dic
         "kind": "photo",
         "label": label,
         "level": level,
-        "thumbnail": f"/captures/{photo.id}/thumbnail" if sees else None,
+        "thumbnail": f"/captures/{photo.id}/thumbnail" if sees and not is_sensitive(photo.resource) else None,
         "title": _title(bridge, photo) if sees else "Photo",
         "reason": why,
         "may_open": sees,
         **_age(bridge, photo.last_updated),
     }
+
+
+def is_sensitive(media: Resource) -> bool:
+    """Whether even a small picture is only shown to who opens it."""
+    return has_code(media.get("meta", {}).get("security"), PHOTO_LABEL, "intimate")
 
 
 def _title(bridge: Bridge, photo: Stored) -> str:
