@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -24,6 +24,7 @@ from adapter.settings import Settings, load_settings
 AUTHORITY = "HOSP"
 MRN_SYSTEM = "urn:oid:2.16.840.1.113883.19.5"
 READY_SECONDS = 30
+DERMBRIDGE = (str(Path(sys.executable).with_name("dermbridge")),)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,9 @@ def prepare(folder: Path, patients: Iterable[str] = ()) -> tuple[Settings, str]:
 
 
 @contextmanager
-def serving(settings: Settings, secret: str = "", *options: str) -> Iterator[Service]:
+def serving(
+    settings: Settings, secret: str = "", *options: str, program: Sequence[str] = DERMBRIDGE
+) -> Iterator[Service]:
     """`dermbridge serve` with `options`, ready to answer; ended when the block is left."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DERMBRIDGE_")} | {
         "DERMBRIDGE_CONFIG": str(settings.data_dir.parent / "dermbridge.toml"),
@@ -72,7 +75,7 @@ def serving(settings: Settings, secret: str = "", *options: str) -> Iterator[Ser
         "DERMBRIDGE_HTTP_PORT": str(settings.http_port),
         "DERMBRIDGE_MLLP_PORT": str(settings.mllp_port),
     }
-    command = [str(Path(sys.executable).with_name("dermbridge")), "serve", *options]
+    command = [*program, "serve", *options]
     began = time.perf_counter()
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
         try:

@@ -27,6 +27,9 @@ _LIGHT = 0.05
 _LEAST = 6.0
 """Colour difference that always counts as none: about three times what an eye can tell apart."""
 _OUTLYING = 6.0
+_HAIR = 7
+"""What is thinner than this at working size is hair or an edge, not skin that changed."""
+_EDGE = 13
 _SMALLEST = 16
 """Pixels at working size."""
 _MOST = 20
@@ -82,7 +85,7 @@ def find_changes(alignment: Alignment) -> Change:
         raise Unprocessable("These photos are not aligned, so nothing can be said about change. Compare side by side.")
     left, right = alignment.left, alignment.right
     where = alignment.skin_map.lookup(size_of(left.picture), size_of(right.picture))
-    comparable = np.asarray(left.mask & warped(right.mask, where), np.uint8)
+    comparable = _inner(np.asarray(left.mask & warped(right.mask, where), np.uint8))
     ours, theirs = (
         one.astype(np.float32) * np.float32(1 / 255) for one in (left.picture, warped(right.picture, where))
     )
@@ -99,8 +102,13 @@ def find_changes(alignment: Alignment) -> Change:
     return Change(seen, np.clip(lit * 255, 0, 255).astype(np.uint8), comparable, threshold, regions)
 
 
+def _inner(mask: Mask) -> Mask:
+    """Without its edges, which the blur reaches from outside."""
+    return np.asarray(cv2.erode(mask, np.ones((_EDGE, _EDGE), np.uint8), borderValue=0), np.uint8)
+
+
 def _relit(theirs: Plane, ours: Plane, comparable: Mask) -> Plane:
-    """RIGHT under LEFT's light: twice, the second time without what differs."""
+    """RIGHT under LEFT's light, found again twice without what differs."""
     weight = comparable.astype(np.float32)
     lit = theirs
     for _ in range(3):
@@ -145,7 +153,7 @@ def _certain(alignment: Alignment, copy: Size) -> Mask:
 
 
 def _regions(seen: Plane, shift: Plane, certain: Mask, threshold: float, full: Size) -> tuple[Region, ...]:
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_HAIR, _HAIR))
     changed = cv2.morphologyEx(np.asarray(seen > threshold, np.uint8), cv2.MORPH_OPEN, disc)
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(cv2.dilate(changed, disc))
     scale = full[0] / seen.shape[1], full[1] / seen.shape[0]

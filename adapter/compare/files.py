@@ -44,7 +44,7 @@ def compare_files(left: Path, right: Path, *, points: Path | None = None, out: P
         "left": {"width": before.size[0], "height": before.size[1]},
         "right": {"width": after.size[0], "height": after.size[1]},
         "mapped": mapped,
-        "change": _change_json(change),
+        "change": change_json(change),
         "files": [str(out / name) for name in files] if out else [],
         "elapsed_ms": round(elapsed * 1000, 1),
     }
@@ -67,7 +67,7 @@ def read_points(path: Path) -> list[tuple[float, float]]:
     return points
 
 
-def _change_json(change: Change | None) -> dict[str, Any] | None:
+def change_json(change: Change | None) -> dict[str, Any] | None:
     if change is None:
         return None
     return {

@@ -15,6 +15,8 @@ from adapter.compare.geometry import Mask, Picture, Plane
 _DARK = 0.25
 """A rim is darker than this share of the photo's median, connected to the border, and not tiny."""
 _CLIPPED = 248
+_RIM_EDGE, _GLARE_EDGE = 0.03, 0.01
+"""How far the penumbra of either reaches, of the longest edge."""
 _SMALLEST_RIM = 0.002
 _NOISE = 1.0
 """Variance, in squared grey levels, below which texture counts as noise."""
@@ -25,14 +27,14 @@ def usable(picture: Picture) -> Mask:
     height, width = picture.shape[:2]
     brightest = picture.max(axis=2)
     dark = np.asarray(brightest < _DARK * np.median(brightest), np.uint8)
-    mask = np.asarray(picture.min(axis=2) < _CLIPPED, np.uint8)
+    rim = np.zeros((height, width), np.uint8)
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(dark)
     for label in range(1, count):
         x, y, w, h, area = boxes[label]
-        if area > _SMALLEST_RIM * mask.size and (x == 0 or y == 0 or x + w == width or y + h == height):
-            mask[labels == label] = 0
-    margin = max(3, max(width, height) // 100) | 1
-    return cv2.erode(mask, np.ones((margin, margin), np.uint8)).astype(np.uint8)
+        if area > _SMALLEST_RIM * rim.size and (x == 0 or y == 0 or x + w == width or y + h == height):
+            rim[labels == label] = 1
+    clipped = np.asarray(picture.min(axis=2) >= _CLIPPED, np.uint8)
+    return np.asarray((_grown(rim, _RIM_EDGE) | _grown(clipped, _GLARE_EDGE)) ^ 1, np.uint8)
 
 
 def texture(grey: Plane, mask: Mask, sigma: float) -> Plane:
@@ -45,6 +47,11 @@ def texture(grey: Plane, mask: Mask, sigma: float) -> Plane:
     detail = (grey - smoothed(grey * weight, sigma) / near) * weight
     variance = smoothed(detail * detail, sigma) / near
     return np.asarray(detail / np.sqrt(variance + np.float32(_NOISE)), np.float32)
+
+
+def _grown(mask: Mask, share: float) -> Mask:
+    size = 2 * round(share * max(mask.shape)) + 1
+    return np.asarray(cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))), np.uint8)
 
 
 def smoothed(plane: Plane, sigma: float) -> Plane:

@@ -1,0 +1,245 @@
+"""What the audit log costs, and how fast a large one is sealed, verified and asked.
+
+    python -m benchmarks.audit [--events 1000000] [--url postgresql://user@host/empty] [--seconds 5] [--rounds 3] [--json]
+
+Cost: captures and reads per second of two servers, one as shipped (audit, sealing and all), one whose `audit` does
+nothing; rounds alternate, the ratio is taken within a round, then the median. Target: 90 %.
+Log: `--events` AuditEvents of the real shape, put into the tables directly; then sealed, verified, and asked who saw
+one photo. Targets: 10 million verified in 10 minutes, an answer in 50 ms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+from PIL import Image
+from sqlalchemy import insert
+
+from adapter import governance
+from adapter.access import Actor
+from adapter.bridge import Bridge, open_bridge
+from adapter.cli import cli
+from adapter.db.engine import batches
+from adapter.db.schema import prepare as prepare_schema
+from adapter.db.tables import audit_event, audit_tail, search_index
+from adapter.governance.log import Question, find_events
+from adapter.governance.seal import seal_all
+from adapter.governance.verification import verify
+from adapter.records import new_id
+from adapter.records.search_parameters import columns_of, index_rows
+from adapter.settings import load_settings
+from benchmarks.captures import PATIENTS, OverHttp, another
+from benchmarks.served import DERMBRIDGE, Service, prepare, report, serving
+from mappings.fhir_time import fhir_instant
+
+SILENT = (sys.executable, "-m", "benchmarks.audit", "--silent")
+CONNECTIONS, COST_TARGET, VERIFIED_TARGET, ANSWER_TARGET_MS = 4, 0.9, 10_000_000 / 600, 50.0
+PHOTOS_SEEN = 5_000
+
+
+# --- what it costs --------------------------------------------------------------------------------------------------
+
+
+def serve_silently(arguments: list[str]) -> None:
+    """`dermbridge` with an audit log that nothing is written to."""
+    for name in ("audit", "fhir_audit"):
+        setattr(governance, name, lambda *_given, **_more: lambda *_given, **_more: None)
+    cli(arguments)
+
+
+def jpeg() -> bytes:
+    """About 300 kB, as cropped and compressed for a referral."""
+    out = io.BytesIO()
+    Image.effect_noise((1000, 800), 40).convert("RGB").save(out, "JPEG", quality=80)
+    return out.getvalue()
+
+
+def per_second(service: Service, seconds: float, make: Callable[[Service], Callable[[], None]]) -> float:
+    done = [0] * CONNECTIONS
+    ready = threading.Barrier(CONNECTIONS + 1)
+
+    def work(number: int) -> None:
+        act = make(service)
+        act()
+        ready.wait()
+        until = time.perf_counter() + seconds
+        while time.perf_counter() < until:
+            act()
+            done[number] += 1
+
+    clients = [threading.Thread(target=work, args=(number,)) for number in range(CONNECTIONS)]
+    for client in clients:
+        client.start()
+    ready.wait(60)
+    began = time.perf_counter()
+    for client in clients:
+        client.join()
+    return sum(done) / (time.perf_counter() - began)
+
+
+def reader(path: str) -> Callable[[Service], Callable[[], None]]:
+    def make(service: Service) -> Callable[[], None]:
+        connection = service.connect()
+
+        def read() -> None:
+            connection.request("GET", path, headers={"Authorization": f"Bearer {service.secret}"})
+            response = connection.getresponse()
+            response.read()
+            if response.status != 200:
+                raise SystemExit(f"a read was answered {response.status}")
+
+        return read
+
+    return make
+
+
+def capturer(photo: bytes) -> Callable[[Service], Callable[[], None]]:
+    def make(service: Service) -> Callable[[], None]:
+        keep = OverHttp(service).client().__enter__()
+        return lambda: keep(another(photo))
+
+    return make
+
+
+@contextmanager
+def running(program: tuple[str, ...]) -> Iterator[tuple[Service, str]]:
+    """A server and the id of a photo it keeps."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings, secret = prepare(Path(folder), PATIENTS)
+        with serving(settings, secret, program=program) as service:
+            capturer(jpeg())(service)()
+            connection = service.connect()
+            connection.request("GET", "/fhir/Media", headers={"Authorization": f"Bearer {secret}"})
+            bundle = orjson.loads(connection.getresponse().read())
+            time.sleep(1)  # its renditions
+            yield service, bundle["entry"][0]["resource"]["id"]
+
+
+def cost(rounds: int, seconds: float) -> list[dict[str, Any]]:
+    rates: dict[str, dict[str, list[float]]] = {}
+    for _ in range(rounds):
+        for way, program in (("audited", DERMBRIDGE), ("silent", SILENT)):
+            with running(program) as (service, media):
+                acts = {
+                    "read a thumbnail": reader(f"/captures/{media}/thumbnail"),
+                    "read the photo": reader(f"/captures/{media}/display"),
+                    "read Media over FHIR": reader(f"/fhir/Media/{media}"),
+                    "capture 0.3 MB": capturer(jpeg()),
+                }
+                for act, make in acts.items():
+                    rates.setdefault(act, {"audited": [], "silent": []})[way].append(per_second(service, seconds, make))
+    return [
+        {
+            "": act,
+            "per s": statistics.median(found["audited"]),
+            "without audit": statistics.median(found["silent"]),
+            "ratio": statistics.median(a / b for a, b in zip(found["audited"], found["silent"], strict=True)),
+            "target": COST_TARGET,
+        }
+        for act, found in rates.items()
+    ]
+
+
+# --- a large log ----------------------------------------------------------------------------------------------------
+
+
+def fill(bridge: Bridge, events: int) -> None:
+    """A year of reads: 5,000 photos of 500 patients by 200 users, seen again and again."""
+    start, each = datetime(2025, 11, 23, tzinfo=UTC), timedelta(days=365) / events
+    users = [Actor("person", f"Practitioner/u{n}", f"User {n}", "clinician", address="10.0.0.7") for n in range(200)]
+    for some in batches(range(events), 5_000):
+        rows, indexed, tail = [], [], []
+        for n in some:
+            photo, at = n * 7919 % PHOTOS_SEEN, start + n * each
+            told = governance.audited(
+                bridge,
+                "read",
+                users[n % 200],
+                patient_id=f"p{photo // 10}",
+                references=[f"Media/m{photo}/_history/1"],
+                detail="display",
+            )
+            told |= {"id": new_id(at), "recorded": fhir_instant(at)}
+            body = orjson.dumps(told).decode()
+            row = {"id": told["id"], "version_id": 1, "last_updated": at, "deleted": False, "body": body}
+            rows.append(row | columns_of(told))
+            indexed += index_rows(told)
+            tail.append({"event_id": told["id"], "leaf_hash": governance_leaf(body)})
+        with bridge.db.transaction() as tx:
+            tx.execute(insert(audit_event), rows)
+            tx.execute(insert(search_index), indexed)
+            tx.execute(insert(audit_tail), tail)
+
+
+def governance_leaf(body: str) -> bytes:
+    from adapter.governance.merkle import leaf_hash
+
+    return leaf_hash(body.encode())
+
+
+def large(events: int, url: str | None) -> list[dict[str, Any]]:
+    with tempfile.TemporaryDirectory() as folder:
+        bridge = open_bridge(load_settings(environment={}, data_dir=Path(folder), database_url=url))
+        prepare_schema(bridge.db)
+        fill(bridge, events)
+        began = time.perf_counter()
+        seal_all(bridge)
+        sealed = time.perf_counter()
+        verdict = verify(bridge.db)
+        verified = time.perf_counter()
+        if verdict.found or verdict.events != events:
+            raise SystemExit(f"the log does not verify: {verdict}")
+        spent = []
+        for n in range(40):
+            with bridge.db.snapshot() as tx:
+                asked = time.perf_counter()
+                entries, _ = find_events(tx, Question(photo=f"m{n * 97 % PHOTOS_SEEN}"))
+                spent.append((time.perf_counter() - asked) * 1000)
+            if not entries:
+                raise SystemExit("the photo was seen by nobody")
+        bridge.close()
+    rates = ((events / (sealed - began), None), (events / (verified - sealed), VERIFIED_TARGET))
+    told = [
+        {f"{events:,} events": f"{what} events per s", "seen": rate, "target": target}
+        for what, (rate, target) in zip(("sealed", "verified"), rates, strict=True)
+    ]
+    answer = {"seen": statistics.quantiles(spent, n=20)[-1], "target": ANSWER_TARGET_MS}
+    return [*told, {f"{events:,} events": "who saw this photo, p95 ms", **answer}]
+
+
+def main() -> int:
+    if sys.argv[1:2] == ["--silent"]:
+        serve_silently(sys.argv[2:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=int, default=1_000_000, help="0: only what it costs")
+    parser.add_argument("--url", help="an empty PostgreSQL database for the large log")
+    parser.add_argument("--seconds", type=float, default=5, help="how long each rate is measured; 0: only the log")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    met = True
+    if options.seconds:
+        rows = cost(options.rounds, options.seconds)
+        report(f"{CONNECTIONS} connections, median of {options.rounds} rounds", rows, as_json=options.json)
+        met = all(row["ratio"] >= COST_TARGET for row in rows)
+    if options.events:
+        rows = large(options.events, options.url)
+        report("", rows, as_json=options.json)
+        met &= rows[1]["seen"] >= VERIFIED_TARGET and rows[2]["seen"] <= ANSWER_TARGET_MS
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,289 @@
+"""How well and how fast two photos are compared, on pairs whose truth is known; every pair follows from its seed.
+
+    python -m benchmarks.compare [--pairs 12] [--negatives 500] [--alternatives] [--json]
+
+Errors are in pixels of a 12-megapixel photo. `normal`: same skin, other light, camera and pose; `hard`: limb curvature,
+25 px of stretch, reflections, other hair, 15-30 % of the fine texture in common; `tones`: normal, on every Fitzpatrick
+type; `negatives`: other patient, other site, mirrored. Exits 1 when a target is missed. SimpleITK is measured where it
+is installed: pip install 'dermbridge[benchmark]'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import orjson
+
+from adapter.compare import Prepared, align, find_changes, prepare
+from adapter.compare.alignment import Alignment, mirrored
+from benchmarks.registration import alternatives
+from benchmarks.served import report
+from benchmarks.skin import HARD, NORMAL, TEXTURES, TONES, Pair, Recipe, make_pair, make_photo
+
+KINDS = ("close-up", "dermoscopic")
+TARGETS: dict[str, tuple[float, bool]] = {
+    "normal median px": (0.5, True),
+    "hard median px": (1.0, True),
+    "hard p95 px": (4.0, True),
+    "matching aligned %": (95.0, False),
+    "non-matching aligned": (0, True),
+    "compare p50 s": (1.0, True),
+    "compare p95 s": (1.5, True),
+    "again p95 s": (0.5, True),
+    "peak memory MB": (600, True),
+    "worst tone / best": (1.25, True),
+    "map at a new lesion px": (4.0, True),
+    "contrast of a new lesion kept": (0.8, False),
+}
+"""Limit, and whether it is the most (or the least) allowed."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=12, help="of the normal and of the hard set")
+    parser.add_argument("--tones", type=int, default=4, help="pairs of each skin tone")
+    parser.add_argument("--negatives", type=int, default=500)
+    parser.add_argument("--first-seed", type=int, default=1000)
+    parser.add_argument("--alternatives", action="store_true", help="measure ORB, SIFT, DIS and SimpleITK as well")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    seeds = range(options.first_seed, options.first_seed + options.pairs)
+    rows: list[dict[str, Any]] = []
+    for recipe in recipes(seeds, options.tones):
+        rows.append(measure(*recipe, with_others=options.alternatives and recipe[0] in ("normal", "hard")))
+        print(_line(rows[-1]), file=sys.stderr)
+    false = list(non_matching(options.negatives))
+    summary = summarise(rows, false)
+    verdicts = [
+        {"measure": name, "seen": summary[name], "target": limit, "met": _met(summary[name], limit, most)}
+        for name, (limit, most) in TARGETS.items()
+    ]
+    if options.json:
+        result = {
+            "targets": verdicts,
+            "summary": summary,
+            "methods": others(rows),
+            "roc": roc(rows, false),
+            "pairs": rows,
+        }
+        sys.stdout.write(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode() + "\n")
+    else:
+        report(f"{len(rows)} pairs, {len(false)} that do not match", verdicts, as_json=False)
+        report("\nmethods", others(rows), as_json=False)
+    return 0 if all(row["met"] for row in verdicts) else 1
+
+
+def recipes(seeds: Iterable[int], per_tone: int) -> Iterator[tuple[str, Recipe]]:
+    """Every pair that is measured, by set; each holds a new lesion of 45 or 120 px."""
+    for seed in seeds:
+        kind, lesion = KINDS[seed % 2], (45.0, 120.0)[seed // 2 % 2]
+        yield "normal", Recipe(seed=seed, kind=kind, lesion=lesion, **NORMAL)
+        yield "hard", Recipe(seed=seed, kind=kind, lesion=lesion, **HARD)
+    for seed, tone in itertools.product(range(per_tone), TONES):
+        yield f"tone {tone}", Recipe(seed=5000 + seed, kind=KINDS[seed % 2], tone=tone, **NORMAL)
+
+
+def measure(name: str, recipe: Recipe, *, with_others: bool) -> dict[str, Any]:
+    """One pair: errors against the truth, seconds, what became of its lesion."""
+    pair = make_pair(recipe)
+    files = pair.jpegs()
+    began, cpu = time.perf_counter(), time.process_time()
+    with ThreadPoolExecutor(2) as threads:
+        left, right = threads.map(prepare, files)
+    prepared = time.perf_counter()
+    found = align(left, right)
+    done, spent = time.perf_counter(), time.process_time() - cpu
+    points = pair.grid()
+    row: dict[str, Any] = {
+        "set": name,
+        "seed": recipe.seed,
+        "kind": recipe.kind,
+        "verdict": found.verdict,
+        "share": found.evidence.share if found.evidence else 0.0,
+        "seconds": done - began,
+        "again": done - prepared,
+        "cpu": spent,
+        **errors("", pair, found, points),
+    }
+    if pair.lesion and found.skin_map:
+        row |= lesion(pair, found)
+    for other, method in (alternatives() if with_others else {}).items():
+        began = time.perf_counter()
+        mapped = method(pair.left, pair.right)
+        row[f"{other} seconds"] = time.perf_counter() - began
+        apart = np.hypot(*(mapped(points) - pair.view.seen_at(points)).T) if mapped else np.full(1, np.inf)
+        row |= {f"{other} median": float(np.median(apart)), f"{other} p95": float(np.percentile(apart, 95))}
+    return row
+
+
+def errors(prefix: str, pair: Pair, found: Alignment, points: Any) -> dict[str, float]:
+    """Median and p95 distance from the truth in pixels; infinite when there is no map."""
+    apart = np.full(1, np.inf)
+    if found.skin_map:
+        apart = np.hypot(*(found.skin_map.to_right(points) - pair.view.seen_at(points)).T)
+    return {f"{prefix}median": float(np.median(apart)), f"{prefix}p95": float(np.percentile(apart, 95))}
+
+
+def lesion(pair: Pair, found: Alignment) -> dict[str, Any]:
+    """The greatest map error on and around the new lesion, and the share of its contrast that alignment keeps."""
+    x, y, radius = pair.lesion or (0.0, 0.0, 0.0)
+    angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    rings = [np.c_[x + r * radius * np.cos(angle), y + r * radius * np.sin(angle)] for r in (0.01, 0.5, 1, 1.5, 2)]
+    points = np.concatenate(rings)
+    apart = np.hypot(*(found.skin_map.to_right(points) - pair.view.seen_at(points)).T) if found.skin_map else [np.inf]
+    regions = find_changes(found).regions
+    rank = next((n for n, one in enumerate(regions, 1) if _holds(one.box, x, y)), None)
+    return {"lesion px": float(np.max(apart)), "lesion contrast": kept_contrast(pair, found), "lesion rank": rank}
+
+
+def kept_contrast(pair: Pair, found: Alignment) -> float:
+    """Darkness of the lesion against the skin around it in the aligned picture, relative to the true alignment."""
+    x, y, radius = pair.lesion or (0.0, 0.0, 0.0)
+    height, width = pair.left.shape[:2]
+    ys, xs = np.mgrid[
+        int(y - 2.2 * radius) : int(y + 2.2 * radius) : 2, int(x - 2.2 * radius) : int(x + 2.2 * radius) : 2
+    ]
+    points = np.c_[xs.ravel(), ys.ravel()].astype(np.float64)
+    distance = np.hypot(points[:, 0] - x, points[:, 1] - y)
+    green = []
+    for where in (pair.view.seen_at(points), found.skin_map.to_right(points) if found.skin_map else points):
+        at = np.clip(where, 0, (width - 1, height - 1)).astype(np.float32).reshape(*xs.shape, 2)
+        green.append(cv2.remap(pair.right[..., 1], at[..., 0], at[..., 1], cv2.INTER_LINEAR).ravel().astype(float))
+    true, seen = (float(one[distance > 1.6 * radius].mean() - one[distance < 0.7 * radius].mean()) for one in green)
+    return seen / true
+
+
+def non_matching(count: int) -> Iterator[dict[str, Any]]:
+    """Pairs of different skin: other patients, other sites of one patient, mirrored, and real dermoscopic photos."""
+    rng = np.random.default_rng(7)
+    photos: dict[tuple[str, int], Prepared] = {}
+    for seed in range(7000, 7036):
+        tone = list(TONES)[int(rng.integers(6))]
+        kind = KINDS[seed // 6 % 2]
+        recipe = Recipe(seed=seed, kind=kind, width=2000, tone=tone, moles=int(rng.integers(4, 40)))
+        photos[kind, seed] = prepare(cv2.imencode(".jpg", make_photo(recipe))[1].tobytes())
+    for number, path in enumerate(sorted(TEXTURES.glob("*.jpg"))):
+        photos["dermoscopic", number] = prepare(path.read_bytes())
+    pairs = [
+        (one, other)
+        for one, other in itertools.permutations(photos, 2)
+        if not (one[0] == other[0] == "dermoscopic" and _texture_of(one[1]) == _texture_of(other[1]))
+    ]
+    chosen = [pairs[n] for n in rng.choice(len(pairs), size=max(0, count - len(photos)), replace=False)]
+    turned = [(one, one) for one in list(photos)[: min(count, len(photos))]]
+    for one, other in turned + chosen:
+        found = align(photos[one], mirrored(photos[other]) if one == other else photos[other])
+        yield {
+            "pair": [*one, *other],
+            "verdict": found.verdict,
+            "share": found.evidence.share if found.evidence else 0.0,
+        }
+
+
+def _texture_of(number: int) -> int:
+    return number % 6
+
+
+def summarise(rows: list[dict[str, Any]], false: list[dict[str, Any]]) -> dict[str, float]:
+    """What the targets are about. Medians and percentiles are over all points of a set's pairs that were aligned."""
+    by_set = {name: [row for row in rows if row["set"] == name] for name in {row["set"] for row in rows}}
+    tones = [np.median([row["median"] for row in found]) for name, found in by_set.items() if name.startswith("tone")]
+    lesions = [row for row in rows if "lesion px" in row]
+    return {
+        "normal median px": float(np.median([row["median"] for row in by_set["normal"]])),
+        "normal p95 px": float(np.median([row["p95"] for row in by_set["normal"]])),
+        "hard median px": float(np.median([row["median"] for row in by_set["hard"]])),
+        "hard p95 px": float(np.median([row["p95"] for row in by_set["hard"]])),
+        "hard worst median px": float(np.max([row["median"] for row in by_set["hard"]])),
+        "hard worst p95 px": float(np.max([row["p95"] for row in by_set["hard"]])),
+        "matching aligned %": 100 * float(np.mean([row["verdict"] == "aligned" for row in rows])),
+        "non-matching aligned": sum(row["verdict"] == "aligned" for row in false),
+        "non-matching approximate": sum(row["verdict"] == "approximate" for row in false),
+        "compare p50 s": float(np.median([row["seconds"] for row in rows])),
+        "compare p95 s": float(np.percentile([row["seconds"] for row in rows], 95)),
+        "compare CPU p50 s": float(np.median([row["cpu"] for row in rows])),
+        "compare CPU p95 s": float(np.percentile([row["cpu"] for row in rows], 95)),
+        "again p95 s": float(np.percentile([row["again"] for row in rows], 95)),
+        "worst tone / best": float(max(tones) / min(tones)) if tones else 1.0,
+        "map at a new lesion px": max((row["lesion px"] for row in lesions), default=0.0),
+        "contrast of a new lesion kept": min((row["lesion contrast"] for row in lesions), default=1.0),
+        "new lesion ranked first %": 100 * float(np.mean([row["lesion rank"] == 1 for row in lesions] or [1])),
+        "peak memory MB": memory_alone(),
+    }
+
+
+def memory_alone() -> float:
+    """Peak resident megabytes of a process that compares two 12-megapixel photos and nothing else."""
+    pair = make_pair(Recipe(seed=1, **NORMAL))
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / name for name in ("left.jpg", "right.jpg")]
+        for file, content in zip(files, pair.jpegs(), strict=True):
+            file.write_bytes(content)
+        code = (
+            "import sys, resource, pathlib; from adapter.compare import compare_files;"
+            "compare_files(*map(pathlib.Path, sys.argv[1:]));"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        ran = subprocess.run([sys.executable, "-c", code, *map(str, files)], check=True, capture_output=True, text=True)
+    return int(ran.stdout) / (1024 if sys.platform == "linux" else 1024**2)
+
+
+def roc(rows: list[dict[str, Any]], false: list[dict[str, Any]]) -> list[dict[str, float]]:
+    """What the gate's first criterion alone would do at other limits of the share of agreeing patches."""
+    matching, others_ = ([row["share"] for row in found] for found in (rows, false))
+    limits = (0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.10, 0.12, 0.14, 0.18, 0.25, 0.35, 0.5, 0.7)
+    return [
+        {
+            "share": limit,
+            "matching kept": float(np.mean([share >= limit for share in matching])),
+            "non-matching kept": float(np.mean([share >= limit for share in others_] or [False])),
+        }
+        for limit in limits
+    ]
+
+
+def others(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One line per method and set: medians over pairs, and how many times worse than ours."""
+    names = [key.removesuffix(" median") for key in rows[0] if key.endswith(" median")]
+    lines = []
+    for wanted, name in itertools.product(("normal", "hard"), ("", *names)):
+        found = [row for row in rows if row["set"] == wanted]
+        prefix = f"{name} " if name else ""
+        median, p95, seconds = (
+            float(np.median([row[f"{prefix}{what}"] for row in found])) for what in ("median", "p95", "seconds")
+        )
+        ours = float(np.median([row["median"] for row in found]))
+        line = {"set": wanted, "method": name or "DermBridge", "median px": median, "p95 px": p95, "seconds": seconds}
+        lines.append(line | {"times ours": median / ours})
+    return lines
+
+
+def _holds(box: tuple[int, int, int, int], x: float, y: float) -> bool:
+    return box[0] <= x <= box[0] + box[2] and box[1] <= y <= box[1] + box[3]
+
+
+def _met(value: float, limit: float, most: bool) -> bool:
+    return value <= limit if most else value >= limit
+
+
+def _line(row: dict[str, Any]) -> str:
+    lesion_ = f"lesion {row['lesion px']:.1f} px #{row['lesion rank']}" if "lesion px" in row else ""
+    return (
+        f"{row['set']:9} {row['seed']} {row['kind']:11} {row['verdict']:11} share {row['share']:.2f} "
+        f"{row['median']:.2f}/{row['p95']:.2f} px {row['seconds']:.2f} s (cpu {row['cpu']:.2f}) {lesion_}"
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
