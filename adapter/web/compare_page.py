@@ -7,9 +7,10 @@ from itertools import pairwise
 from urllib.parse import urlencode
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from adapter import governance
+from adapter.compare.comparing import PICTURES, compare, open_picture
 from adapter.errors import BadInput, Unprocessable
 from adapter.records import Stored, find
 from adapter.records.timeline import photos_of_site
@@ -69,6 +70,26 @@ def compare_page(web: Web, request: Request) -> Response:
         warnings=_warnings(photos),
         back_href=f"/patients/{patient_id}",
     )
+
+
+def comparison(web: Web, request: Request) -> Response:
+    """GET /comparison?media=LEFT&media=RIGHT: verdict, reasons, regions and where the pictures are, as JSON."""
+    ids = request.query_params.getlist("media")
+    if len(ids) != 2:
+        raise BadInput("name the two photos to compare: ?media=LEFT&media=RIGHT")
+    found = compare(web.bridge, actor_of(request), *ids)
+    is_aligned = found.result["verdict"] != "not-aligned"
+    pictures = {name: f"/comparisons/{found.id}/{name}" for name in PICTURES} if is_aligned else {}
+    return JSONResponse({"id": found.id, **found.result, "pictures": pictures})
+
+
+def comparison_picture(web: Web, request: Request) -> Response:
+    """GET /comparisons/{id}/aligned | overlay | change: in the frame of the left photo."""
+    bridge, actor = web.bridge, actor_of(request)
+    with bridge.db.snapshot() as tx:
+        opened = open_picture(tx, bridge, actor, request.path_params["id"], request.path_params["picture"])
+        content = opened.read()
+    return Response(content, media_type=opened.content_type, headers={"Content-Disposition": "inline"})
 
 
 def interval(before: datetime | None, after: datetime | None) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
@@ -36,13 +36,14 @@ from adapter.web import (
 )
 from adapter.web.bodies import FORM_OVERHEAD, Form, parse_form, read_body
 from adapter.web.metrics import metrics_page
+from adapter.web.openapi import openapi
 from adapter.web.pages import STATIC, Web
 
 Page = Callable[[Web, Request], Response]
 Change = Callable[[Web, Request, Form], Response]
 
 PUBLIC = frozenset(
-    {"/launch", "/callback", "/login", "/healthz", "/readyz", "/metrics", "/.well-known/jwks.json"}
+    {"/launch", "/callback", "/login", "/healthz", "/readyz", "/metrics", "/openapi.json", "/.well-known/jwks.json"}
     | {"/auth/token", "/auth/revoke", "/auth/introspect"}  # who asks proves itself with every request
 )
 PUBLIC_PREFIXES = ("/static/", "/callback/", "/fhir/.well-known/", "/.well-known/")
@@ -59,6 +60,8 @@ GET: dict[str, Page] = {
     "/photos/{id}": photo.photo_page,
     "/capture": capture_page.capture_page,
     "/compare": compare_page.compare_page,
+    "/comparison": compare_page.comparison,
+    "/comparisons/{id}/{picture}": compare_page.comparison_picture,
     "/deliveries": deliveries.deliveries,
     "/worklist": worklist.worklist,
     "/refile": refile_page.refile_page,
@@ -113,6 +116,7 @@ def web_routes(bridge: Bridge, http: httpx.Client) -> list[BaseRoute]:
         Route("/healthz", _alive),
         Route("/readyz", partial(_ready, web)),
         Route("/metrics", metrics_page),
+        Route("/openapi.json", partial(_openapi, web)),
         Mount("/static", BuiltFiles(directory=STATIC, check_dir=False)),
     ]
     return [*health, *streamed, *pages, *changes]
@@ -144,6 +148,13 @@ def _ready(web: Web, _request: Request) -> Response:
     with web.bridge.db.snapshot() as tx:
         tx.exec_driver_sql("SELECT 1")
     return PlainTextResponse("ready")
+
+
+def _openapi(web: Web, _request: Request) -> Response:
+    streamed = [(method, path, handler) for (method, path), handler in STREAMED.items()]
+    pages = [("GET", path, handler) for path, handler in GET.items()]
+    changes = [("POST", path, handler) for path, handler in POST.items()]
+    return JSONResponse(openapi(web.bridge, [*streamed, *pages, *changes]))
 
 
 class BuiltFiles(StaticFiles):

@@ -1,0 +1,41 @@
+"""What the bounded child does of a comparison: decode, align, find changes, draw."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+from adapter.compare.alignment import align
+from adapter.compare.changes import find_changes
+from adapter.compare.files import change_json
+from adapter.compare.prepared import Prepared, prepare
+from adapter.compare.render import aligned_jpeg, change_png, overlay_jpeg
+
+_KEPT = 24
+_prepared: OrderedDict[str, Prepared] = OrderedDict()
+
+
+def compare(request: dict[str, Any], contents: Sequence[bytes]) -> tuple[dict[str, Any], list[bytes]]:
+    """`{"photos": [left id, right id], "max_pixels"}` and both files -> what was found; with a verdict that allows it
+    the pictures aligned (JPEG), overlay (JPEG) and change (PNG), all in LEFT's frame.
+
+    A photo seen lately is not decoded again. Raises what `prepare` raises.
+    """
+    photos = zip(request["photos"], contents, strict=True)
+    left, right = (_prepare(photo_id, content, request["max_pixels"]) for photo_id, content in photos)
+    alignment = align(left, right)
+    answer = alignment.as_json() | {"width": left.size[0], "height": left.size[1], "change": None}
+    if alignment.skin_map is None:
+        return answer, []
+    change = find_changes(alignment)
+    pictures = [aligned_jpeg(alignment), overlay_jpeg(alignment), change_png(alignment, change)]
+    return answer | {"change": change_json(change)}, pictures
+
+
+def _prepare(photo_id: str, content: bytes, max_pixels: int) -> Prepared:
+    found = _prepared.pop(photo_id, None) or prepare(content, max_pixels=max_pixels)
+    _prepared[photo_id] = found
+    if len(_prepared) > _KEPT:
+        _prepared.popitem(last=False)
+    return found
