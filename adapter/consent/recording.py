@@ -9,7 +9,6 @@ from typing import Any, Final
 from uuid import NAMESPACE_URL, uuid5
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import IntegrityError
 
 from adapter import delivery, governance
 from adapter.access import Actor, check_patient, check_scope
@@ -58,7 +57,7 @@ def record(
     consents = _consents(form, at)
     try:
         stored = create_all(tx, consents, at=at)
-    except IntegrityError:
+    except Conflict:
         raise Conflict("this form is being recorded by somebody else at this moment; send it again") from None
     told = provenance(
         "consent-capture",

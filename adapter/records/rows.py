@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, Table, bindparam, insert, select, update
 from sqlalchemy import delete as sql_delete
+from sqlalchemy.exc import IntegrityError
 
 from adapter.db.tables import audit_tail, resource_history, search_index
 from adapter.errors import Conflict, Gone, NotFound, PreconditionFailed
@@ -79,13 +80,20 @@ def write_all(tx: Connection, changes: Sequence[Change]) -> None:
     for resource_type, table in _tables(changes):
         mine = [one for one in changes if one.after.resource_type == resource_type]
         if made := [{**_row(one.after), **columns_of(one.resource)} for one in mine if one.before is None]:
-            tx.execute(insert(table), made)
+            _insert(tx, table, resource_type, made)
             if resource_type == "AuditEvent":  # however one gets into the log, the log's seal must come to cover it
                 tail = [{"event_id": one.after.id, "leaf_hash": one.after.leaf_hash} for one in mine]
                 tx.execute(insert(audit_tail), tail)
         _supersede(tx, table, [_Revision.of(one.before, one) for one in mine if one.before is not None])
     if rows := [row for one in changes if one.before is None for row in index_rows(one.resource)]:
         tx.execute(insert(search_index), rows)
+
+
+def _insert(tx: Connection, table: Table, resource_type: str, rows: list[dict[str, Any]]) -> None:
+    try:
+        tx.execute(insert(table), rows)
+    except IntegrityError:  # the id is the only thing about a resource that must be unique
+        raise Conflict(f"a {resource_type} with this id exists already; update it, or choose another id") from None
 
 
 def create(tx: Connection, resource: Resource, *, at: datetime) -> Stored:
