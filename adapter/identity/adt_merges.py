@@ -5,7 +5,7 @@ Which fields pair with which: HL7 v2.9.1 section 3.6.2. Merges at the account an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from adapter.access import SYSTEM
 from adapter.identity.adt_applying import Applying, Token, belongs_to
@@ -215,14 +215,19 @@ def _change_identifier(a: Applying, group: PatientGroup, old: Sequence[CX], new:
     if not holders:
         a.note("the old identifier was not known here; it was added to the patient")
     for holder in holders:
-        renamed = [
-            {**one, "use": "old"} if (one.get("system"), one.get("value")) in prior else one
-            for one in holder.resource["identifier"]
-        ]
-        fresh = [{"system": s, "value": v} for s, v in a.tokens(new) if not _carries(renamed, (s, v))]
-        a.put(holder, {**holder.resource, "identifier": [*fresh, *renamed]})
+        a.put(holder, {**holder.resource, "identifier": _renamed(holder.resource["identifier"], prior, a.tokens(new))})
     changed = put_patient(a, group, [*a.tokens(new), *prior], without=prior)
     return a.put(changed, _with_old_identifiers(changed.resource, prior))
+
+
+def _renamed(identifiers: Sequence[Resource], old: Collection[Token], new: Sequence[Token]) -> list[Resource]:
+    """The old numbers kept as former ones, the new ones first, also where one of them was a former one."""
+    kept = [
+        {**one, "use": "old"} if (one.get("system"), one.get("value")) in old else one
+        for one in identifiers
+        if one.get("use") != "old" or (one.get("system"), one.get("value")) not in new
+    ]
+    return [*({"system": s, "value": v} for s, v in new if not _carries(kept, (s, v))), *kept]
 
 
 def _carries(identifiers: Sequence[Resource], token: Token) -> bool:
@@ -256,9 +261,4 @@ def change_visit(a: Applying) -> None:
 def _renumbered(a: Applying, visit: Stored, old: Sequence[CX], new: Sequence[CX], owner: Stored) -> Resource:
     tokens = [(a.visit_system(cx, owner), cx.value) for cx in new]
     prior = {(a.visit_system(cx, owner), cx.value) for cx in old} - set(tokens)
-    kept = [
-        {**one, "use": "old"} if (one.get("system"), one.get("value")) in prior else one
-        for one in visit.resource["identifier"]
-    ]
-    fresh = [{"system": s, "value": v} for s, v in tokens if not _carries(kept, (s, v))]
-    return {**visit.resource, "identifier": [*fresh, *kept]}
+    return {**visit.resource, "identifier": _renamed(visit.resource["identifier"], prior, tokens)}

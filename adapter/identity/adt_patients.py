@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adapter.identity.adt_applying import Applying, Tokens, belongs_to
+from adapter.identity.adt_applying import Applying, Token, Tokens, belongs_to
 from adapter.identity.authorities import NotApplied, default_system
 from adapter.identity.matching import disagreement
 from adapter.identity.stamps import is_stale, is_status_stale, stamped
@@ -45,15 +45,20 @@ def put_patient(a: Applying, group: PatientGroup, tokens: Tokens | None = None, 
         systems=settings.identifier_systems,
         default_system=default_system(settings),
         default_offset=a.event.default_offset,
+        ignoring=former_identifiers(kept) | set(without),
     )
-    changed["identifier"] = [
-        one
-        for one in changed.get("identifier", ())
-        if (one.get("system"), one.get("value")) not in without or one.get("use") == "old"
-    ]
     if kept and kept.get("active") is False:
         changed = _taken_up_again(kept, changed)
     return a.put(before, stamped(changed, a.event.recorded_at, group.pid_33))
+
+
+def former_identifiers(record: Resource | None) -> set[Token]:
+    """What a merge or a change of numbers left behind: it finds the record, but is not what it is called again."""
+    return {
+        (one.get("system", ""), one.get("value", ""))
+        for one in (record or {}).get("identifier", ())
+        if one.get("use") == "old"
+    }
 
 
 def _taken_up_again(kept: Resource, changed: Resource) -> Resource:
@@ -97,6 +102,7 @@ def _put_visit(a: Applying, group: PatientGroup, owner: Stored) -> None:
         default_system=system,
         default_offset=a.event.default_offset,
         occurred=a.event.occurred,
+        ignoring=former_identifiers(kept),
     )
     status = ADT_EVENTS[a.event.trigger_event].get("encounter")
     if kept and before and is_stale(kept, a.event.recorded_at, None):

@@ -17,7 +17,8 @@ from adapter.bridge import Bridge
 from adapter.errors import Conflict
 from adapter.governance import audit
 from adapter.identity.matching import find_survivor, replaced_by
-from adapter.identity.moves import MERGE, Edit, Reason, carry_out, changes, get_standing, references_to, undo
+from adapter.identity.moves import MERGE, Edit, Reason, carry_out, changes, get_standing, references_to
+from adapter.identity.moves_undone import undo
 from adapter.identity.waiting import bind_waiting
 from adapter.records import TABLES, Resource, Stored, change, create, find_where, get, new_id, write_all
 from mappings.provenance import Agent, Entity, provenance

@@ -7,6 +7,7 @@ security numbers only on request (data minimisation, GDPR article 5(1)(c)).
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from datetime import tzinfo
 from typing import Any, NamedTuple
 
@@ -42,15 +43,19 @@ def update_patient(
     default_system: str | None = None,
     default_offset: tzinfo | None = None,
     keep_ssn: bool = False,
+    ignoring: Collection[tuple[str, str]] = (),
 ) -> dict[str, Any]:
     """The Patient after this PID; `patient` is what we keep now (never changed), None for a new one.
+
+    `ignoring`: (system, value) that PID holds but are not to become identifiers of this patient.
 
     `systems` names identifier systems by assigning authority; `default_system` is for PID-3 without authority.
     `default_offset` completes times that carry no zone (offset of MSH-7, or the site's zone).
     Raises MessageError (condition 102) when PID-7 or PID-29 is not a date.
     """
     updated = {"resourceType": "Patient", "active": True} if patient is None else dict(patient)
-    replace_identifiers(updated, _identifiers(pid, systems, default_system, keep_ssn))
+    sent = _identifiers(pid, systems, default_system, keep_ssn)
+    replace_identifiers(updated, [one for one in sent if (one.get("system"), one["value"]) not in ignoring])
     apply_list(updated, "name", pid, [(5, human_name), (9, human_name)])
     apply_list(
         updated,

@@ -31,12 +31,13 @@ def update_encounter(
     default_system: str | None = None,
     default_offset: tzinfo | None = None,
     occurred: DTM | None = None,
+    ignoring: Collection[tuple[str, str]] = (),
 ) -> dict[str, Any]:
     """The Encounter after this PV1; `encounter` is what we keep now (never changed), None for a new one.
 
     `default_system` is for visit numbers (PV1-19) without authority; `occurred` (EVN-6, else EVN-2) is the end of a
-    discharge that sends no PV1-45. The caller sets `subject`. Raises MessageError (condition 102) when PV1-44 or
-    PV1-45 is not a time.
+    discharge that sends no PV1-45; `ignoring` as in `update_patient`. The caller sets `subject`. Raises MessageError
+    (condition 102) when PV1-44 or PV1-45 is not a time.
     """
     updated: dict[str, Any] = {"resourceType": "Encounter"} if encounter is None else dict(encounter)
     event = ADT_EVENTS.get(trigger_event, {})
@@ -44,8 +45,8 @@ def update_encounter(
     updated["status"] = _status(updated.get("status", ""), event_status, pv1, is_reopened=45 in cleared)
     apply_single(updated, "class", pv1, 2, _class)
     updated.setdefault("class", _UNKNOWN_CLASS)
-    visit_numbers = [_visit_number(pv1, systems, default_system), *identifiers(pv1, 50, systems)]
-    replace_identifiers(updated, [identifier for identifier in visit_numbers if identifier])
+    sent = [_visit_number(pv1, systems, default_system), *identifiers(pv1, 50, systems)]
+    replace_identifiers(updated, [one for one in sent if one and (one.get("system"), one["value"]) not in ignoring])
     apply_single(updated, "serviceType", pv1, 10, codeable_concept)
     _apply_period(updated, pv1, default_offset, occurred if event_status == "finished" else None, cleared)
     here = "planned" if pv1.text(2) == "P" else "active"
