@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import structlog
 
@@ -106,7 +106,10 @@ class Connection:
 
     def leave(self) -> None:
         """Read no more; what was read is answered, then the connection closes."""
-        self._reader.feed_eof()
+        transport = cast(asyncio.Transport, self._writer.transport)
+        if not transport.is_closing():
+            transport.pause_reading()  # more bytes after the end would be an error
+            self._reader.feed_eof()
 
     def tell(self, message: bytes) -> None:
         """Send a message of our own after the answers that are owed now."""

@@ -260,6 +260,31 @@ def test_an_application_acknowledgement_follows_on_the_same_connection() -> None
     assert sorted(seen[3:]) == [b"AA 3", b"AE 1"]
 
 
+def test_a_peer_that_goes_on_sending_does_not_disturb_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    ledger = Ledger()
+
+    def send_on(connection: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                connection.sendall(frame(MESSAGE) * 50)
+
+    def read_on(connection: socket.socket) -> None:
+        with suppress(OSError):
+            read_all(connection)
+
+    with socket.socket() as connection:
+        peer = [threading.Thread(target=does, args=(connection,)) for does in (send_on, read_on)]
+        with serving(ledger) as port:
+            connection.connect(("127.0.0.1", port))
+            for thread in peer:
+                thread.start()
+            while len(ledger.batches) < 3:
+                time.sleep(0.001)
+        for thread in peer:
+            thread.join(10)
+    assert not [record for record in caplog.records if record.name == "asyncio"]
+
+
 def test_what_was_read_is_answered_before_the_server_ends() -> None:
     ledger = Ledger()
     ledger.gate.clear()
