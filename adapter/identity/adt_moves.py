@@ -16,8 +16,8 @@ from adapter.identity.merges import everything_of
 from adapter.identity.moves import Edit, Reason, carry_out, references_to
 from adapter.records import TABLES, Stored, find_by_index, find_where
 from adapter.records.search_parameters import token_value
-from mappings.capture_to_media import with_identity_state
 from mappings.hl7v2.adt_event import PatientGroup
+from mappings.wrong_patient import quarantined
 
 _ASK = "ask the sender to correct {} and to send it again, then dismiss this message"
 _LESION = "http://hl7.org/fhir/StructureDefinition/bodySite"
@@ -219,16 +219,18 @@ def _quarantine(a: Applying, kind: str, owner: Stored, records: Sequence[Stored]
     """A quarantined photo names its patient by identifier only, so that no chart shows it until a person settles it."""
     system, value = a.tokens(group.patient_identifiers)[0]
     subject = {"/subject/reference": None, "/subject/identifier": {"system": system, "value": value}}
+    doubt = "visit-deleted" if kind == "delete-visit" else "person-deleted"
+    photos = [one for one in records if one.resource_type == "Media" and one.resource["status"] != "entered-in-error"]
+    doubted = [(one, quarantined(one.resource, doubt)) for one in photos]
     edits = [
-        Edit(one, {"/meta/tag": with_identity_state(one.resource, "quarantined")["meta"]["tag"], **subject})
-        for one in records
-        if one.resource_type == "Media"
+        Edit(one, {"/meta/tag": doubtful["meta"]["tag"], "/extension": doubtful["extension"], **subject})
+        for one, doubtful in doubted
     ]
     edits += [Edit(one, {"/status": "entered-in-error"}) for one in records if one.resource_type == "Encounter"]
     if kind == "delete-person":
         edits.append(Edit(owner, {"/active": False}))
-    if photos := sum(one.resource_type == "Media" for one in records):
-        a.note(f"{photos} photos are in quarantine until a person settles them")
+    if photos:
+        a.note(f"{len(photos)} photos are in quarantine until a person settles them")
     a.drafts.write()
     _, changed = carry_out(a.tx, a.bridge, Reason(kind, owner.id, None, a.message_id), edits)
     a.touch(owner, *changed)

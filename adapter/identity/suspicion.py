@@ -60,6 +60,8 @@ REMEDIES = {  # doubt -> how it is settled
     "outside-visit": "Check the camera's clock and the patient; if both are right, release it to that patient.",
     "contradicts-record": "Check patient and body site; if both are right, release it to that patient.",
     "same-content": "Look at both patients' photos; release it to the one it shows.",
+    "visit-deleted": "Find out at which visit, and of whom, it was taken.",
+    "person-deleted": "Find out whose photo it is; its patient's record is not in use any more.",
     "reported": "Find out whose photo it is; until then it is in nobody's chart.",
 }
 
