@@ -27,6 +27,7 @@ from adapter.errors import DermBridgeError, NotAuthenticated, Throttled
 from adapter.fhir_api import fhir_routes
 from adapter.fhir_api.cors import FhirCors
 from adapter.fhir_api.offered import fhir_server
+from adapter.governance import feeds
 from adapter.web.auth import auth_routes
 from adapter.web.gates import Gate
 from adapter.web.metrics import Metrics, Timed
@@ -52,7 +53,7 @@ def build_app(
     )
     app.state.bridge = bridge
     app.state.metrics = Metrics(bridge)
-    app.add_middleware(Gate, bridge=bridge, refuse=error_response)
+    app.add_middleware(Gate, bridge=bridge, http=http, refuse=error_response)
     if origins := bridge.settings.fhir_cors_origins:
         app.add_middleware(FhirCors, origins=origins)
     app.add_middleware(Timed, metrics=app.state.metrics)
@@ -89,6 +90,7 @@ def work_lanes(bridge: Bridge, destinations: Destinations) -> Mapping[str, Lane]
         "deliver": Lane(partial(deliver, bridge, destinations), threads=threads),
         "render": Lane(partial(render_photo, bridge), threads=2),
         "job": Lane(partial(run_job, bridge), threads=2),
+        feeds.KIND: Lane(partial(feeds.tell, bridge, feeds.open_repository(bridge))),
     }
 
 

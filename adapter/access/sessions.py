@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
@@ -31,7 +31,7 @@ class Session:
     id: str
     actor: Actor
     csrf: str
-    created_at: datetime | None = None
+    ehr_grant: bytes | None = field(default=None, repr=False)
 
 
 def cookie_name(actor: Actor, *, https: bool) -> str:
@@ -59,7 +59,7 @@ def start_session(
         "ehr_grant": ehr_grant,
     }
     tx.execute(insert(session), row)
-    return cookie, Session(digest(cookie), actor, csrf, at)
+    return cookie, Session(digest(cookie), actor, csrf, ehr_grant)
 
 
 def find_session(db: Database, cookie: str, *, now: datetime, idle: timedelta, touch: bool = True) -> Session | None:
@@ -89,7 +89,7 @@ def _session(row: Row[tuple[object, ...]], now: datetime) -> Session:
     actor = Actor.from_json(row.actor)
     if actor.emergency_until is not None and actor.emergency_until <= now:
         actor = after_emergency(actor)
-    return Session(row.id, actor, row.csrf, row.created_at)
+    return Session(row.id, actor, row.csrf, row.ehr_grant)
 
 
 def after_emergency(actor: Actor) -> Actor:

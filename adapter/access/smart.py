@@ -7,36 +7,51 @@ means is decided by the caller. Nothing is fetched from an `iss` that is not con
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import urlencode, urljoin
 
 import httpx
-import orjson
-from joserfc import jwt
-from joserfc.errors import JoseError
-from joserfc.jwk import KeySet
-from sqlalchemy import delete, insert
 
-from adapter.access.tokens import digest
+from adapter.access.oauth import (
+    Begun,
+    Registration,
+    begin,
+    check_endpoints,
+    code_grant,
+    exchange,
+    person_reference,
+    take,
+    verified_claims,
+)
+from adapter.access.outbound import get_json
+from adapter.access.scopes import grants_for, parse_scopes
 from adapter.bridge import Bridge
-from adapter.db.tables import launch
 from adapter.errors import BadInput, Forbidden, Unavailable
 from adapter.settings import Ehr
 
-BROWSER_COOKIE = "dermbridge-launch"
-LAUNCH_LIFETIME = timedelta(minutes=10)
-CLOCK_SKEW_SECONDS = 60
-_ID_TOKEN_ALGORITHMS = ["RS256", "RS384", "ES256", "ES384"]
+STAFF_TYPES = ("Practitioner", "PractitionerRole", "Person")
+FHIR_USER_TYPES = (*STAFF_TYPES, "Patient", "RelatedPerson")
+
+
+@dataclass(frozen=True)
+class EhrGrant:
+    """What lets us ask again, and end it: kept sealed with the session (access.ehr_grants)."""
+
+    iss: str
+    token_endpoint: str
+    refresh_token: str = field(repr=False)
+    expires_at: datetime
+    revocation_endpoint: str | None = None
 
 
 @dataclass(frozen=True)
 class LaunchContext:
-    """What the EHR vouched for; `patient` and `encounter` are its own FHIR resources, read with the granted token."""
+    """What the EHR vouched for; `patient` and `encounter` are its own FHIR resources, read with the granted token.
+
+    `intent` says what the user wants to do, `fhir_context` which further records are open, `style_url` how it looks.
+    """
 
     ehr: Ehr
     user_reference: str
@@ -45,6 +60,10 @@ class LaunchContext:
     patient: dict[str, Any] | None
     encounter: dict[str, Any] | None
     show_banner: bool
+    intent: str | None = None
+    fhir_context: tuple[dict[str, Any], ...] = ()
+    style_url: str | None = None
+    grant: EhrGrant | None = None
 
 
 def get_ehr(bridge: Bridge, iss: str) -> Ehr:
@@ -55,183 +74,170 @@ def get_ehr(bridge: Bridge, iss: str) -> Ehr:
     raise Forbidden("this EHR is not registered here; add its FHIR base address under [[ehrs]] in dermbridge.toml")
 
 
-def begin_launch(bridge: Bridge, http: httpx.Client, *, iss: str, launch_token: str | None) -> tuple[str, str]:
-    """(authorize URL, value of BROWSER_COOKIE). Raises Forbidden or Unavailable."""
+def begin_launch(bridge: Bridge, http: httpx.Client, *, iss: str, launch_token: str | None) -> Begun:
+    """Raises Forbidden or Unavailable."""
     ehr = get_ehr(bridge, iss)
-    configuration = _discover(http, ehr)
-    state, verifier, nonce, browser = (secrets.token_urlsafe(32) for _ in range(4))
-    request = {
-        "iss": ehr.iss,
-        "verifier": verifier,
-        "nonce": nonce,
-        "token_endpoint": configuration["token_endpoint"],
-        "issuer": configuration.get("issuer"),
-        "jwks_uri": configuration.get("jwks_uri"),
-    }
-    with bridge.db.transaction() as tx:
-        tx.execute(delete(launch).where(launch.c.created_at < bridge.now() - LAUNCH_LIFETIME))
-        row = {
-            "state": digest(state),
-            "browser": digest(browser),
-            "request": orjson.dumps(request).decode(),
-            "created_at": bridge.now(),
-        }
-        tx.execute(insert(launch), row)
-    scope = ehr.scope if launch_token else ehr.scope.replace("launch ", "launch/patient ", 1)
-    query = {
-        "response_type": "code",
-        "client_id": ehr.client_id,
-        "redirect_uri": redirect_uri(bridge),
-        "scope": scope,
-        "state": state,
-        "nonce": nonce,
-        "aud": ehr.iss,
-        "code_challenge": _s256(verifier),
-        "code_challenge_method": "S256",
-    }
-    if launch_token:
-        query["launch"] = launch_token
-    return f"{configuration['authorization_endpoint']}?{urlencode(query)}", browser
+    return begin(
+        bridge,
+        registration_of(bridge, ehr),
+        _discover(http, ehr),
+        scope=ehr.scope if launch_token else ehr.scope.replace("launch ", "launch/patient ", 1),
+        kept={"iss": ehr.iss},
+        more={"aud": ehr.iss} | ({"launch": launch_token} if launch_token else {}),
+    )
 
 
 def complete_launch(
-    bridge: Bridge, http: httpx.Client, *, state: str, code: str, browser_cookie: str | None
+    bridge: Bridge,
+    http: httpx.Client,
+    *,
+    state: str,
+    code: str,
+    browser_cookie: str | None,
+    iss: str | None = None,
+    callback: str | None = None,
 ) -> LaunchContext:
     """Exchange the code and verify who came. Raises BadInput, Forbidden or Unavailable."""
-    request = _take_request(bridge, state, browser_cookie)
-    ehr = get_ehr(bridge, request["iss"])
-    answer = _exchange(http, ehr, request, code, redirect_uri(bridge))
-    claims = _verified_claims(http, ehr, request, answer.get("id_token"), bridge.now())
-    user = str(claims.get("fhirUser") or claims["sub"]).removeprefix(f"{ehr.iss}/")
-    read = _Reader(http, ehr, answer["access_token"])
+    arrived_at = redirect_uri(bridge, callback)
+    request = take(bridge, state=state, browser_cookie=browser_cookie, iss=iss, arrived_at=arrived_at)
+    return finish_launch(bridge, http, request, code)
+
+
+def finish_launch(bridge: Bridge, http: httpx.Client, request: Mapping[str, Any], code: str) -> LaunchContext:
+    """`complete_launch` after its request was taken."""
+    ehr, now = get_ehr(bridge, request["iss"]), bridge.now()
+    registration = registration_of(bridge, ehr)
+    answer = exchange(http, registration, request, code_grant(request, code), now)
+    claims = verified_claims(http, registration, request, answer.get("id_token"), now)
+    user, scopes = _user(ehr, claims), _granted(answer.get("scope"))
+    read = _Reader(http, ehr, answer["access_token"], scopes)
     return LaunchContext(
         ehr=ehr,
         user_reference=user,
         user_display=read.display_of(user),
-        scopes=frozenset(str(answer.get("scope", "")).split()),
-        patient=read.optional("Patient", answer.get("patient")),
-        encounter=read.optional("Encounter", answer.get("encounter")),
+        scopes=scopes,
+        patient=read.patient(answer.get("patient")),
+        encounter=read.encounter(answer),
         show_banner=answer.get("need_patient_banner", True) is not False,
+        intent=answer["intent"] if isinstance(answer.get("intent"), str) else None,
+        fhir_context=_fhir_context(answer),
+        style_url=answer["smart_style_url"] if isinstance(answer.get("smart_style_url"), str) else None,
+        grant=_grant_of(request, answer, now),
     )
 
 
-def redirect_uri(bridge: Bridge) -> str:
-    return f"{bridge.settings.base_url}/callback"
+def registration_of(bridge: Bridge, ehr: Ehr) -> Registration:
+    return Registration(
+        ehr.name,
+        ehr.client_id,
+        redirect_uri(bridge, ehr.callback),
+        ehr.client_secret,
+        ehr.private_key,
+        ehr.key_id,
+    )
 
 
-def _s256(verifier: str) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+def redirect_uri(bridge: Bridge, callback: str | None = None) -> str:
+    return f"{bridge.settings.base_url}/callback{f'/{callback}' if callback else ''}"
 
 
 def _discover(http: httpx.Client, ehr: Ehr) -> dict[str, Any]:
-    configuration = _get_json(http, f"{ehr.iss}/.well-known/smart-configuration", ehr)
+    configuration = get_json(http, f"{ehr.iss}/.well-known/smart-configuration", ehr.name)
     if "S256" not in configuration.get("code_challenge_methods_supported", []):
         raise Unavailable(f"{ehr.name} does not announce PKCE with S256; a launch without it would not be safe")
-    for key in ("authorization_endpoint", "token_endpoint"):
-        if key not in configuration:
-            raise Unavailable(f"{ehr.name} does not announce its {key} in .well-known/smart-configuration")
+    if not configuration.get("jwks_uri") and configuration.get("issuer"):
+        check_endpoints(configuration, ("issuer",), asked=ehr.iss, whose=ehr.name)
+        issuer = str(configuration["issuer"]).rstrip("/")
+        found = get_json(http, f"{issuer}/.well-known/openid-configuration", ehr.name)
+        configuration["jwks_uri"] = found.get("jwks_uri")
+    names = ("authorization_endpoint", "token_endpoint", "jwks_uri")
+    check_endpoints(configuration, names, asked=ehr.iss, whose=ehr.name)
     return configuration
 
 
-def _take_request(bridge: Bridge, state: str, browser_cookie: str | None) -> dict[str, Any]:
-    """The launch this `state` belongs to; each can be used once, by the browser that began it."""
-    with bridge.db.transaction() as tx:
-        row = tx.execute(
-            delete(launch)
-            .where(launch.c.state == digest(state))
-            .returning(launch.c.browser, launch.c.request, launch.c.created_at)
-        ).one_or_none()
-    if row is None or row.created_at + LAUNCH_LIFETIME <= bridge.now():
-        raise BadInput("this launch has expired or was already used; open DermBridge from the chart again")
-    if browser_cookie is None or not secrets.compare_digest(digest(browser_cookie), row.browser):
-        raise Forbidden("this launch was begun in another browser; open DermBridge from the chart again")
-    request: dict[str, Any] = orjson.loads(row.request)
-    return request
+def _user(ehr: Ehr, claims: Mapping[str, Any]) -> str:
+    """The user's reference at this EHR (`fhirUser`), or one from `sub` where it names none. Raises Forbidden."""
+    reference = str(claims.get("fhirUser") or claims.get("profile") or "").removeprefix(f"{ehr.iss}/")
+    resource_type, _, rest = reference.partition("/")
+    if resource_type in FHIR_USER_TYPES and rest and resource_type not in STAFF_TYPES:
+        raise Forbidden("DermBridge is for staff; patients and their relatives cannot sign in here")
+    named = resource_type in STAFF_TYPES and rest and "/" not in rest
+    return reference if named else person_reference(ehr.iss, claims["sub"])
 
 
-def _exchange(http: httpx.Client, ehr: Ehr, request: dict[str, Any], code: str, redirect: str) -> dict[str, Any]:
-    form = {
-        "grant_type": "authorization_code",
-        "code": code,
-        "redirect_uri": redirect,
-        "code_verifier": request["verifier"],
-    }
-    if ehr.client_secret is None:
-        auth: httpx.Auth = httpx.Auth()
-        form["client_id"] = ehr.client_id
-    else:
-        auth = httpx.BasicAuth(ehr.client_id, ehr.client_secret.get_secret_value())
-    try:
-        response = http.post(request["token_endpoint"], data=form, auth=auth, headers={"Accept": "application/json"})
-    except httpx.HTTPError as error:
-        raise Unavailable(f"{ehr.name} did not answer the token request ({type(error).__name__}); try again") from None
-    if response.status_code != 200:
-        raise Forbidden(f"{ehr.name} refused the launch (HTTP {response.status_code}); open DermBridge again")
-    answer: dict[str, Any] = response.json()
-    if "access_token" not in answer or str(answer.get("token_type", "")).lower() != "bearer":
-        raise Unavailable(f"{ehr.name} answered the token request without a bearer token")
-    return answer
+def _granted(scope: object) -> frozenset[str]:
+    """The scopes as granted, v1 spelled as v2; what is not about records stays as it is."""
+    granted: set[str] = set()
+    for one in str(scope or "").split():
+        try:
+            granted |= parse_scopes(one)
+        except BadInput:
+            granted.add(one)
+    return frozenset(granted)
 
 
-def _verified_claims(
-    http: httpx.Client, ehr: Ehr, request: dict[str, Any], id_token: str | None, now: datetime
-) -> dict[str, Any]:
-    if id_token is None or not request.get("jwks_uri"):
-        raise Forbidden(f"{ehr.name} did not say who is signing in (no id_token); grant the scopes openid fhirUser")
-    keys = KeySet.import_key_set(_get_json(http, request["jwks_uri"], ehr))  # type: ignore[arg-type]
-    try:
-        claims = dict(jwt.decode(id_token, keys, algorithms=_ID_TOKEN_ALGORITHMS).claims)
-    except (JoseError, ValueError) as error:
-        raise Forbidden(f"the id_token of {ehr.name} could not be verified ({type(error).__name__})") from None
-    audience = claims.get("aud")
-    timestamp = now.timestamp()
-    problems = {
-        "iss": claims.get("iss") != request.get("issuer"),
-        "aud": ehr.client_id not in (audience if isinstance(audience, list) else [audience]),
-        "exp": float(claims.get("exp", 0)) + CLOCK_SKEW_SECONDS < timestamp,
-        "iat": float(claims.get("iat", 0)) - CLOCK_SKEW_SECONDS > timestamp,
-        "nonce": claims.get("nonce") != request["nonce"],
-        "sub": not claims.get("sub"),
-    }
-    if wrong := [claim for claim, bad in problems.items() if bad]:
-        raise Forbidden(f"the id_token of {ehr.name} is not valid here: {', '.join(wrong)}")
-    return claims
+def _fhir_context(answer: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    found = answer.get("fhirContext")
+    return tuple(one for one in found if isinstance(one, dict)) if isinstance(found, list) else ()
 
 
-def _get_json(http: httpx.Client, url: str, ehr: Ehr) -> dict[str, Any]:
-    try:
-        response = http.get(url, headers={"Accept": "application/json"})
-        response.raise_for_status()
-        answer: dict[str, Any] = response.json()
-    except (httpx.HTTPError, ValueError) as error:
-        raise Unavailable(f"{ehr.name} did not answer usefully ({type(error).__name__}); try again") from None
-    return answer
+def _grant_of(request: Mapping[str, Any], answer: Mapping[str, Any], now: datetime) -> EhrGrant | None:
+    if not isinstance(answer.get("refresh_token"), str):
+        return None
+    return EhrGrant(
+        request["iss"],
+        request["token_endpoint"],
+        answer["refresh_token"],
+        now + lifetime_of(answer),
+        request.get("revocation_endpoint"),
+    )
+
+
+def lifetime_of(answer: Mapping[str, Any]) -> timedelta:
+    """Of an access token; five minutes where the EHR does not say."""
+    seconds = answer.get("expires_in")
+    return timedelta(seconds=min(seconds, 86_400) if isinstance(seconds, (int, float)) and seconds > 0 else 300)
 
 
 @dataclass(frozen=True)
 class _Reader:
+    """Reads at the EHR what the token was granted for, and nothing else."""
+
     http: httpx.Client
     ehr: Ehr
     access_token: str
+    scopes: frozenset[str]
 
-    def optional(self, resource_type: str, resource_id: str | None) -> dict[str, Any] | None:
-        return None if not resource_id else self.read(f"{resource_type}/{resource_id}")
+    def patient(self, patient_id: object) -> dict[str, Any] | None:
+        """Raises Forbidden when the EHR names a patient whose record it does not let us read."""
+        if not patient_id:
+            return None
+        if not grants_for(self.scopes, "r", "Patient"):
+            raise Forbidden(f"{self.ehr.name} did not grant patient/Patient.r, so it is not known whose chart this is")
+        return self.read("Patient", str(patient_id))
 
-    def read(self, reference: str) -> dict[str, Any]:
+    def encounter(self, answer: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The visit in context; without the scope to read it, photos go without a visit."""
+        named = [str(answer["encounter"])] if answer.get("encounter") else []
+        references = (str(one.get("reference", "")) for one in _fhir_context(answer))
+        named += [one.removeprefix("Encounter/") for one in references if one.startswith("Encounter/")]
+        return self.read("Encounter", named[0]) if named and grants_for(self.scopes, "r", "Encounter") else None
+
+    def read(self, resource_type: str, resource_id: str) -> dict[str, Any]:
+        url = f"{self.ehr.iss}/{resource_type}/{resource_id.removeprefix(f'{resource_type}/')}"
         headers = {"Authorization": f"Bearer {self.access_token}", "Accept": "application/fhir+json"}
-        try:
-            response = self.http.get(urljoin(f"{self.ehr.iss}/", reference), headers=headers)
-            response.raise_for_status()
-            resource: dict[str, Any] = response.json()
-        except (httpx.HTTPError, ValueError) as error:
-            kind = reference.partition("/")[0]
-            raise Unavailable(f"{self.ehr.name} would not show its {kind} ({type(error).__name__})") from None
+        resource = get_json(self.http, url, f"{self.ehr.name} ({resource_type})", headers)
+        if resource.get("resourceType") != resource_type:
+            raise Unavailable(f"{self.ehr.name} would not show its {resource_type}")
         return resource
 
     def display_of(self, reference: str) -> str:
         """A person's name for pages and audit; the reference itself where the EHR will not say."""
+        resource_type, _, resource_id = reference.partition("/")
+        if not resource_id:
+            return reference
         try:
-            name = (self.read(reference).get("name") or [{}])[0]
+            name = (self.read(resource_type, resource_id).get("name") or [{}])[0]
         except Unavailable:
             return reference
         return name.get("text") or " ".join([*name.get("prefix", []), *name.get("given", []), name.get("family", "")])

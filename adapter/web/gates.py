@@ -9,13 +9,16 @@ from datetime import timedelta
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs
 
+import httpx
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from adapter import governance
 from adapter.access import Actor
 from adapter.access.attempts import check_not_locked, count_failure
+from adapter.access.ehr_grants import keep_alive
 from adapter.access.sessions import Session, find_sessions, is_session_cookie
 from adapter.access.tokens import find_token_actor
 from adapter.bridge import Bridge
@@ -31,9 +34,17 @@ _REFUSED = {401: b'Bearer error="invalid_token"', 403: b'Bearer error="insuffici
 class Gate:
     """Authentication, CSRF and security headers."""
 
-    def __init__(self, app: ASGIApp, *, bridge: Bridge, refuse: Callable[[Request, DermBridgeError], Response]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        bridge: Bridge,
+        http: httpx.Client,
+        refuse: Callable[[Request, DermBridgeError], Response],
+    ) -> None:
         self._app = app
         self._bridge = bridge
+        self._http = http
         self._refuse = refuse
         self._idle = timedelta(minutes=bridge.settings.session_idle_minutes)
         ancestors = {origin for ehr in bridge.settings.ehrs for origin in ehr.frame_ancestors}
@@ -70,6 +81,8 @@ class Gate:
         if request.method in UNSAFE:
             given, receive = await _csrf_token(request, receive)
         session = await run_in_threadpool(self._choose, request, sessions, given)
+        if session.ehr_grant is not None:
+            await run_in_threadpool(self._check_ehr, session, session.ehr_grant)
         return session, session.actor, receive
 
     def _machine(self, request: Request, secret: str) -> Actor:
@@ -108,6 +121,13 @@ class Gate:
         raise Forbidden(
             "this change did not come from a DermBridge page of this session; reload the page and repeat it"
         )
+
+    def _check_ehr(self, session: Session, sealed: bytes) -> None:
+        """Raises NotAuthenticated when the EHR has ended the session that this one came from."""
+        if not keep_alive(self._bridge, self._http, session.id, sealed):
+            with self._bridge.db.transaction() as tx:
+                governance.audit(tx, self._bridge, "auto-logoff", session.actor)
+            raise NotAuthenticated("your session in the EHR has ended, and with it this one; open DermBridge again")
 
     def _protected(self, request: Request, send: Send) -> Send:
         bearer = request.headers.get("authorization", "").lower().startswith("bearer ")

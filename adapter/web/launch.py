@@ -1,9 +1,11 @@
-"""Signing in: the EHR launches DermBridge from a chart, and a session confined to that chart begins."""
+"""Signing in and out: from a chart of the EHR, which confines the session to that chart, or as staff outside it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import Connection
 from starlette.requests import Request
@@ -11,14 +13,30 @@ from starlette.responses import RedirectResponse, Response
 
 from adapter import governance, identity
 from adapter.access import Actor, can, has_right
+from adapter.access.attempts import attempt
+from adapter.access.ehr_grants import revoke, seal
+from adapter.access.oauth import LAUNCH_LIFETIME, Begun, launch_cookie, take
 from adapter.access.policy import grants_of
-from adapter.access.sessions import COOKIE, end_session, start_session
-from adapter.access.smart import BROWSER_COOKIE, LAUNCH_LIFETIME, LaunchContext, begin_launch, complete_launch
+from adapter.access.sessions import (
+    MOST_CHARTS,
+    Session,
+    cookie_name,
+    end_session,
+    find_sessions,
+    is_session_cookie,
+    start_session,
+)
+from adapter.access.smart import LaunchContext, begin_launch, finish_launch, redirect_uri
+from adapter.access.staff import begin_login, finish_login, get_login
+from adapter.access.tokens import digest
 from adapter.bridge import Bridge
 from adapter.errors import BadInput, Forbidden
 from adapter.web.bodies import Form
-from adapter.web.gate import actor_of, session_of
+from adapter.web.gate import actor_of
 from adapter.web.pages import Web
+
+INTENTS = {"capture": "/capture?patient={}", "consent": "/patients/{}/consents"}
+"""SMART `intent` -> the page it means; any other opens the photos."""
 
 
 def launch(web: Web, request: Request) -> Response:
@@ -26,63 +44,99 @@ def launch(web: Web, request: Request) -> Response:
     iss = request.query_params.get("iss")
     if not iss:
         raise BadInput("a launch names its EHR: /launch?iss=…; open DermBridge from the patient's chart")
-    url, browser = begin_launch(web.bridge, web.http, iss=iss, launch_token=request.query_params.get("launch"))
-    response = RedirectResponse(url, 302)
-    _set_cookie(response, web.bridge, BROWSER_COOKIE, browser, max_age=int(LAUNCH_LIFETIME.total_seconds()))
-    return response
+    with attempt(web.bridge, "launch", _address(request)):
+        begun = begin_launch(web.bridge, web.http, iss=iss, launch_token=request.query_params.get("launch"))
+    return _send_off(web, begun)
+
+
+def login(web: Web, request: Request) -> Response:
+    """GET /login?at=<name of a staff sign-in>; the name may be left out where there is only one."""
+    with attempt(web.bridge, "launch", _address(request)):
+        begun = begin_login(web.bridge, web.http, get_login(web.bridge, request.query_params.get("at")))
+    return _send_off(web, begun)
 
 
 def callback(web: Web, request: Request) -> Response:
-    """GET /callback: the EHR sends the browser back with a code, or says why not."""
-    query = request.query_params
-    if "error" in query:
-        raise Forbidden("the EHR did not grant the launch; open DermBridge from the chart again or ask its operator")
-    if not query.get("state") or not query.get("code"):
-        raise BadInput("this address is only for the EHR's answer to a launch; open DermBridge from the chart")
-    browser = request.cookies.get(BROWSER_COOKIE)
-    found = complete_launch(web.bridge, web.http, state=query["state"], code=query["code"], browser_cookie=browser)
-    with web.bridge.db.transaction() as tx:
-        cookie, home = _sign_in(tx, web.bridge, found, request.client.host if request.client else None)
+    """GET /callback: the browser comes back with a code, or with the reason why there is none."""
+    bridge, address = web.bridge, _address(request)
+    with attempt(bridge, "callback", address):
+        try:
+            actor, home, sealed = _came_back(web, request)
+        except Forbidden as error:
+            _tell_failure(bridge, address, str(error))
+            raise
+    lifetime = timedelta(hours=bridge.settings.session_hours)
+    with bridge.db.transaction() as tx:
+        cookie, _ = start_session(tx, actor, at=bridge.now(), lifetime=lifetime, ehr_grant=sealed)
+        governance.audit(tx, bridge, "login", actor, patient_id=actor.patient_id or None)
     response = RedirectResponse(home, 303)
-    _set_cookie(response, web.bridge, COOKIE, cookie)
-    _set_cookie(response, web.bridge, BROWSER_COOKIE, "", max_age=0)
+    name = cookie_name(actor, https=_is_https(bridge))
+    _end_others(bridge, request, response, name, actor)
+    _set_cookie(response, bridge, name, cookie)
+    _set_cookie(response, bridge, launch_cookie(request.query_params["state"]), "", max_age=0)
     return response
 
 
 def logout(web: Web, request: Request, _form: Form) -> Response:
-    """POST /logout: the session ends here; signing in again needs the EHR."""
-    if (session := session_of(request)) is not None:
-        with web.bridge.db.transaction() as tx:
-            end_session(tx, session.id)
-            governance.audit(tx, web.bridge, "logout", actor_of(request))
+    """POST /logout: this browser's sessions end here, and the EHR is told; signing in again needs the EHR."""
+    actor, sessions = actor_of(request), _open_sessions(web.bridge, request)
+    with web.bridge.db.transaction() as tx:
+        for one in sessions.values():
+            end_session(tx, one.id)
+        governance.audit(tx, web.bridge, "logout", actor)
+    for one in sessions.values():
+        revoke(web.bridge, web.http, one.ehr_grant)
     response = RedirectResponse("/", 303)
-    _set_cookie(response, web.bridge, COOKIE, "", max_age=0)
+    for name in sessions:
+        _set_cookie(response, web.bridge, name, "", max_age=0)
+    response.headers["Clear-Site-Data"] = '"cache", "storage"'
     return response
 
 
-def _sign_in(tx: Connection, bridge: Bridge, found: LaunchContext, address: str | None) -> tuple[str, str]:
-    """(cookie, where to go). Raises Forbidden when a role may only work in a chart and none was open."""
-    actor = _actor_of_launch(found, address)
-    patient_id = None
-    if found.patient is not None:
-        patient_id, encounter_id = identity.register_from_ehr(
-            tx, bridge, actor, found.patient, found.encounter, found.ehr
-        )
-        actor = replace(actor, encounter_id=encounter_id)
+# --- who came back --------------------------------------------------------------------------------------------------
+
+
+def _came_back(web: Web, request: Request) -> tuple[Actor, str, bytes | None]:
+    """(who, where to go, what the EHR granted)."""
+    query, bridge = request.query_params, web.bridge
+    if not query.get("state"):
+        raise BadInput("this address is only for the EHR's answer to a launch; open DermBridge from the chart")
+    begun = take(
+        bridge,
+        state=query["state"],
+        browser_cookie=request.cookies.get(launch_cookie(query["state"])),
+        iss=query.get("iss"),
+        arrived_at=redirect_uri(bridge, request.path_params.get("callback")),
+    )
+    if "error" in query or not query.get("code"):
+        raise Forbidden("the EHR did not grant the launch; open DermBridge from the chart again or ask its operator")
+    if "staff_login" in begun:
+        return replace(finish_login(bridge, web.http, begun, query["code"]), address=_address(request)), "/", None
+    return _from_chart(web, begun, query["code"], _address(request))
+
+
+def _from_chart(web: Web, begun: Mapping[str, Any], code: str, address: str) -> tuple[Actor, str, bytes | None]:
+    found = finish_launch(web.bridge, web.http, begun, code)
+    with web.bridge.db.transaction() as tx:
+        actor, home = _in_chart(tx, web.bridge, found, _actor_of_launch(found, address))
+    return actor, home, seal(web.bridge, found.grant) if found.grant else None
+
+
+def _in_chart(tx: Connection, bridge: Bridge, found: LaunchContext, actor: Actor) -> tuple[Actor, str]:
+    """Raises Forbidden when a role may only work in a chart and none was open."""
+    if found.patient is None:
         if not has_right(actor, "launch-any-patient"):
-            actor = replace(actor, patient_id=patient_id)
-        home = f"/patients/{patient_id}" if can(actor, "s", "Media") else "/"
-    elif has_right(actor, "launch-any-patient"):
-        home = "/"
-    else:
-        raise Forbidden("your role works inside one chart; open a patient in the EHR and launch DermBridge from there")
-    lifetime = timedelta(hours=bridge.settings.session_hours)
-    cookie, _ = start_session(tx, actor, at=bridge.now(), lifetime=lifetime)
-    governance.audit(tx, bridge, "login", actor, patient_id=patient_id)
-    return cookie, home
+            raise Forbidden("your role works inside one chart; open a patient in the EHR and launch DermBridge there")
+        return actor, "/"
+    patient_id, encounter_id = identity.register_from_ehr(tx, bridge, actor, found.patient, found.encounter, found.ehr)
+    actor = replace(actor, encounter_id=encounter_id)
+    if not has_right(actor, "launch-any-patient"):
+        actor = replace(actor, patient_id=patient_id)
+    home = INTENTS.get(found.intent or "", "/patients/{}").format(patient_id)
+    return actor, home if can(actor, "s", "Media") else "/"
 
 
-def _actor_of_launch(found: LaunchContext, address: str | None) -> Actor:
+def _actor_of_launch(found: LaunchContext, address: str) -> Actor:
     """The role is ours to give, by the EHR's registration; its scopes are those of the role here, not the EHR's."""
     role = found.ehr.roles.get(found.user_reference, found.ehr.default_role)
     scopes, rights = grants_of(role)
@@ -99,10 +153,55 @@ def _actor_of_launch(found: LaunchContext, address: str | None) -> Actor:
     )
 
 
+def _tell_failure(bridge: Bridge, address: str, problem: str) -> None:
+    nobody = Actor("person", "Person/unknown", "not signed in", "none", address=address)
+    with bridge.db.transaction() as tx:
+        governance.audit(tx, bridge, "login-failed", nobody, outcome="4", detail=problem)
+
+
+# --- cookies --------------------------------------------------------------------------------------------------------
+
+
+def _send_off(web: Web, begun: Begun) -> Response:
+    response = RedirectResponse(begun.url, 302)
+    _set_cookie(response, web.bridge, begun.cookie_name, begun.browser, max_age=int(LAUNCH_LIFETIME.total_seconds()))
+    return response
+
+
+def _open_sessions(bridge: Bridge, request: Request) -> dict[str, Session]:
+    """The browser's live sessions by the name of their cookie, the newest first."""
+    cookies = {value: name for name, value in request.cookies.items() if is_session_cookie(name)}
+    idle = timedelta(minutes=bridge.settings.session_idle_minutes)
+    live = find_sessions(bridge.db, list(cookies), now=bridge.now(), idle=idle, touch=False)
+    names = {digest(value): name for value, name in cookies.items()}
+    return {names[one.id]: one for one in live}
+
+
+def _end_others(bridge: Bridge, request: Request, response: Response, name: str, actor: Actor) -> None:
+    """The former session of this chart, those of another user, those opened too long ago, and dead cookies."""
+    live = _open_sessions(bridge, request)
+    own = [cookie for cookie, one in live.items() if cookie != name and one.actor.id == actor.id]
+    kept = own[: MOST_CHARTS - 1]
+    with bridge.db.transaction() as tx:
+        for cookie, one in live.items():
+            if cookie not in kept:
+                end_session(tx, one.id)
+    for cookie in request.cookies:
+        if is_session_cookie(cookie) and cookie not in kept and cookie != name:
+            _set_cookie(response, bridge, cookie, "", max_age=0)
+
+
 def _set_cookie(response: Response, bridge: Bridge, name: str, value: str, *, max_age: int | None = None) -> None:
     """Inside the EHR's iframe only a partitioned third-party cookie arrives (CHIPS), and that needs https."""
-    https = bridge.settings.base_url.startswith("https:")
     parts = [f"{name}={value}", "Path=/", "HttpOnly"]
-    parts += ["SameSite=None", "Secure", "Partitioned"] if https else ["SameSite=Lax"]
+    parts += ["SameSite=None", "Secure", "Partitioned"] if _is_https(bridge) else ["SameSite=Lax"]
     parts += [f"Max-Age={max_age}"] if max_age is not None else []
     response.headers.append("Set-Cookie", "; ".join(parts))
+
+
+def _is_https(bridge: Bridge) -> bool:
+    return bridge.settings.base_url.startswith("https:")
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""

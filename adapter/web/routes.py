@@ -53,6 +53,8 @@ GET: dict[str, Page] = {
     "/": home.home,
     "/launch": launch.launch,
     "/callback": launch.callback,
+    "/callback/{callback}": launch.callback,
+    "/login": launch.login,
     "/patients/{id}": timeline.timeline,
     "/patients/{id}/consents": consents.consents_page,
     "/consents/{id}": consents.consent_detail,
