@@ -9,12 +9,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from adapter import consent, governance
-from adapter.access import check_right, check_scope
+from adapter.access import can, check_right, check_scope
 from adapter.bridge import Bridge
 from adapter.records import Stored, find
 from adapter.records.confinement import patient_of
 from adapter.records.timeline import photos_of
 from adapter.web.gate import actor_of, get_patient
+from adapter.web.handoff import handoff_of
 from adapter.web.pages import Web
 from adapter.web.photo_card import (
     code_of,
@@ -46,11 +47,12 @@ def capture_page(web: Web, request: Request) -> Response:
     bridge, actor, query = web.bridge, actor_of(request), request.query_params
     check_scope(actor, "c", "Media")
     patient_id = query.get("patient") or actor.patient_id
+    lists = can(actor, "s", "Media")  # not on a phone that was handed over to
     with bridge.db.snapshot() as tx:
         patient = get_patient(tx, actor, patient_id) if patient_id else None
         if patient is None:
             check_right(actor, "worklist")
-        priors = photos_of(tx, patient.id, group="visit", count=PRIORS).photos if patient else []
+        priors = photos_of(tx, patient.id, group="visit", count=PRIORS).photos if patient and lists else []
         visit = _visit(tx, query.get("encounter") or actor.encounter_id, patient)
         prior = next((one for one in priors if one.id == query.get("prior")), None)
         decided = consent.decide(tx, bridge, patient.id) if patient else None
@@ -67,8 +69,8 @@ def capture_page(web: Web, request: Request) -> Response:
         "Take photos",
         patient=patient,
         visit={"label": visit_label(visit, bridge.settings.zone)} if visit else None,
-        back_href=f"/patients/{patient.id}" if patient else "/",
-        handoff=None,
+        back_href=(f"/patients/{patient.id}" if lists else f"/capture?patient={patient.id}") if patient else "/",
+        handoff=handoff_of(web, actor, patient.id, visit.id if visit else None) if patient else None,
         views=[one for one in views() if one["code"] in OFFERED_VIEWS],
         lateralities=lateralities(),
         chosen=_framing(prior) if prior else chosen,

@@ -80,7 +80,13 @@ def navigation(actor: Actor, path: str) -> list[dict[str, Any]]:
     home = f"/patients/{actor.patient_id}" if actor.patient_id else "/"
     entries = [("Photos" if actor.patient_id else "Patients", home, can(actor, "s", "Media"))]
     entries.append(("Worklist", "/worklist", actor.patient_id is None and has_right(actor, "worklist")))
-    entries.append(("Deliveries", "/deliveries", actor.patient_id is not None or has_right(actor, "operate")))
+    entries.append(
+        (
+            "Deliveries",
+            "/deliveries",
+            (actor.patient_id is not None and can(actor, "s", "Media")) or has_right(actor, "operate"),
+        )
+    )
     entries.append(("Imports", "/imports", actor.patient_id is None and has_right(actor, "worklist")))
     entries.append(("Jobs", "/jobs", can(actor, "u", "Media")))
     entries.append(("Installation", "/admin", has_right(actor, "operate")))

@@ -25,6 +25,7 @@ from adapter.web import (
     consents,
     deliveries,
     events,
+    handoff,
     home,
     imports,
     jobs,
@@ -46,7 +47,7 @@ PUBLIC = frozenset(
     {"/launch", "/callback", "/login", "/healthz", "/readyz", "/metrics", "/openapi.json", "/.well-known/jwks.json"}
     | {"/auth/token", "/auth/revoke", "/auth/introspect"}  # who asks proves itself with every request
 )
-PUBLIC_PREFIXES = ("/static/", "/callback/", "/fhir/.well-known/", "/.well-known/")
+PUBLIC_PREFIXES = ("/static/", "/h/", "/callback/", "/fhir/.well-known/", "/.well-known/")
 PUBLIC_FHIR = frozenset({"/fhir/metadata"})
 
 GET: dict[str, Page] = {
@@ -60,6 +61,8 @@ GET: dict[str, Page] = {
     "/consents/{id}": consents.consent_detail,
     "/consents/{id}/evidence": consents.evidence,
     "/photos/{id}": photo.photo_page,
+    "/handoff": handoff.handoff_code,
+    "/h/{secret}": handoff.open_on_phone,
     "/capture": capture_page.capture_page,
     "/compare": compare_page.compare_page,
     "/comparison": compare_page.comparison,

@@ -17,6 +17,7 @@ from adapter.errors import BadInput
 from adapter.records import Stored, find_where
 from adapter.records.timeline import BY_GROUP, by_id, count_by_site, deliveries_by_media, photos_of
 from adapter.web.gate import actor_of, get_patient
+from adapter.web.handoff import handoff_of
 from adapter.web.pages import Web
 from adapter.web.photo_card import (
     day,
@@ -71,6 +72,7 @@ def timeline(web: Web, request: Request) -> Response:
         facets=_facets(href, group, site, sites),
         groups=titled.groups(page.photos, sent),
         next_href=_link(href, group=group, site=site, page=page.next) if page.next else None,
+        handoff=handoff_of(web, actor, patient.id, actor.encounter_id),
         consents_href=f"{href}/consents" if can(actor, "r", "Consent") else None,
         events_href=f"{href}/events",
         capture_href=capture_href,

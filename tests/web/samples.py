@@ -134,6 +134,7 @@ def timeline() -> dict[str, Any]:
         facets=facets,
         groups=timeline_groups(),
         next_href=None,
+        handoff={"image_href": "/handoff.svg", "expires": "Valid for 10 minutes, once."},
         consents_href="/patients/p1/consents",
         events_href=None,
         capture_href="/capture?patient=p1",
