@@ -127,6 +127,30 @@ class ApplicationAckChannel(_Frozen):
     key: BesideCertificate = Field(default=None, description="PEM; unset: in the file of the certificate")
 
 
+class AuditFeed(_Frozen):
+    """An audit repository that is told every AuditEvent (IHE ITI-20)."""
+
+    name: str = Field(max_length=64)
+    url: str = Field(description="syslog+tls://host:6514, or a FHIR base URL")
+    ca: Path | None = Field(default=None, description="PEM; who signed its certificate, if nobody the system trusts")
+    certificate: Path | None = Field(default=None, description="PEM; ours, for mutual TLS")
+    key: BesideCertificate = Field(default=None, description="PEM; unset: in the file of the certificate")
+    token: SecretStr | None = Field(default=None, description="bearer token for FHIR")
+    bundle: bool = Field(default=True, description="FHIR: transaction Bundles; false: one AuditEvent a request")
+    from_start: bool = Field(default=False, description="begin with the first event of the log, not with new ones")
+
+    @property
+    def is_syslog(self) -> bool:
+        return self.url.startswith("syslog+tls://")
+
+    @field_validator("url")
+    @classmethod
+    def _encrypted(cls, value: str) -> str:
+        if not value.startswith(("syslog+tls://", "https://", "http://127.0.0.1", "http://localhost")):
+            raise ValueError("is neither syslog+tls:// nor https://; the audit log names patients")
+        return value
+
+
 class Suspicion(_Frozen):
     """Which doubts put a photo into quarantine until a person has settled whose it is (docs/worklist.md)."""
 
@@ -205,6 +229,7 @@ class Settings(_Frozen):
     access_report_shows: Literal["names", "roles"] = Field(
         default="names", description="how the report for patients tells who looked at their photos"
     )
+    audit_feeds: tuple[AuditFeed, ...] = ()
     audit_seal_seconds: int = Field(default=10, ge=1, description="the audit log is sealed at least so often")
 
     @field_validator("time_zone")

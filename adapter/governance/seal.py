@@ -19,13 +19,13 @@ from adapter.bridge import Bridge
 from adapter.db.engine import batches
 from adapter.db.tables import audit_head, audit_leaf, audit_node, audit_tail
 from adapter.errors import DermBridgeError
+from adapter.governance.feeds import put_in_line
 from adapter.governance.merkle import CHAIN_START, chain_hash
 from adapter.governance.signing import Head, sign
-from adapter.governance.tree import STORED_LEVEL, StoredTree, find_head
+from adapter.governance.tree import LOCK, STORED_LEVEL, StoredTree, find_head
 
 log = structlog.get_logger()
 
-LOCK = "audit-log"
 BATCH_LEAVES = 500  # under one head; bounds how long the one writer of SQLite is held up (a few milliseconds)
 LOOK_SECONDS = 1.0
 
@@ -77,6 +77,7 @@ def _seal(tx: Connection, bridge: Bridge) -> Head | None:
     tx.execute(insert(audit_head), vars(head))
     for some in batches(row.event_id for row in waiting):
         tx.execute(delete(audit_tail).where(audit_tail.c.event_id.in_(some)))
+    put_in_line(tx, bridge, before=size, size=tree.size)
     return head
 
 

@@ -8,6 +8,8 @@ from adapter.db.tables import audit_head, audit_leaf, audit_node
 from adapter.governance.merkle import CompactRange, node_hash, peak_ranges, split, tree_hash
 from adapter.governance.signing import Head
 
+LOCK = "audit-log"
+"""Who holds this alone makes the log longer."""
 STORED_LEVEL = 8
 """Nodes are kept from this level on; below it the (at most 256) leaves are read."""
 
