@@ -32,14 +32,15 @@ MARGIN_SECONDS: Final = 30.0  # a token is renewed this long before it ends, or 
 class Credentials:
     """The Authorization header, with the access token kept in memory until shortly before its end."""
 
-    def __init__(self, auth: Auth, http: Http, secrets: Secrets) -> None:
+    def __init__(self, auth: Auth, http: Http, secrets: Secrets, clock: Callable[[], float] = time.monotonic) -> None:
         self._auth = auth
         self._http = http  # without authorization
         self._secrets = secrets
+        self._clock = clock  # seconds
         self._lock = threading.Lock()
         self._token: str | None = None
-        self._ends = 0.0  # time.monotonic()
-        self._fetched = -float("inf")  # time.monotonic()
+        self._ends = 0.0  # by the clock
+        self._fetched = -float("inf")  # by the clock
         self.granted: str | None = None  # the scope the server said it granted
 
     def authorization(self) -> str | None:
@@ -49,7 +50,7 @@ class Credentials:
         if self._auth.kind == "basic":
             return _basic(self._auth.client_id, self._secret())
         with self._lock:
-            if self._token is None or time.monotonic() >= self._ends:
+            if self._token is None or self._clock() >= self._ends:
                 self._fetch()
             return f"Bearer {self._token}"
 
@@ -60,7 +61,7 @@ class Credentials:
     def renew(self) -> bool:
         """Forget the token; false where there is none to forget, or where asking again so soon is not allowed."""
         with self._lock:
-            if time.monotonic() < self._fetched + self._auth.minimum_refresh_seconds:
+            if self._clock() < self._fetched + self._auth.minimum_refresh_seconds:
                 return False
             had, self._token = self._token is not None, None
             return had
@@ -109,9 +110,9 @@ class Credentials:
             )
         self._check_scopes(body.get("scope"))
         life = _seconds(body.get("expires_in"))
-        self._fetched = time.monotonic()
+        self._fetched = self._clock()
         self._token = body["access_token"]
-        self._ends = time.monotonic() + max(life - MARGIN_SECONDS, life * 0.9 if life < 300 else 0.0)
+        self._ends = self._clock() + max(life - MARGIN_SECONDS, life * 0.9 if life < 300 else 0.0)
         self.granted = body.get("scope") if isinstance(body.get("scope"), str) else None
 
     def _check_scopes(self, granted: object) -> None:

@@ -56,17 +56,6 @@ class AlreadyThere(DeliveryError):
     """The destination says it has this already; `find` sees whether that is so."""
 
 
-class CannotLook(DeliveryError):
-    """The destination cannot be asked what it holds, so after a lost answer only a person can say."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(
-            "The answer was lost and this destination cannot be asked what it holds.",
-            remedy=f"Look there for {what}; send again only if it is not there.",
-            retry=Retry.NEVER,
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """The destination's own word that it holds the photo.
@@ -91,6 +80,23 @@ class Receipt:
         values = json.loads(text)
         moment = values.pop("received_at")
         return cls(**values, received_at=datetime.fromisoformat(moment) if moment else None)
+
+
+class CannotLook(DeliveryError):
+    """The destination cannot be asked what it holds.
+
+    With `may_resend` it knows duplicates by `presumed`'s ids, so that sending again is as good as looking, and taking
+    back is safe whether it is there or not. Without, only a person can say.
+    """
+
+    def __init__(self, what: str, *, may_resend: bool = False, presumed: Receipt | None = None) -> None:
+        super().__init__(
+            "The answer was lost and this destination cannot be asked what it holds.",
+            remedy=f"Look there for {what}; send again only if it is not there.",
+            retry=Retry.NEVER,
+        )
+        self.may_resend = may_resend
+        self.presumed = presumed
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from connectors.contract import CannotLook, DeliveryError, Evidence, Finding, Parcel, Receipt, Retry, Secrets, utc_now
 from connectors.kinds import Hl7v2Profile
@@ -60,9 +60,8 @@ class Hl7v2:
 
     def find(self, parcel: Parcel) -> Receipt | None:
         check_parcel(parcel)
-        if self._profile.resend == "never":
-            raise CannotLook(f"document {document_id(parcel)}")
-        return None
+        may_resend = self._profile.resend == "same-control-id"
+        raise CannotLook(f"document {document_id(parcel)}", may_resend=may_resend, presumed=self._receipt(parcel))
 
     def send(self, parcel: Parcel) -> Receipt:
         check_parcel(parcel)
@@ -89,7 +88,7 @@ class Hl7v2:
 
     def message(self, parcel: Parcel, event: str, *, parent_id: str = "", withdraws: bool = False) -> bytes:
         """The message that would go out. Raises DeliveryError when the photo cannot be told in it."""
-        patient = identifier_of(parcel.patient, tuple(self._profile.authorities))
+        patient = _number(self._profile, parcel.patient)
         if not patient:
             raise DeliveryError(
                 "The patient has no identifier whose assigning authority the profile knows.",
@@ -150,7 +149,7 @@ class Hl7v2:
     def _receipt(self, parcel: Parcel) -> Receipt:
         ids = {
             "Document": document_id(parcel),
-            "Patient": identifier_of(parcel.patient, tuple(self._profile.authorities)),
+            "Patient": _number(self._profile, parcel.patient),
             "Encounter": _visit(self._profile, parcel),
         }
         held = {name: value for name, value in ids.items() if value}
@@ -168,7 +167,13 @@ def document_id(parcel: Parcel) -> str:
 
 
 def _visit(profile: Hl7v2Profile, parcel: Parcel) -> str:
-    return identifier_of(parcel.encounter or {}, tuple(profile.authorities))
+    return _number(profile, parcel.encounter or {})
+
+
+def _number(profile: Hl7v2Profile, resource: Mapping[str, Any]) -> str:
+    """The identifier whose assigning authority is known; empty when there is none."""
+    systems = tuple(profile.authorities)
+    return identifier_of(resource, systems) if systems else ""
 
 
 def _taken(parcel: Parcel) -> datetime | None:

@@ -10,7 +10,7 @@ import logging
 import ssl
 import uuid
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from functools import cache
 from typing import Any, Final, Protocol
 from urllib.parse import urljoin, urlsplit
 
@@ -64,8 +64,14 @@ def open_client(timeouts: Timeouts, auth: Auth | None = None) -> httpx.Client:
     just closed would count as a lost answer. Raises OSError when a certificate file of `auth` cannot be read."""
     limits = httpx.Limits(max_connections=20, max_keepalive_connections=10, keepalive_expiry=4.0)
     limit = httpx.Timeout(timeouts.read, connect=timeouts.connect, write=timeouts.write)
-    verify = _tls(auth) if auth and (auth.client_certificate or auth.ca_file) else True
+    verify = _tls(auth) if auth and (auth.client_certificate or auth.ca_file) else _usual_tls()
     return httpx.Client(timeout=limit, limits=limits, follow_redirects=False, trust_env=False, verify=verify)
+
+
+@cache
+def _usual_tls() -> ssl.SSLContext:
+    """Reading all certificate authorities takes some tens of milliseconds: once is enough."""
+    return httpx.create_ssl_context()
 
 
 def _tls(auth: Auth) -> ssl.SSLContext:
@@ -156,7 +162,10 @@ class Http:
         codes = codes_at(answer.parsed(), self._code_paths)
         fitting = [signal for signal in self._signals if signal.code or answer.status >= 300]
         if signal := find_signal(fitting, answer.status, codes):
-            raise as_error(signal, doing=doing, now=datetime.now(UTC))
+            error = as_error(signal, doing=doing, now=self._pace.now())
+            if answer.status == 429:
+                error.retry_after = self._pace.pause(error.retry_after)
+            raise error
 
     def _exchange(self, method: str, path: str, doing: str, write: bool, limit: int, content: dict[str, Any]) -> Answer:
         request_id = str(uuid.uuid4())

@@ -58,6 +58,7 @@ class InOrder:
             except RouteRefused:
                 continue
         if blind is not None:
+            blind.may_resend = blind.may_resend and asked is not None  # else it may be with another route as well
             raise blind
         self._lost.pop(parcel.idempotency_key, None)
         return None

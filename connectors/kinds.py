@@ -301,10 +301,16 @@ PROFILES: Final[Mapping[str, type[Profile]]] = {
 
 
 def has_key(table: Any, key: str) -> bool:
-    """Whether a dotted key (numbers index lists) names something in a profile."""
+    """Whether a dotted key names something in a profile; numbers index lists, kinds name routes (`routes.hl7v2.obx_5`).
+
+    A route that a site leaves out is not missed.
+    """
     name, _, rest = key.partition(".")
     if isinstance(table, BaseModel):
         return name in type(table).model_fields and (not rest or has_key(getattr(table, name), rest))
+    if isinstance(table, tuple) and table and isinstance(table[0], Profile):
+        named = [route for route in table if route.kind == name]
+        return name in PROFILES and all(not rest or has_key(route, rest) for route in named)
     if isinstance(table, tuple):
         return name.isdigit() and int(name) < len(table) and (not rest or has_key(table[int(name)], rest))
     return table is not None

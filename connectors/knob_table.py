@@ -82,8 +82,8 @@ def verdicts(profile: Profile) -> list[Finding]:
         return _verdicts(profile, KNOBS, doubts)
     findings = _verdicts(profile, tuple(knob for knob in KNOBS if knob.keys[0] in OF_THE_EHR), doubts)
     of_routes = tuple(knob for knob in KNOBS if knob.keys[0] not in OF_THE_EHR)
-    for place, route in enumerate(profile.routes):
-        own = f"routes.{place}."
+    for route in profile.routes:
+        own = f"routes.{route.kind}."
         doubts = {key.removeprefix(own): why for key, why in profile.unverified.items() if key.startswith(own)}
         name = "/".join(route.route_names)
         findings += [

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import Any, Final
 
 from connectors.contract import Parcel
@@ -169,8 +170,9 @@ def _add_mark(body: Resource, text: str) -> None:
 def put(resource: Resource, path: str, value: Any) -> None:
     """Set the element at a dotted path, making what is missing on the way; a number is a place in a list."""
     node: Any = resource
-    *way, last = path.split(".")
-    for name, following in zip(way, [*way[1:], last], strict=True):
+    names = path.split(".")
+    last = names[-1]
+    for name, following in pairwise(names):
         fresh: Any = [] if following.isdigit() else {}
         node = _step(node, name, fresh)
     if isinstance(node, list):

@@ -27,7 +27,7 @@ class Pace:
         self, limits: Limits, *, now: Callable[[], datetime] = utc_now, sleep: Callable[[float], None] = time.sleep
     ) -> None:
         self._limits = limits
-        self._now = now
+        self.now = now
         self._sleep = sleep
         self._lock = threading.Lock()
         self._slots = threading.BoundedSemaphore(limits.at_once)
@@ -52,7 +52,7 @@ class Pace:
 
     def pause(self, asked: float | None) -> float:
         """The destination said it is busy: how long nobody shall ask, in seconds."""
-        now = self._now().timestamp()
+        now = self.now().timestamp()
         minute = seconds_to_minute(datetime.fromtimestamp(now, UTC)) if self._limits.window == "minute" else None
         wait = asked if asked is not None else minute or self._limits.pause_seconds
         with self._lock:
@@ -62,7 +62,7 @@ class Pace:
     def _take(self) -> float:
         """0 when one may be sent now (and counts it), else the seconds to wait."""
         with self._lock:
-            now = self._now().timestamp()
+            now = self.now().timestamp()
             wait = max(self._paused_until - now, self._minute(now), self._daily(now))
             if wait <= 0:
                 self._sent.append(now)

@@ -40,7 +40,7 @@ def open_session(profile: HttpProfile, secrets: Secrets, now: Callable[[], datet
         attempts=attempts,
         pace=pace if profile.limits.counts_tokens else Pace(Limits(), now=now),
     )
-    credentials = Credentials(profile.auth, bare, secrets)
+    credentials = Credentials(profile.auth, bare, secrets, lambda: now().timestamp())
     http = Http(
         client,
         profile.base_url,

@@ -26,7 +26,7 @@ from adapter.errors import Misconfigured, NotFound
 from adapter.records import create, new_id
 from adapter.work import Work, finish, postpone
 from adapter.work.loop import back_off
-from connectors.contract import Connector, DeliveryError, Evidence, Receipt, Retry
+from connectors.contract import CannotLook, Connector, DeliveryError, Evidence, Receipt, Retry
 from mappings.provenance import Agent, Entity, provenance
 
 S = DeliveryState
@@ -109,7 +109,7 @@ def _connector(destinations: Destinations, name: str) -> Connector:
 def _hand_over(attempt: Attempt, connector: Connector) -> Receipt | None:
     """Find it there or send it; the receipt is durable on return. None when it must not leave after all."""
     order = attempt.order
-    receipt = attempt.step("find", lambda: connector.find(order.parcel)) if order.trace else None
+    receipt = _look(attempt, connector) if order.trace else None
     if receipt is None and (end := _may_not_leave(order)):
         with attempt.bridge.db.transaction() as tx:
             state, values = end
@@ -127,6 +127,21 @@ def _hand_over(attempt: Attempt, connector: Connector) -> Receipt | None:
         attempt.mark(tx, S.RETRACTING, reason=reason)
         postpone(tx, attempt.work, due_at=attempt.bridge.now(), reason=reason)
     return None
+
+
+def _look(attempt: Attempt, connector: Connector) -> Receipt | None:
+    """What the destination says it holds. Where it cannot say but knows duplicates: nothing, and if the photo may not
+    leave any more, it is taken back in case it did."""
+    parcel = attempt.order.parcel
+    try:
+        return attempt.step("find", lambda: connector.find(parcel))
+    except CannotLook as error:
+        presumed = error.presumed
+        if not error.may_resend or presumed is None:
+            raise
+        if _may_not_leave(attempt.order):
+            attempt.step("find", lambda: connector.retract(parcel, presumed, "The answer was lost"))
+        return None
 
 
 def _may_not_leave(order: Order) -> tuple[DeliveryState, dict[str, str]] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -40,9 +41,10 @@ class TokenEndpoint:
 def credentials(endpoint: TokenEndpoint, kind: str, secret: str = "s3:cret%", **changes: Any) -> Credentials:
     client = httpx.Client(transport=httpx.MockTransport(endpoint))
     name = changes.pop("secret_name", "ehr")
+    clock = changes.pop("clock", time.monotonic)
     table = {"kind": kind, "client_id": "derm", "secret": name, "token_url": TOKEN_URL, **changes}
     http = Http(client, "https://ehr.example/fhir", attempts=1)
-    return Credentials(Auth.model_validate(table), http, {"ehr": secret}.__getitem__)
+    return Credentials(Auth.model_validate(table), http, {"ehr": secret}.__getitem__, clock)
 
 
 def test_basic_needs_no_token() -> None:
@@ -99,16 +101,54 @@ def test_a_key_that_cannot_sign_is_named_without_showing_it(secret: str) -> None
     assert "P-384" in error.value.remedy
 
 
-def test_a_token_is_used_until_shortly_before_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_is_used_until_shortly_before_its_end() -> None:
     clock = [1000.0]
-    monkeypatch.setattr("connectors.auth.time.monotonic", lambda: clock[0])
     endpoint = TokenEndpoint(expires_in=3600)
-    client = credentials(endpoint, "client_secret_post")
+    client = credentials(endpoint, "client_secret_post", clock=lambda: clock[0])
     assert client.authorization() == "Bearer t1"
     clock[0] += 3560
     assert client.authorization() == "Bearer t1"
     clock[0] += 20
     assert client.authorization() == "Bearer t2"
+
+
+def test_a_refused_token_is_asked_for_again_only_as_often_as_the_profile_allows() -> None:
+    clock = [1000.0]
+    endpoint = TokenEndpoint(expires_in=3600)
+    client = credentials(endpoint, "client_secret_post", clock=lambda: clock[0], minimum_refresh_seconds=60)
+    assert client.authorization() == "Bearer t1"
+    assert not client.renew()
+    clock[0] += 61
+    assert client.renew()
+    assert client.authorization() == "Bearer t2"
+
+
+def test_a_token_without_the_scopes_a_profile_requires_is_not_used() -> None:
+    endpoint = TokenEndpoint(scope="system/DocumentReference.read system/Patient.rs")
+    client = credentials(endpoint, "client_secret_post", require_scopes=["DocumentReference.rc"])
+    with pytest.raises(DeliveryError, match=r"without DocumentReference\.c") as error:
+        client.authorization()
+    assert error.value.retry is Retry.LATER
+
+
+@pytest.mark.parametrize("granted", ["system/DocumentReference.crus", "system/*.write system/*.read", None])
+def test_scopes_are_understood_in_both_spellings_and_silence_is_believed(granted: str | None) -> None:
+    endpoint = TokenEndpoint(scope=granted)
+    client = credentials(endpoint, "client_secret_post", require_scopes=["DocumentReference.cu"])
+    assert client.authorization() == "Bearer t1"
+
+
+def test_api_keys_go_with_the_token_request_as_well() -> None:
+    endpoint = TokenEndpoint()
+    credentials(endpoint, "client_secret_post", secret_headers={"x-api-key": "ehr"}).authorization()
+    assert endpoint.requests[-1].headers["x-api-key"] == "s3:cret%"
+
+
+def test_a_vendor_that_wants_rs256_gets_it() -> None:
+    endpoint = TokenEndpoint()
+    credentials(endpoint, "private_key_jwt", KEYS["rsa-pem"][0], algorithm="RS256").authorization()
+    head = endpoint.form["client_assertion"].partition(".")[0]
+    assert json.loads(base64.urlsafe_b64decode(head + "=="))["alg"] == "RS256"
 
 
 def test_the_token_endpoint_is_discovered_when_the_profile_does_not_name_it() -> None:

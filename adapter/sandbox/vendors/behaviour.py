@@ -1,0 +1,108 @@
+"""What one vendor's system does, as data."""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cache
+from importlib import resources
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Refusal(_Table):
+    """How it says no: status, and a vendor code in an OperationOutcome or, with `body`, in its own words."""
+
+    status: int = 422
+    code: str = ""
+    body: str = ""
+
+
+class FhirBehaviour(_Table):
+    """A FHIR R4 side. `creates` lists the types that may be created or updated; everything is searched and read."""
+
+    base: str
+    creates: tuple[str, ...] = ()
+    accepts: tuple[str, ...] = ()  # attachment MIME types; empty: any
+    required: tuple[str, ...] = ()  # dotted paths
+    rejects: tuple[str, ...] = ()
+    drops: tuple[str, ...] = ()  # silently not stored
+    not_offered: int = 404
+    transaction_only: bool = False
+    conditional_create: bool = False
+    raw_binary: bool = True
+    answer: Literal["resource", "empty"] = "resource"
+    location: Literal["relative", "absolute"] = "relative"
+    etag: bool = True
+    refusal: Refusal = Refusal()
+    type_refusal: Refusal = Refusal()
+
+
+class RestRoute(_Table):
+    """One proprietary route. `path` holds `{names}`; `answer` and `item` are JSON templates over what is known."""
+
+    method: str
+    path: str
+    does: Literal["find-patient", "store", "keep-bytes", "store-kept", "list", "read", "delete", "say"]
+    file: str = ""  # the multipart part that holds the document
+    required: tuple[str, ...] = ()  # form fields or JSON paths
+    mrn: str = ""  # where the patient's number stands: a name of `path` or a query parameter
+    name: str = ""  # where the document's own name stands in the form or JSON
+    accepts: tuple[str, ...] = ()
+    status: int = 200
+    answer: str = ""
+    item: str = ""
+    refusal: Refusal = Refusal()
+
+
+class DicomWebBehaviour(_Table):
+    """A DICOMweb side."""
+
+    base: str
+    second_time: Literal["stored", "409"] = "stored"
+    deletes: bool = False
+
+
+class MllpBehaviour(_Table):
+    """An HL7 v2 side. `knows_duplicates`: the same MSH-10 again has no second effect."""
+
+    events: tuple[str, ...]
+    acknowledges: Literal["original", "commit"] = "original"
+    knows_duplicates: bool = False
+    max_bytes: int = 50_000_000
+
+
+class Behaviour(_Table):
+    """One vendor. `destination` is what to write over the shipped profile to reach the simulator.
+
+    `token_seconds` asks for a bearer token of that life; `per_minute` counts all requests of a minute and answers 429
+    without Retry-After. In `destination`, `{http}` is the address, `{mllp_port}` the port.
+    """
+
+    name: str
+    profile: str
+    about: str
+    fhir: FhirBehaviour | None = None
+    rest: tuple[RestRoute, ...] = ()
+    dicomweb: DicomWebBehaviour | None = None
+    mllp: MllpBehaviour | None = None
+    token_seconds: int | None = None
+    per_minute: int | None = None
+    destination: dict[str, Any] = {}
+
+
+def behaviour_names() -> list[str]:
+    """The vendors that can be played."""
+    folder = resources.files("adapter.sandbox.vendors") / "behaviours"
+    return sorted(each.name.removesuffix(".toml") for each in folder.iterdir() if each.name.endswith(".toml"))
+
+
+@cache
+def read_behaviour(name: str) -> Behaviour:
+    """Raises FileNotFoundError for a vendor nobody described."""
+    file = resources.files("adapter.sandbox.vendors") / "behaviours" / f"{name}.toml"
+    return Behaviour.model_validate(tomllib.loads(file.read_text("utf-8")) | {"name": name})

@@ -1,0 +1,67 @@
+"""The DICOMweb side of a simulated archive: STOW-RS, QIDO-RS for one instance, WADO-RS, DELETE where it is offered."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import TYPE_CHECKING, Any
+
+from adapter.sandbox.vendors.behaviour import DicomWebBehaviour
+from adapter.sandbox.vendors.engine import Document, Fault, Request, Response
+
+if TYPE_CHECKING:
+    from adapter.sandbox.vendors.engine import Vendor
+
+_PROCESSING_FAILURE = 0x0110
+_DUPLICATE = 0x0111
+
+
+def respond(vendor: Vendor, behaviour: DicomWebBehaviour, request: Request, fault: Fault | None) -> Response:
+    """Instances are kept as they came."""
+    if request.method == "POST":
+        return _store(vendor, behaviour, request, fault)
+    if "SOPInstanceUID" in request.query:
+        document = vendor.documents.get(request.query["SOPInstanceUID"])
+        return Response.json(200, [_tags(document.content)]) if document and document.active else Response(204)
+    document = vendor.documents.get(request.path.rpartition("/")[2])
+    if document is None or not document.active:
+        return Response(404)
+    if request.method == "DELETE":
+        document.active = not behaviour.deletes
+        return Response(204 if behaviour.deletes else 405)
+    body = b"--frame\r\nContent-Type: application/dicom\r\n\r\n" + document.content + b"\r\n--frame--\r\n"
+    return Response(200, body, {"Content-Type": 'multipart/related; type="application/dicom"; boundary=frame'})
+
+
+def _store(vendor: Vendor, behaviour: DicomWebBehaviour, request: Request, fault: Fault | None) -> Response:
+    import pydicom
+
+    found = re.search(r"boundary=([^;]+)", request.headers["content-type"])
+    assert found is not None
+    part = request.body.split(f"--{found[1]}".encode())[1].partition(b"\r\n\r\n")[2][:-2]
+    dataset = pydicom.dcmread(io.BytesIO(part), stop_before_pixels=True)
+    uid = str(dataset.SOPInstanceUID)
+    if fault and fault.kind == "empty-stow":  # says 200 and keeps nothing
+        return Response.json(200, {})
+    if fault and fault.kind == "nack":
+        return Response.json(202, _result("00081198", uid, _PROCESSING_FAILURE))
+    if uid in vendor.documents and behaviour.second_time == "409":
+        return Response.json(409, _result("00081198", uid, _DUPLICATE))
+    vendor.documents[uid] = Document(uid, str(dataset.PatientID), part, "application/dicom")
+    return Response.json(200, _result("00081199", uid, None))
+
+
+def _result(sequence: str, uid: str, reason: int | None) -> dict[str, Any]:
+    item: dict[str, Any] = {"00081155": {"vr": "UI", "Value": [uid]}}
+    if reason is not None:
+        item["00081197"] = {"vr": "US", "Value": [reason]}
+    return {sequence: {"vr": "SQ", "Value": [item]}}
+
+
+def _tags(content: bytes) -> dict[str, Any]:
+    import pydicom
+
+    dataset = pydicom.dcmread(io.BytesIO(content), stop_before_pixels=True)
+    named = {"0020000D": "StudyInstanceUID", "0020000E": "SeriesInstanceUID", "00080018": "SOPInstanceUID"}
+    tags = {tag: {"Value": [str(dataset[name].value)]} for tag, name in named.items()}
+    return tags | {"00100020": {"Value": [str(dataset.PatientID)]}}

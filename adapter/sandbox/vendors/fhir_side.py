@@ -1,0 +1,190 @@
+"""The FHIR R4 side of a simulated vendor."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, unquote
+
+from adapter.sandbox.vendors.behaviour import FhirBehaviour, Refusal
+from adapter.sandbox.vendors.engine import OUTCOME, Document, Request, Resource, Response, at, refused
+
+if TYPE_CHECKING:
+    from adapter.sandbox.vendors.engine import Vendor
+
+FILED = ("Media", "DocumentReference")
+_COUNTS = {"current", "completed", "preliminary"}
+
+
+def respond(vendor: Vendor, behaviour: FhirBehaviour, request: Request) -> Response:  # noqa: PLR0911
+    """Search, read, create, update, transaction."""
+    kind, _, rest = request.path.removeprefix(behaviour.base).strip("/").partition("/")
+    if kind == "metadata":
+        return Response.json(200, _statement(behaviour))
+    if request.method == "POST" and not kind:
+        return _transaction(vendor, behaviour, request)
+    if rest == "_search" or (request.method == "GET" and not rest):
+        query = parse_qs(request.body.decode()) if rest == "_search" else {k: [v] for k, v in request.query.items()}
+        return _bundle(_found(vendor, kind, {name: values[0] for name, values in query.items()}))
+    if request.method == "GET":
+        return _read(vendor, kind, rest)
+    if kind not in behaviour.creates:
+        return Response.json(behaviour.not_offered, OUTCOME)
+    if kind == "Binary" and "json" not in request.headers.get("content-type", ""):
+        return _raw_binary(vendor, behaviour, request)
+    if request.method == "POST" and behaviour.transaction_only:
+        return Response.json(behaviour.not_offered, OUTCOME)
+    return _write(vendor, behaviour, kind, rest, json.loads(request.body), request.headers)
+
+
+def filed_resources(vendor: Vendor) -> list[Document]:
+    """The Media and DocumentReferences that count, with their bytes."""
+    documents = []
+    for (kind, resource_id), resource in vendor.resources.items():
+        if kind in FILED and resource.get("status") in _COUNTS:
+            attachment = resource["content"] if kind == "Media" else resource["content"][0]["attachment"]
+            mrn = str(resource["subject"]["reference"]).rpartition("/")[2].removeprefix("pat-")
+            content = _content(vendor, attachment)
+            documents.append(Document(resource_id, mrn, content, str(attachment.get("contentType"))))
+    return documents
+
+
+def _content(vendor: Vendor, attachment: Resource) -> bytes:
+    if "data" in attachment:
+        return base64.b64decode(attachment["data"])
+    return vendor.binaries.get(str(attachment.get("url")).rpartition("/")[2], ("", b""))[1]
+
+
+def _patient(vendor: Vendor, mrn: str) -> Resource:
+    born = {"birthDate": vendor.patients[mrn]} if vendor.patients[mrn] else {}
+    return {"resourceType": "Patient", "id": f"pat-{mrn}", "active": True, "identifier": [{"value": mrn}]} | born
+
+
+def _found(vendor: Vendor, kind: str, query: dict[str, str]) -> list[Resource]:
+    system, _, value = query.get("identifier", "").rpartition("|")
+    if kind == "Patient":
+        return [_with_system(_patient(vendor, value), system)] if value in vendor.patients else []
+    if kind == "Encounter":
+        if value not in vendor.visits:
+            return []
+        subject = {"reference": f"Patient/pat-{vendor.visits[value]}"}
+        visit = {"resourceType": "Encounter", "id": f"enc-{value}", "status": "in-progress", "subject": subject}
+        return [_with_system(visit | {"identifier": [{"value": value}]}, system)]
+    held = [resource for (each, _), resource in vendor.resources.items() if each == kind]
+    if "patient" in query:
+        return [each for each in held if str(at(each, "subject.reference")).endswith(f"/{query['patient']}")]
+    wanted = {"system": system, "value": value}
+    return [each for each in held if any(wanted.items() <= one.items() for one in each.get("identifier", []))]
+
+
+def _with_system(resource: Resource, system: str) -> Resource:
+    """The simulator takes any identifier system for its own."""
+    return resource | {"identifier": [each | {"system": system} for each in resource["identifier"]]}
+
+
+def _bundle(resources: list[Resource]) -> Response:
+    entries = [{"resource": each} for each in resources]
+    return Response.json(200, {"resourceType": "Bundle", "type": "searchset", "entry": entries})
+
+
+def _read(vendor: Vendor, kind: str, resource_id: str) -> Response:
+    if kind == "Binary" and resource_id in vendor.binaries:
+        content_type, content = vendor.binaries[resource_id]
+        return Response(200, content, {"Content-Type": content_type})
+    resource = vendor.resources.get((kind, resource_id))
+    return Response.json(200, resource) if resource else Response.json(404, OUTCOME)
+
+
+def _raw_binary(vendor: Vendor, behaviour: FhirBehaviour, request: Request) -> Response:
+    if not behaviour.raw_binary:
+        return Response.json(415, OUTCOME)
+    binary_id = vendor.new_id()
+    vendor.binaries[binary_id] = (request.headers["content-type"], request.body)
+    return Response(201, b"", {"Location": f"Binary/{binary_id}"})
+
+
+def _write(
+    vendor: Vendor, behaviour: FhirBehaviour, kind: str, known_id: str, body: Resource, headers: Mapping[str, str]
+) -> Response:
+    if refusal := _refusal(behaviour, body):
+        return refused(refusal)
+    if behaviour.conditional_create and (condition := headers.get("if-none-exist")):
+        asked = {"identifier": parse_qs(unquote(condition))["identifier"][0]}
+        if found := _found(vendor, kind, asked):
+            return Response.json(200, found[0], Location=f"{kind}/{found[0]['id']}")
+    if known_id:
+        current = vendor.resources.get((kind, known_id))
+        if current is None:
+            return Response.json(404, OUTCOME)
+        match = headers.get("if-match")
+        if match and match != f'W/"{current["meta"]["versionId"]}"':
+            return Response.json(409, OUTCOME)
+    stored = _stored(vendor, behaviour, kind, known_id, body)
+    return _answer(vendor, behaviour, kind, stored, created=not known_id)
+
+
+def _stored(vendor: Vendor, behaviour: FhirBehaviour, kind: str, known_id: str, body: Resource) -> Resource:
+    resource_id = known_id or vendor.new_id()
+    before = vendor.resources.get((kind, resource_id), {})
+    version = int(at(before, "meta.versionId") or 0) + 1
+    kept = {name: value for name, value in body.items() if name not in behaviour.drops}
+    meta = {"versionId": str(version), "lastUpdated": "2026-11-23T09:30:00Z"}
+    stored = kept | {"id": resource_id, "meta": kept.get("meta", {}) | meta}
+    if kind == "Binary":
+        vendor.binaries[resource_id] = (stored["contentType"], base64.b64decode(stored["data"]))
+    else:
+        vendor.resources[kind, resource_id] = stored
+    return stored
+
+
+def _answer(vendor: Vendor, behaviour: FhirBehaviour, kind: str, stored: Resource, *, created: bool) -> Response:
+    place = f"{kind}/{stored['id']}"
+    absolute = behaviour.location == "absolute"
+    headers = {"Location": f"{vendor.address}{behaviour.base}/{place}" if absolute else place}
+    if behaviour.etag:
+        headers["ETag"] = f'W/"{stored["meta"]["versionId"]}"'
+    status = 201 if created else 200
+    if behaviour.answer == "empty":
+        return Response(status, b"", headers)
+    return Response(status, json.dumps(stored).encode(), headers | {"Content-Type": "application/fhir+json"})
+
+
+def _refusal(behaviour: FhirBehaviour, body: Resource) -> Refusal | None:
+    if body["resourceType"] not in FILED:
+        return None
+    if any(at(body, path) is None for path in behaviour.required) or any(name in body for name in behaviour.rejects):
+        return behaviour.refusal
+    attachment = body["content"] if body["resourceType"] == "Media" else body["content"][0]["attachment"]
+    content_type = str(attachment.get("contentType", "")).partition(";")[0]
+    if behaviour.accepts and content_type not in behaviour.accepts:
+        return behaviour.type_refusal
+    return None
+
+
+def _transaction(vendor: Vendor, behaviour: FhirBehaviour, request: Request) -> Response:
+    entries = []
+    for entry in json.loads(request.body).get("entry", []):
+        body = entry["resource"]
+        if body["resourceType"] not in behaviour.creates:
+            return Response.json(behaviour.not_offered, OUTCOME)
+        headers = {"if-none-exist": entry["request"]["ifNoneExist"]} if "ifNoneExist" in entry["request"] else {}
+        answer = _write(vendor, behaviour, body["resourceType"], "", body, headers)
+        if answer.status >= 300:
+            return answer
+        entries.append({"response": {"status": f"{answer.status} Created", "location": answer.headers["Location"]}})
+    return Response.json(200, {"resourceType": "Bundle", "type": "transaction-response", "entry": entries})
+
+
+def _statement(behaviour: FhirBehaviour) -> Resource:
+    def interactions(kind: str) -> list[dict[str, str]]:
+        codes = ["read", "search-type", *(["create", "update"] if kind in behaviour.creates else [])]
+        return [{"code": code} for code in codes]
+
+    kinds = ("Patient", "Encounter", "Binary", "Media", "DocumentReference", "Consent")
+    listed = [
+        {"type": kind, "interaction": interactions(kind), "conditionalCreate": behaviour.conditional_create}
+        for kind in kinds
+    ]
+    return {"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1", "rest": [{"resource": listed}]}

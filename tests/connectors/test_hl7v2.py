@@ -1,0 +1,140 @@
+"""HL7 v2 to receivers that answer late, elsewhere, to others, or not at all."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from connectors.contract import CannotLook, DeliveryError, Parcel, Retry
+from connectors.hl7v2 import Hl7v2, control_id
+from connectors.profile import build_profile
+from mappings.hl7v2.er7 import Message
+from mappings.hl7v2.framing import Deframer, frame
+from tests.connectors.test_contract import MRN, VISIT, parcel
+
+Answers = Callable[[str], list[bytes]]
+
+
+@contextmanager
+def receiver(answers: Answers) -> Iterator[tuple[int, list[bytes]]]:
+    """One receiver that answers each message with the frames of `answers(MSH-10)` and hangs up after none."""
+    received: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    deframer = Deframer()
+                    while not received or deframer.is_mid_message or not list(deframer.messages()):
+                        chunk = connection.recv(65_536)
+                        if not chunk:
+                            break
+                        deframer.feed(chunk)
+                        for raw in deframer.messages():
+                            received.append(raw)
+                            for each in answers(Message.parse(raw).header.msh_10):
+                                connection.sendall(each)
+                            break
+                        if received:
+                            break
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield server.getsockname()[1], received
+        server.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
+def ack(code: str, control: str, more: str = "") -> bytes:
+    return frame(f"MSH|^~\\&|R||D||20261123||ACK|a|P|2.5.1\rMSA|{code}|{control}\r{more}".encode())
+
+
+def opened(port: int, **changes: Any) -> Hl7v2:
+    table = {"name": "x", "kind": "hl7v2", "host": "127.0.0.1", "port": port, "timeouts": {"read": 0.5}}
+    table |= {"authorities": {MRN: "HOSP", VISIT: "HOSP"}}
+    profile = build_profile(table | changes, source="test")
+    return Hl7v2(profile)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("acknowledge", "answers"),
+    [
+        ("original", lambda control: [ack("AA", control)]),
+        ("original", lambda control: [ack("AE", "somebody else's"), ack("AA", control)]),
+        ("commit", lambda control: [ack("CA", control)]),
+        ("application", lambda control: [ack("CA", control), ack("AA", control)]),
+    ],
+)
+def test_the_answer_to_this_message_settles_it(acknowledge: str, answers: Answers) -> None:
+    with receiver(answers) as (port, received):
+        receipt = opened(port, acknowledge=acknowledge).send(parcel())
+    header = Message.parse(received[0]).header
+    assert receipt.ids["Patient"] == "A-1" and header.msh_10 == control_id(parcel(), "ORU^R01")
+    assert (header.msh_15, header.msh_16) == {
+        "original": ("", ""),
+        "commit": ("AL", "NE"),
+        "application": ("AL", "AL"),
+    }[acknowledge]
+
+
+@pytest.mark.parametrize(
+    ("answers", "retry"),
+    [
+        (lambda control: [], Retry.UNKNOWN),
+        (lambda control: [ack("AA", "somebody else's")], Retry.UNKNOWN),
+        (lambda control: [b"\x0bno message\x1c\r"], Retry.UNKNOWN),
+        (lambda control: [ack("AE", control)], Retry.NEVER),
+        (lambda control: [ack("AR", control)], Retry.NEVER),
+        (lambda control: [ack("CE", control)], Retry.LATER),
+        (lambda control: [ack("XX", control)], Retry.NEVER),
+    ],
+)
+def test_whatever_else_comes_says_whether_to_try_again(answers: Answers, retry: Retry) -> None:
+    with receiver(answers) as (port, _), pytest.raises(DeliveryError) as error:
+        opened(port).send(parcel())
+    assert error.value.retry is retry and error.value.remedy
+
+
+def test_the_receivers_own_error_code_is_read_by_the_profile() -> None:
+    signals = [{"code": "207", "means": "later"}]
+    answers: Answers = lambda control: [ack("AE", control, "ERR|||207^Application internal error^HL70357|E\r")]  # noqa: E731
+    with receiver(answers) as (port, _), pytest.raises(DeliveryError) as error:
+        opened(port, signals=signals).send(parcel())
+    assert error.value.retry is Retry.LATER
+
+
+def test_nobody_listening_is_an_outage_without_any_effect() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(DeliveryError) as error:
+        opened(port).send(parcel())
+    assert error.value.retry is Retry.LATER and error.value.outage
+
+
+def test_a_lost_answer_names_the_document_to_look_for() -> None:
+    with pytest.raises(CannotLook) as error:
+        opened(1).find(parcel())
+    assert error.value.presumed is not None and error.value.presumed.ids["Document"] in error.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("changes", "given", "reason"),
+    [
+        ({"authorities": {}}, parcel(), "assigning authority"),
+        ({"encounter": {"policy": "required"}}, parcel(encounter=None), "under a visit"),
+        ({"charset": "ASCII"}, parcel(media={**parcel().media, "note": [{"text": "ä"}]}), "character set"),
+        ({"max_bytes": 10}, parcel(), "this destination takes 10"),
+    ],
+)
+def test_what_cannot_be_told_is_not_sent(changes: dict[str, Any], given: Parcel, reason: str) -> None:
+    with pytest.raises(DeliveryError, match=reason):
+        opened(1, **changes).send(given)

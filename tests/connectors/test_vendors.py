@@ -1,0 +1,343 @@
+"""Every vendor as it documents itself, on good and on bad days: each photo ends exactly once in the right chart, or
+waits where people see it, with the reason.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from adapter import consent
+from adapter.bridge import Bridge
+from adapter.delivery.circuit import FAILURES, circuits
+from adapter.sandbox.vendors import Fault, behaviour_names
+from adapter.sandbox.vendors.behaviour import Refusal
+from tests.conftest import Clock
+from tests.connectors.vendor_site import VendorSite, consent_says, vendor_site
+
+VENDORS = behaviour_names()
+# The request that files the photo: method and the end of its path.
+FILING = {
+    "epic": ("POST", "/studies"),
+    "oracle-health": ("POST", "/DocumentReference"),
+    "athenaone": ("POST", "/documents/clinicaldocument"),
+    "athenaflow": ("POST", "/DocumentReference"),
+    "meditech": ("MLLP", ""),
+    "modmed-ema": ("POST", "/DocumentReference"),
+    "eclinicalworks": ("POST", "/fhir/r4/practice"),
+    "nextgen": ("MLLP", ""),
+    "veradigm": ("POST", "/DocumentReference"),
+    "openemr": ("POST", "/document"),
+    "medplum": ("POST", "/Media"),
+    "hapi": ("POST", "/Media"),
+    "canvas": ("POST", "/Media"),
+    "pacs": ("POST", "/studies"),
+    "hl7v2": ("MLLP", ""),
+}
+HTTP = [name for name in VENDORS if FILING[name][0] != "MLLP"]
+# Nothing can be read back there: the receipt is the last word.
+UNREAD = {"athenaone", "meditech", "modmed-ema", "nextgen", "hl7v2"}
+# Nothing can be looked for there: after a lost answer a person must.
+BLIND = {"athenaone", "meditech", "nextgen"}
+# Nothing can be taken back there: a person must.
+KEPT = {"epic", "athenaone", "modmed-ema", "openemr"}
+
+Open = Callable[..., VendorSite]
+
+
+@pytest.fixture
+def db_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """SQLite alone: what differs between databases is tested with two connectors in tests/delivery."""
+    (tmp_path / "data").mkdir(mode=0o700)
+    shutil.copyfile(sqlite_template, tmp_path / "data" / "dermbridge.sqlite3")
+    return f"sqlite+pysqlite:///{tmp_path / 'data' / 'dermbridge.sqlite3'}"
+
+
+@pytest.fixture
+def permit(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    said = consent_says(True)
+    monkeypatch.setattr(consent, "decide", lambda tx, bridge, patient_id: said)
+    return said
+
+
+@pytest.fixture
+def opened(bridge: Bridge, clock: Clock, permit: SimpleNamespace) -> Iterator[Open]:
+    contexts = []
+
+    def open_site(name: str, **changes: Any) -> VendorSite:
+        contexts.append(vendor_site(name, bridge, clock, **changes))
+        return contexts[-1].__enter__()
+
+    yield open_site
+    for context in contexts:
+        context.__exit__(None, None, None)
+
+
+def fault(name: str, kind: Any, **more: Any) -> Fault:
+    method, path = FILING[name]
+    return Fault(kind, method, path, **more)
+
+
+def in_chart(name: str) -> str:
+    return "accepted" if name in UNREAD else "confirmed"
+
+
+def test_every_vendor_is_rehearsed() -> None:
+    assert set(FILING) == set(VENDORS)
+
+
+@pytest.mark.parametrize("name", VENDORS)
+def test_a_photo_is_filed_once_in_the_right_chart(name: str, opened: Open) -> None:
+    site = opened(name)
+    site.capture()
+    site.run()
+    row = site.rows()[0]
+    assert (row.state, site.numbers()) == (in_chart(name), ["1001"]), row.reason
+
+
+@pytest.mark.parametrize("lost", ["lost-before", "lost-after"])
+@pytest.mark.parametrize("name", VENDORS)
+def test_a_lost_answer_is_found_out_before_anything_is_sent_again(name: str, lost: str, opened: Open) -> None:
+    site = opened(name)
+    site.vendor.faults = [fault(name, lost)]
+    site.capture()
+    site.run()
+    assert site.rows()[0].state == "unknown"
+    site.later()
+    row = site.rows()[0]
+    if name in BLIND:
+        assert row.state == "failed" and "cannot be asked" in row.reason and "send again only if" in row.remedy
+        assert site.numbers() == ["1001"] * (lost == "lost-after")
+    else:
+        assert (row.state, site.numbers()) == (in_chart(name), ["1001"]), row.reason
+
+
+@pytest.mark.parametrize("name", HTTP)
+def test_a_busy_vendor_that_names_no_time_is_left_alone_for_a_minute(name: str, opened: Open) -> None:
+    site = opened(name)
+    site.vendor.faults = [fault(name, "busy")]
+    site.capture()
+    site.run()
+    asked = len(site.vendor.requests)
+    assert site.rows()[0].state == "pending" and "429" in site.rows()[0].reason
+    site.later(seconds=20)
+    assert len(site.vendor.requests) == asked
+    site.later(seconds=62)
+    assert (site.rows()[0].state, site.numbers()) == (in_chart(name), ["1001"])
+
+
+@pytest.mark.parametrize("name", [each for each in HTTP if each != "hapi"])
+def test_a_token_that_ends_in_the_middle_is_renewed(name: str, opened: Open) -> None:
+    site = opened(name)
+    site.vendor.faults = [fault(name, "token-expired")]
+    site.capture()
+    site.run()
+    site.later(minutes=11)  # where asking for a token so soon again is not allowed
+    assert (site.rows()[0].state, site.numbers()) == (in_chart(name), ["1001"]), site.rows()[0].reason
+
+
+@pytest.mark.parametrize("name", VENDORS)
+def test_consent_withdrawn_in_the_middle_keeps_the_photo_here(name: str, opened: Open, permit: SimpleNamespace) -> None:
+    site = opened(name)
+    site.vendor.faults = [fault(name, "lost-before")]
+    site.capture()
+    site.run()
+    permit.permit = False
+    site.later()
+    row = site.rows()[0]
+    assert site.numbers() == []
+    assert row.state == ("failed" if name in BLIND else "withheld") and row.reason and row.remedy
+
+
+@pytest.mark.parametrize("name", VENDORS)
+def test_a_merge_moves_the_photo_or_says_who_must(name: str, opened: Open) -> None:
+    site = opened(name)
+    site.capture()
+    site.run()
+    site.move(1, "2")
+    site.later()
+    old, new = site.rows()
+    assert new.state == in_chart(name), new.reason
+    if name in KEPT:
+        assert (old.state, site.numbers()) == ("retracting", ["1001", "1002"])
+        assert "no way to take a photo back" in old.reason and old.remedy
+    else:
+        assert (old.state, site.numbers()) == ("retracted", ["1002"]), old.reason
+
+
+@pytest.mark.parametrize("name", [name for name in VENDORS if name not in BLIND])
+def test_a_merge_between_a_lost_answer_and_the_look_leaves_no_copy_behind(name: str, opened: Open) -> None:
+    site = opened(name)
+    site.vendor.faults = [fault(name, "lost-after")]
+    site.capture()
+    site.run()
+    site.move(1, "2")
+    site.later()
+    site.later(hours=7)
+    old, new = site.rows()
+    assert new.state == in_chart(name), new.reason
+    kept = name in KEPT
+    assert site.numbers() == (["1001", "1002"] if kept else ["1002"]), (old.state, old.reason)
+    ended = "superseded" if name == "hl7v2" else "retracted"  # there it was taken back unseen, in case it had arrived
+    assert old.state == ("retracting" if kept else ended) and (old.reason or not kept)
+
+
+@pytest.mark.parametrize("name", [name for name in VENDORS if name not in {"epic", "pacs"}])
+def test_a_patient_the_vendor_does_not_know_holds_no_photo_until_registered(name: str, opened: Open) -> None:
+    site = opened(name)
+    known = dict(site.vendor.patients)
+    site.vendor.patients.clear()
+    site.capture()
+    site.run()
+    row = site.rows()[0]
+    assert row.state in {"pending", "failed"} and row.reason and row.remedy and site.numbers() == []
+    site.vendor.patients |= known
+    site.again()
+    assert (site.rows()[0].state, site.numbers()) == (in_chart(name), ["1001"])
+
+
+NOTE_ONLY = {"routes": {"dicomweb": False, "hl7v2": False}}
+REFUSALS: list[tuple[str, dict[str, Any], Fault, str, str]] = [
+    (
+        "epic",
+        NOTE_ONLY,
+        Fault("refuse", "POST", "/DocumentReference", Refusal(status=403, code="4130")),
+        "failed",
+        "Break-the-glass",
+    ),
+    (
+        "epic",
+        NOTE_ONLY,
+        Fault("refuse", "POST", "/DocumentReference", Refusal(status=400, code="4135")),
+        "pending",
+        "after midnight",
+    ),
+    (
+        "epic",
+        NOTE_ONLY,
+        Fault("refuse", "POST", "/DocumentReference", Refusal(status=400, code="4107")),
+        "failed",
+        "merged away",
+    ),
+    (
+        "epic",
+        NOTE_ONLY,
+        Fault("refuse", "POST", "/DocumentReference", Refusal(status=400, code="59108")),
+        "failed",
+        "omit",
+    ),
+    (
+        "epic",
+        NOTE_ONLY,
+        Fault("refuse", "POST", "/DocumentReference", Refusal(status=500, code="59177")),
+        "unknown",
+        "asked what it",
+    ),
+    (
+        "oracle-health",
+        {},
+        Fault("refuse", "POST", "/DocumentReference", Refusal(status=422)),
+        "failed",
+        "connectors check",
+    ),
+    (
+        "oracle-health",
+        {},
+        Fault("refuse", "POST", "/DocumentReference", Refusal(status=403)),
+        "failed",
+        "allow this client",
+    ),
+    ("athenaone", {}, Fault("refuse", "POST", "/clinicaldocument", Refusal(status=400, body="{}")), "failed", "replay"),
+    ("athenaflow", {}, Fault("refuse", "POST", "/DocumentReference", Refusal(status=400)), "failed", "omit"),
+    (
+        "eclinicalworks",
+        {},
+        Fault("refuse", "POST", "/practice", Refusal(status=400, body='{"status": [{"code": 139}]}')),
+        "failed",
+        "locked",
+    ),
+    (
+        "eclinicalworks",
+        {},
+        Fault("refuse", "POST", "/practice", Refusal(status=400, body='{"status": [{"code": 112}]}')),
+        "pending",
+        "tried again",
+    ),
+    (
+        "modmed-ema",
+        {},
+        Fault("refuse", "POST", "/DocumentReference", Refusal(status=422, code="required")),
+        "failed",
+        "check",
+    ),
+    ("openemr", {}, Fault("refuse", "POST", "/document", Refusal(status=422, body="{}")), "failed", "check"),
+    ("medplum", {}, Fault("refuse", "POST", "/Media", Refusal(status=400)), "failed", "omit"),
+    ("canvas", {}, Fault("refuse", "POST", "/Media", Refusal(status=422)), "failed", "check"),
+    ("pacs", {}, Fault("empty-stow", "POST", "/studies"), "unknown", "asked whether"),
+    ("pacs", {}, Fault("nack", "POST", "/studies"), "pending", "tried again"),
+    ("hl7v2", {}, Fault("nack", "MLLP", code="AE"), "failed", "ERR"),
+    ("hl7v2", {}, Fault("nack", "MLLP", code="AR"), "failed", "MSH"),
+    ("meditech", {}, Fault("silent", "MLLP"), "unknown", "found out"),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "refusal", "state", "remedy"), REFUSALS)
+def test_each_documented_refusal_waits_with_its_remedy_and_is_mended_by_sending_again(
+    name: str, changes: dict[str, Any], refusal: Fault, state: str, remedy: str, opened: Open
+) -> None:
+    site = opened(name, **changes)
+    site.vendor.faults = [refusal]
+    site.capture()
+    site.run()
+    row = site.rows()[0]
+    assert row.state == state and remedy in row.remedy, (row.state, row.reason, row.remedy)
+    assert site.numbers() == []
+    if row.state == "pending":
+        site.later(days=1, minutes=5)
+    else:
+        site.again()
+    if name == "meditech":  # a person looked, and it was not there
+        site.again()
+    assert (site.rows()[0].state, site.numbers()) == (in_chart(name), ["1001"]), site.rows()[0].reason
+
+
+def test_the_next_route_takes_what_the_one_before_it_cannot(opened: Open) -> None:
+    site = opened("epic")
+    site.vendor.faults = [Fault("refuse", "POST", "/studies", Refusal(status=405))]
+    site.capture()
+    site.run()
+    row = site.rows()[0]
+    assert (row.state, site.numbers()) == ("accepted", ["1001"]) and '"hl7v2-mdm"' in row.receipt
+
+
+def test_a_tenant_without_the_write_scope_is_left_with_the_hand_off(opened: Open) -> None:
+    site = opened("veradigm")
+    site.vendor.faults = [Fault("refuse", "POST", "/DocumentReference", Refusal(status=403))]
+    site.capture()
+    site.run()
+    assert site.rows()[0].state == "accepted" and '"hand-off"' in site.rows()[0].receipt and site.numbers() == []
+
+
+def test_a_vendor_that_is_down_is_left_alone_and_found_again(opened: Open) -> None:
+    site = opened("medplum")
+    for number in range(1, FAILURES + 3):
+        site.capture(number)
+    site.vendor.faults = [Fault("lost-before", "") for _ in range(FAILURES)]
+    site.run()
+    with site.bridge.db.snapshot() as tx:
+        (circuit,) = circuits(tx)
+    tried = len(site.vendor.requests)
+    assert circuit.failures == FAILURES and circuit.open_until > site.clock()
+    site.later(seconds=10)
+    assert len(site.vendor.requests) == tried
+    assert any("left alone" in (site.rows(number)[0].reason or "") for number in range(1, FAILURES + 3))
+    for _ in range(6):
+        site.later(minutes=3)
+    with site.bridge.db.snapshot() as tx:
+        assert circuits(tx) == []
+    assert site.numbers() == ["1001"] * (FAILURES + 2)

@@ -1,0 +1,158 @@
+"""A DermBridge with one destination that is a simulated vendor: photos, patients, and the worker run by hand."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import io
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+from PIL import Image
+from sqlalchemy import select
+
+from adapter.bridge import Bridge
+from adapter.db.tables import delivery
+from adapter.delivery import deliver_media, send_again
+from adapter.delivery.deliver import deliver
+from adapter.delivery.destinations import Destinations
+from adapter.records import Stored, create, get, update_resource
+from adapter.records.binaries import create_binary, whole_blob
+from adapter.sandbox.vendors import RunningVendor, running_vendor
+from adapter.work import Lane, WorkLoop
+from connectors.kinds import merged
+from mappings.terms import IDENTITY_STATE, URI
+from tests.conftest import Clock
+
+MRN = "urn:oid:2.16.840.1.113883.19.5"
+VISIT = "urn:oid:2.16.840.1.113883.19.5.1"
+
+
+def photo(number: int = 1) -> bytes:
+    """A small JPEG, another one for each number."""
+    out = io.BytesIO()
+    Image.new("RGB", (64, 48), (number * 37 % 256, number // 7 % 256, 90)).save(
+        out, "JPEG", comment=str(number).encode()
+    )
+    return out.getvalue()
+
+
+class VendorSite:
+    """Patients are p1, p2 with record numbers 1001, 1002 and visits V1, V2; photos are m1, m2, ..."""
+
+    def __init__(self, bridge: Bridge, clock: Clock, running: RunningVendor, **changes: Any) -> None:
+        entry = merged(running.destination("x", timeouts={"read": 2.0, "attempts": 1}), changes)
+        settings = bridge.settings.model_copy(update={"destinations": (entry,)})
+        self.bridge = dataclasses.replace(bridge, settings=settings)
+        self.clock = clock
+        self.vendor = running.vendor
+        self.destinations = Destinations(self.bridge)
+        (bridge.settings.data_dir / "secrets").mkdir(exist_ok=True)
+        (bridge.settings.data_dir / "secrets" / "simulator").write_text("a-secret")
+        with self.bridge.db.transaction() as tx:
+            for number in ("1", "2"):
+                who = {"identifier": [{"system": MRN, "value": f"100{number}"}], "birthDate": "1970-01-01"}
+                create(tx, {"resourceType": "Patient", "id": f"p{number}"} | who, at=clock())
+                visit = {"identifier": [{"system": VISIT, "value": f"V{number}"}], "status": "in-progress"}
+                what = {"subject": {"reference": f"Patient/p{number}"}, "class": {"code": "AMB"}}
+                create(tx, {"resourceType": "Encounter", "id": f"e{number}"} | visit | what, at=clock())
+
+    def admit(self) -> None:
+        """The vendor knows both patients."""
+        for number in ("1", "2"):
+            self.vendor.admit(f"100{number}", "1970-01-01", f"V{number}")
+
+    def capture(self, number: int = 1, patient: str = "1") -> Stored:
+        at, content = self.clock(), photo(number)
+        sealed = self.bridge.vault.seal(content)
+        with self.bridge.db.transaction() as tx:
+            self.bridge.vault.keep(tx, sealed, content_type="image/jpeg", patient_id=f"p{patient}", at=at)
+            row = whole_blob(
+                sealed,
+                binary_id=f"b{number}",
+                content_type="image/jpeg",
+                security_context=f"Media/m{number}",
+                at=at,
+            )
+            create_binary(tx, row)
+            media = create(tx, _media(number, patient, content), at=at)
+            deliver_media(tx, self.bridge, media)
+        return media
+
+    def move(self, number: int, patient: str) -> None:
+        """The photo turns out to be another patient's, as after a merge."""
+        elements = {
+            "subject": {"reference": f"Patient/p{patient}"},
+            "encounter": {"reference": f"Encounter/e{patient}"},
+        }
+        with self.bridge.db.transaction() as tx:
+            media = update_resource(tx, get(tx, "Media", f"m{number}").resource | elements, at=self.clock())
+            deliver_media(tx, self.bridge, media)
+
+    def run(self) -> None:
+        lanes = {"deliver": Lane(lambda item: deliver(self.bridge, self.destinations, item))}
+        WorkLoop(self.bridge.db, lanes, now=self.clock).run_until_idle()
+
+    def later(self, **span: float) -> None:
+        """Some time on, the worker runs again."""
+        self.clock.advance(**(span or {"minutes": 2}))
+        self.run()
+
+    def again(self, number: int = 1) -> None:
+        """A person says: send again; then the worker runs."""
+        row = self.rows(number)[-1]
+        with self.bridge.db.transaction() as tx:
+            send_again(tx, self.bridge, row.id)
+        self.run()
+
+    def rows(self, number: int = 1) -> list[Any]:
+        with self.bridge.db.snapshot() as tx:
+            mine = select(delivery).where(delivery.c.media_id == f"m{number}").order_by(delivery.c.media_version)
+            return list(tx.execute(mine))
+
+    def filed(self) -> list[tuple[str, str]]:
+        """(patient number, document id) of everything that counts at the vendor."""
+        return sorted((each.mrn, each.document_id) for each in self.vendor.filed())
+
+    def numbers(self) -> list[str]:
+        return [mrn for mrn, _ in self.filed()]
+
+
+def _media(number: int, patient: str, content: bytes) -> dict[str, Any]:
+    name = uuid.uuid5(uuid.NAMESPACE_OID, f"photo-{number}")
+    return {
+        "resourceType": "Media",
+        "id": f"m{number}",
+        "meta": {"tag": [{"system": IDENTITY_STATE, "code": "bound"}]},
+        "identifier": [{"system": URI, "value": f"urn:uuid:{name}"}],
+        "status": "completed",
+        "subject": {"reference": f"Patient/p{patient}"},
+        "encounter": {"reference": f"Encounter/e{patient}"},
+        "createdDateTime": "2026-11-23T09:00:00Z",
+        "issued": "2026-11-23T09:01:00Z",
+        "content": {
+            "contentType": "image/jpeg",
+            "url": f"Binary/b{number}",
+            "size": len(content),
+            "hash": base64.b64encode(hashlib.sha1(content).digest()).decode(),
+        },
+    }
+
+
+@contextmanager
+def vendor_site(name: str, bridge: Bridge, clock: Clock, **changes: Any) -> Iterator[VendorSite]:
+    with running_vendor(name) as running:
+        site = VendorSite(bridge, clock, running, **changes)
+        site.admit()
+        try:
+            yield site
+        finally:
+            site.destinations.close()
+
+
+def consent_says(permit: bool, because: str = "the patient withdrew consent") -> SimpleNamespace:
+    return SimpleNamespace(permit=permit, because=because, consent_ids=())
