@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from adapter.errors import Unavailable
 from adapter.identity.mllp_client import acknowledged, send
 from adapter.settings import Settings
-from benchmarks.mllp_peers import PEERS, hl7apy_peer
+from benchmarks.mllp_peers import PEERS, Peer, hl7apy_peer
 from benchmarks.served import AUTHORITY, prepare, report, serving
 
 TARGET_PER_SECOND = 3000
@@ -130,14 +130,14 @@ def theirs(number: int) -> Iterator[tuple[str, float | str]]:
     for name, peer in PEERS.items():
         for load in (PIPELINED, MANY, LOCK_STEP, ALONE):
             yield f"{name}: {load}", _measured(peer, number, load)
-    one_each = Load(50, 0)
-    yield f"hl7apy MLLPServer: {one_each}", _measured(hl7apy_peer, min(number, 500), one_each)
+    one_each = Load(5, 0)
+    yield f"hl7apy MLLPServer: {one_each}", _measured(hl7apy_peer, min(number, 200), one_each, timeout_seconds=30)
 
 
-def _measured(peer: Any, number: int, load: Load) -> float | str:
+def _measured(peer: Peer, number: int, load: Load, timeout_seconds: float = 5) -> float | str:
     try:
         with peer() as port:
-            return acknowledged_per_second(port, messages(number), load, timeout_seconds=5)
+            return acknowledged_per_second(port, messages(number), load, timeout_seconds)
     except (Unavailable, LookupError) as error:
         return str(error).removesuffix(" send the rest again.")
 
