@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import jinja2
@@ -187,23 +188,28 @@ def _smart_routes(site: _Site) -> list[Route]:
         return JSONResponse({"keys": [site.grants.key.as_dict(private=False)]}, headers=cors)
 
     async def token(request: Request) -> Response:
+        return await answered(request, smart.token)
+
+    async def revoke(request: Request) -> Response:
+        return await answered(request, smart.revoke)
+
+    async def answered(request: Request, handle: Callable[..., dict[str, Any] | None]) -> Response:
         async with request.form() as sent:
             form = {name: value for name, value in sent.items() if isinstance(value, str)}
         try:
-            answer = await run_in_threadpool(
-                smart.token, site.ehr, site.grants, form, request.headers.get("authorization")
-            )
+            answer = await run_in_threadpool(handle, site.ehr, site.grants, form, request.headers.get("authorization"))
         except smart.OAuthError as error:
             headers = _NO_STORE | ({"WWW-Authenticate": "Basic"} if error.code == "invalid_client" else {})
             status = 401 if error.code == "invalid_client" else 400
             return JSONResponse({"error": error.code, "error_description": str(error)}, status, headers)
-        return JSONResponse(answer, headers=_NO_STORE)
+        return Response(headers=_NO_STORE) if answer is None else JSONResponse(answer, headers=_NO_STORE)
 
     return [
         Route("/fhir/.well-known/smart-configuration", discovery),
         Route("/fhir/.well-known/openid-configuration", discovery),
         Route("/jwks.json", jwks),
         Route("/token", token, methods=["POST"]),
+        Route("/revoke", revoke, methods=["POST"]),
         site.route("/authorize", _authorize),
         site.route("/authorize", _authorize, "POST"),
     ]
@@ -218,7 +224,7 @@ def _authorize(site: _Site, call: Call) -> Response:
             return _to_login(f"/authorize?{urlencode(params)}")
         if smart.needs_patient(params):
             return _picker(site, call, params)
-        return RedirectResponse(smart.authorize(site.grants, client, params, call.user_id), 303, _NO_STORE)
+        return RedirectResponse(smart.authorize(site.ehr, site.grants, client, params, call.user_id), 303, _NO_STORE)
     except smart.OAuthError as error:
         return RedirectResponse(smart.back(params, error=error.code, error_description=str(error)), 303)
 
@@ -280,6 +286,8 @@ def _login(site: _Site, call: Call) -> Response:
 
 
 def _logout(site: _Site, call: Call) -> Response:
+    user_id = call.user_id
+    site.grants.refreshes.drop(lambda code: code.user_id == user_id)  # online_access: only while signed on
     with site.ehr.bridge.db.transaction() as tx:
         end_session(tx, call.signed_on.id)
     return RedirectResponse("/login", 303)

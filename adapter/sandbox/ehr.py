@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from adapter.bridge import Bridge, open_bridge, utc_now
@@ -36,7 +37,8 @@ INTERACTIONS = {
 class SandboxSettings:
     """Where the sandbox listens and keeps its records, and where it finds DermBridge.
 
-    A `client_secret` of None registers DermBridge as a public client; a `backend_secret` of None is generated on first
+    With `client_jwks` DermBridge proves itself by its key (private_key_jwt), with `client_secret` by that; with neither
+    it is a public client. A `backend_secret` of None is generated on first
     start into ``backend.secret`` (see `Clients`).
     """
 
@@ -48,6 +50,7 @@ class SandboxSettings:
     mllp_port: int = 2575
     client_id: str = "dermbridge"
     client_secret: str | None = field(default=None, repr=False)
+    client_jwks: Mapping[str, Any] | None = None
     backend_client_id: str = "dermbridge-backend"
     backend_secret: str | None = field(default=None, repr=False)
 

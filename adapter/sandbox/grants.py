@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from joserfc.jwk import RSAKey
 
@@ -39,6 +39,7 @@ class Client:
     secret: str | None = field(repr=False)
     redirect_uri: str | None = None
     levels: frozenset[str] = frozenset({"system"})
+    jwks: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,10 @@ class Secrets(Generic[T]):
         value, ends_at = self._held.get(digest(word), (None, self._now()))
         return value if ends_at > self._now() else None
 
+    def drop(self, ended: Callable[[T], bool]) -> None:
+        with self._lock:
+            self._held = {key: held for key, held in self._held.items() if not ended(held[0])}
+
     def take(self, word: str) -> T | None:
         """`find`, once."""
         with self._lock:
@@ -100,13 +105,14 @@ class Grants:
         )
         people = frozenset({"patient", "user"})
         registered = (
-            Client(settings.client_id, settings.client_secret, settings.redirect_uri, people),
+            Client(settings.client_id, settings.client_secret, settings.redirect_uri, people, settings.client_jwks),
             Client(settings.backend_client_id, backend_secret),
         )
         self.clients = {one.client_id: one for one in registered}
         self.launches: Secrets[Launch] = Secrets(now, timedelta(minutes=10))
         self.codes: Secrets[Code] = Secrets(now, timedelta(minutes=1))
         self.tokens: Secrets[Actor] = Secrets(now, timedelta(hours=1))
+        self.refreshes: Secrets[Code] = Secrets(now, timedelta(hours=12))
         pem = _own_file(
             settings.data_dir / "id-token.pem", lambda: RSAKey.generate_key(2048).as_pem(private=True).decode()
         )

@@ -16,8 +16,10 @@ from typing import Any
 from urllib.parse import unquote, urlencode
 
 from joserfc import jwt
+from joserfc.errors import JoseError
 
 from adapter.access import Actor
+from adapter.access.jwks import claims_of, read_keys
 from adapter.errors import BadInput
 from adapter.sandbox.ehr import PEOPLE, SandboxEhr
 from adapter.sandbox.grants import Client, Code, Grants, Launch, granted_scope
@@ -27,6 +29,7 @@ _VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")
 ID_TOKEN_SECONDS = 300
 CAPABILITIES = (
     "launch-ehr launch-standalone authorize-post client-public client-confidential-symmetric sso-openid-connect "
+    "client-confidential-asymmetric permission-online "
     "context-banner context-ehr-patient context-ehr-encounter context-standalone-patient permission-patient "
     "permission-user permission-v1 permission-v2"
 )
@@ -47,10 +50,12 @@ def smart_configuration(ehr: SandboxEhr) -> dict[str, Any]:
         "jwks_uri": f"{origin}/jwks.json",
         "authorization_endpoint": f"{origin}/authorize",
         "token_endpoint": f"{origin}/token",
-        "grant_types_supported": ["authorization_code", "client_credentials"],
+        "revocation_endpoint": f"{origin}/revoke",
+        "authorization_response_iss_parameter_supported": True,
+        "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials"],
         "response_types_supported": ["code"],
         "code_challenge_methods_supported": ["S256"],
-        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "private_key_jwt"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["RS256"],
         "scopes_supported": ["openid", "fhirUser", "launch", "launch/patient", "patient/*.rs", "system/*.crus"],
@@ -86,7 +91,7 @@ def needs_patient(params: Mapping[str, str]) -> bool:
     return "launch" not in params and "launch/patient" in params.get("scope", "").split()
 
 
-def authorize(grants: Grants, client: Client, params: Mapping[str, str], user_id: str) -> str:
+def authorize(ehr: SandboxEhr, grants: Grants, client: Client, params: Mapping[str, str], user_id: str) -> str:
     """The address to send the browser back to, with a code. Raises OAuthError."""
     launch: Launch | None = None
     if "launch" in params:
@@ -105,7 +110,7 @@ def authorize(grants: Grants, client: Client, params: Mapping[str, str], user_id
         user_id,
         launch,
     )
-    return back(params, code=grants.codes.give(code))
+    return back(params, code=grants.codes.give(code), iss=ehr.settings.fhir_base)
 
 
 def back(params: Mapping[str, str], **answer: str) -> str:
@@ -117,8 +122,10 @@ def back(params: Mapping[str, str], **answer: str) -> str:
 
 def token(ehr: SandboxEhr, grants: Grants, form: Mapping[str, str], authorization: str | None) -> dict[str, Any]:
     """The token response. Raises OAuthError (invalid_client: 401, the others: 400)."""
-    client = _authenticated(grants, form, authorization)
+    client = _authenticated(ehr, grants, form, authorization)
     match form.get("grant_type"):
+        case "refresh_token":
+            return _refresh(grants, client, form)
         case "authorization_code":
             return _exchange(ehr, grants, client, form)
         case "client_credentials":
@@ -126,7 +133,17 @@ def token(ehr: SandboxEhr, grants: Grants, form: Mapping[str, str], authorizatio
     raise OAuthError("unsupported_grant_type", "grant_type must be authorization_code or client_credentials")
 
 
-def _authenticated(grants: Grants, form: Mapping[str, str], authorization: str | None) -> Client:
+def revoke(ehr: SandboxEhr, grants: Grants, form: Mapping[str, str], authorization: str | None) -> None:
+    """RFC 7009, for refresh tokens: a word that is none of the client's is left alone. Raises OAuthError."""
+    client = _authenticated(ehr, grants, form, authorization)
+    held = grants.refreshes.find(form.get("token", ""))
+    if held is not None and held.client_id == client.client_id:
+        grants.refreshes.take(form["token"])
+
+
+def _authenticated(ehr: SandboxEhr, grants: Grants, form: Mapping[str, str], authorization: str | None) -> Client:
+    if "client_assertion" in form:
+        return _by_key(ehr, grants, form["client_assertion"])
     client_id, secret = form.get("client_id", ""), form.get("client_secret")
     if authorization is not None:
         kind, _, encoded = authorization.partition(" ")
@@ -137,12 +154,28 @@ def _authenticated(grants: Grants, form: Mapping[str, str], authorization: str |
         client_id, secret = (unquote(part) for part in pair.partition(":")[::2])
     client = grants.clients.get(client_id)
     known = client is not None and (
-        client.secret is None
+        client.secret is None and client.jwks is None
         if secret is None
         else secrets.compare_digest((client.secret or "").encode(), secret.encode()) and client.secret is not None
     )
     if client is None or not known:
         raise OAuthError("invalid_client", "this client is unknown or its secret is wrong")
+    return client
+
+
+def _by_key(ehr: SandboxEhr, grants: Grants, assertion: str) -> Client:
+    client_id, at = str(claims_of(assertion).get("iss")), ehr.bridge.now().timestamp()
+    client = grants.clients.get(client_id)
+    if client is None or client.jwks is None:
+        raise OAuthError("invalid_client", "this client is not registered with a key")
+    try:
+        claims = jwt.decode(assertion, read_keys(dict(client.jwks), client_id), algorithms=["RS384", "ES384"]).claims
+    except (JoseError, ValueError):
+        raise OAuthError("invalid_client", "the assertion's signature does not verify") from None
+    if claims.get("sub") != client_id or claims.get("aud") != f"{ehr.settings.origin}/token" or not claims.get("jti"):
+        raise OAuthError("invalid_client", "the assertion is not for this token endpoint")
+    if not at < claims.get("exp", 0) <= at + ID_TOKEN_SECONDS:
+        raise OAuthError("invalid_client", "the assertion must end within five minutes")
     return client
 
 
@@ -155,12 +188,22 @@ def _exchange(ehr: SandboxEhr, grants: Grants, client: Client, form: Mapping[str
         raise OAuthError("invalid_grant", "code_verifier does not fit the code_challenge")
     asked = code.scope.split()
     answer: dict[str, Any] = _bearer(grants, _person(code), code.scope)
+    if "online_access" in asked:
+        answer["refresh_token"] = grants.refreshes.give(code)
     if "openid" in asked:
         answer["id_token"] = _id_token(ehr, grants, code)
     if code.launch is not None:
         answer |= {"patient": code.launch.patient_id, "need_patient_banner": code.launch.need_patient_banner}
         answer |= {"encounter": code.launch.encounter_id} if code.launch.encounter_id else {}
     return answer
+
+
+def _refresh(grants: Grants, client: Client, form: Mapping[str, str]) -> dict[str, Any]:
+    """Rotation: the old word is of no use from now on; signing off has ended it already."""
+    code = grants.refreshes.take(form.get("refresh_token", ""))
+    if code is None or code.client_id != client.client_id:
+        raise OAuthError("invalid_grant", "this refresh token is unknown, used or ended with the user's session")
+    return _bearer(grants, _person(code), code.scope) | {"refresh_token": grants.refreshes.give(code)}
 
 
 def _for_machine(grants: Grants, client: Client, asked: str | None) -> dict[str, Any]:
