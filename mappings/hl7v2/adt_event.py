@@ -53,17 +53,17 @@ class PatientGroup:
         segment: Segment | None = getattr(self, name.lower())
         return segment is not None and bool(segment.valued(int(number)))
 
-    @property
+    @cached_property
     def account(self) -> CX | None:
         """PID-18."""
         return next(iter(_identifiers(self.pid, 18)), None)
 
-    @property
+    @cached_property
     def prior_account(self) -> CX | None:
         """MRG-3."""
         return next(iter(_identifiers(self.mrg, 3)), None)
 
-    @property
+    @cached_property
     def visit(self) -> CX | None:
         """PV1-19."""
         return next(iter(_identifiers(self.pv1, 19)), None)
@@ -73,7 +73,7 @@ class PatientGroup:
         """PV1-50."""
         return _identifiers(self.pv1, 50)
 
-    @property
+    @cached_property
     def prior_visit(self) -> CX | None:
         """MRG-5."""
         return next(iter(_identifiers(self.mrg, 5)), None)

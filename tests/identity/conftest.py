@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from adapter.bridge import Bridge
-from adapter.identity import apply_message
+from adapter.identity import apply_message, apply_messages
 from adapter.work import Lane, WorkLoop
 
 MRN = "urn:oid:2.16.840.1.113883.19.5"
@@ -25,7 +25,7 @@ def site(bridge: Bridge) -> Bridge:
 @pytest.fixture
 def apply_all(site: Bridge) -> Callable[[], int]:
     """Do everything that is in line, as the work loop does."""
-    lane = Lane(partial(apply_message, site), dead_blocks=True)
+    lane = Lane(partial(apply_message, site), dead_blocks=True, together=partial(apply_messages, site))
     return WorkLoop(site.db, {"apply-adt": lane}, now=site.now).run_until_idle
 
 
