@@ -81,6 +81,7 @@ def _resource(resource_type: str, *columns: Column[Any] | Index) -> Table:
     )
 
 
+MERGED = text("replaced_by IS NOT NULL")  # few are; counted among all, the planner would rather read every patient
 patient = _resource(
     "Patient",
     _text("family"),
@@ -91,7 +92,7 @@ patient = _resource(
     _id("replaced_by"),
     Index("ix_patient_family_birthdate", "family", "birthdate", "id"),
     Index("ix_patient_birthdate", "birthdate"),
-    Index("ix_patient_replaced_by", "replaced_by"),
+    Index("ix_patient_replaced_by", "replaced_by", sqlite_where=MERGED, postgresql_where=MERGED),
 )
 encounter = _resource(
     "Encounter",

@@ -477,7 +477,7 @@ def upgrade() -> None:
         batch_op.create_index('ix_patient_birthdate', ['birthdate'], unique=False)
         batch_op.create_index('ix_patient_family_birthdate', ['family', 'birthdate', 'id'], unique=False)
         batch_op.create_index('ix_patient_last_updated', ['last_updated', 'id'], unique=False)
-        batch_op.create_index('ix_patient_replaced_by', ['replaced_by'], unique=False)
+        batch_op.create_index('ix_patient_replaced_by', ['replaced_by'], unique=False, sqlite_where=sa.text('replaced_by IS NOT NULL'), postgresql_where=sa.text('replaced_by IS NOT NULL'))
 
     op.create_table('patient_key',
     sa.Column('id', sa.String(length=64), nullable=False),
