@@ -124,16 +124,13 @@ def _photographed_beside(tx: Connection, media: Stored) -> set[str]:
     if not operator or not has_exact_time(resource):
         return set()
     at, column = date_interval(resource["createdDateTime"])[0], media_table.c
-    near = find_where(
-        tx,
-        "Media",
+    near = select(column.patient).where(
         column.operator == operator,
         column.created >= at - BESIDE,
         column.created <= at + BESIDE,
         column.patient.is_not(None),
         column.identity_state == token_value("bound", IDENTITY_STATE),
+        column.deleted.is_(False),
         column.id != media.id,
-        order_by=column.created,
-        limit=BLOCK,
     )
-    return {one.resource["subject"]["reference"].removeprefix("Patient/") for one in near}
+    return set(tx.execute(near.limit(BLOCK)).scalars())
