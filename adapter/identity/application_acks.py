@@ -86,7 +86,7 @@ def send_application_ack(bridge: Bridge, work: Work) -> None:
             finish(tx, work)
         else:
             reason = f"the channel of the sender answered {code or 'without MSA'} to the application acknowledgement"
-            bury(tx, work, reason=reason, remedy="ask its operator what it expects, then revive this", blocks=False)
+            bury(tx, work, reason=reason, remedy="ask its operator what it expects, then try it again", blocks=False)
 
 
 def _find_channel(settings: Settings, sender: str) -> ApplicationAckChannel | None:

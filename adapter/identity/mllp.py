@@ -44,8 +44,12 @@ class MllpServer:
             ssl_handshake_timeout=_HANDSHAKE_SECONDS if ssl else None,
         )
         self._servers.append(server)
-        bound: int = server.sockets[0].getsockname()[1]
-        return bound
+        return self.ports[-1]
+
+    @property
+    def ports(self) -> list[int]:
+        """Where it listens, in the order of the calls."""
+        return [server.sockets[0].getsockname()[1] for server in self._servers]
 
     @property
     def held_bytes(self) -> int:

@@ -311,3 +311,16 @@ def test_the_client_says_so_when_nobody_listens() -> None:
         closed.bind(("127.0.0.1", 0))
         with pytest.raises(Unavailable, match="answered 0 of 1"):
             send("127.0.0.1", closed.getsockname()[1], [MESSAGE])
+
+
+def test_a_peer_that_does_not_read_its_answers_is_closed() -> None:
+    ledger = Ledger(answer=lambda message: Answer(b"MSH|" + b"x" * 2_000_000))
+    with (
+        serving(ledger, stall_seconds=0.3) as port,
+        capture_logs() as logs,
+        socket.create_connection(("127.0.0.1", port), 10) as connection,
+    ):
+        connection.sendall(frame(MESSAGE) * 20)
+        while not logs:
+            time.sleep(0.01)
+    assert "stall_seconds" in logs[0]["reason"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -11,10 +13,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from adapter.bridge import Bridge
 from adapter.errors import Misconfigured, Unavailable
 from adapter.identity.mllp_client import send
 from adapter.identity.mllp_tls import client_tls, server_tls
+from adapter.serve import start_mllp
 from adapter.settings import MllpListener, load_settings
+from tests.identity.conftest import adt
 from tests.identity.listening import MESSAGE, Ledger, serving
 
 
@@ -108,3 +113,21 @@ def test_a_key_or_a_ca_without_a_certificate_is_refused_at_start(tmp_path: Path,
     file.write_text(text)
     with pytest.raises(Misconfigured, match="certificate"):
         load_settings(file, {})
+
+
+def test_the_service_listens_at_every_address_of_its_settings(bridge: Bridge, ours: Path) -> None:
+    further = (MllpListener(port=0, certificate=ours),)
+    opened = replace(bridge, settings=bridge.settings.model_copy(update={"mllp_port": 0, "mllp_listeners": further}))
+    message = adt("A28", "1", mrn="")
+
+    async def exchange() -> list[bytes]:
+        server = await start_mllp(opened)
+        answers = []
+        for port, tls in zip(server.ports, (None, client_tls(ours)), strict=True):
+            answers += await asyncio.to_thread(send, "127.0.0.1", port, [message], ssl=tls)
+        await server.close()
+        return answers
+
+    plain, encrypted = asyncio.run(exchange())
+    assert plain == encrypted
+    assert b"MSA|AE|1" in plain
