@@ -14,10 +14,11 @@ import httpx
 import orjson
 import structlog
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from adapter import identity
+from adapter import governance, identity
 from adapter.access.outbound import outbound_client
 from adapter.bridge import Bridge
 from adapter.capture.render import render_photo
@@ -51,7 +52,7 @@ def build_app(
         exception_handlers={DermBridgeError: _on_expected, 404: _on_unknown_path, 500: _on_unexpected},
         lifespan=_closing(http, lifespan),
     )
-    app.state.bridge = bridge
+    app.state.bridge, app.state.http = bridge, http
     app.state.metrics = Metrics(bridge)
     app.add_middleware(Gate, bridge=bridge, http=http, refuse=error_response)
     if origins := bridge.settings.fhir_cors_origins:
@@ -117,6 +118,9 @@ def error_response(request: Request, error: DermBridgeError) -> Response:
 async def _on_expected(request: Request, error: Exception) -> Response:
     if not isinstance(error, DermBridgeError):
         raise error
+    if (actor := getattr(request.state, "actor", None)) is not None:
+        asked = f"{request.method} {request.url.path}"
+        await run_in_threadpool(governance.audit_refusal, request.app.state.bridge, actor, error, asked)
     return error_response(request, error)
 
 
