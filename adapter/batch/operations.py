@@ -13,7 +13,7 @@ from adapter.batch.refiling import check_refiling, needs_second_person, plan_mov
 from adapter.bridge import Bridge
 from adapter.errors import BadInput, Conflict, Unprocessable
 from adapter.records import Resource, Stored, create, find, get, new_id, update_resource
-from mappings.body_sites import SNOMED_LATERALITY, UnknownBodySite, get_body_site
+from mappings.body_sites import BODY_SITES, SNOMED_LATERALITY, UnknownBodySite, get_body_site
 from mappings.canonical_resources import codes_of
 from mappings.capture_to_media import assign
 from mappings.provenance import Agent, Entity, provenance
@@ -41,7 +41,19 @@ def _plan_assign(tx: Connection, _bridge: Bridge, actor: Actor, media_id: str, p
     if changed == media.resource:
         return Plan("already so", skips=True)
     touched = [n for n, value in parameters.items() if assign(media.resource, **{n: value}) != media.resource]
-    return Plan(f"{' and '.join(_ASSIGNABLE[name] for name in touched)} will be changed")
+    words = [f"{_ASSIGNABLE[name]} becomes {_wording(tx, name, parameters[name])}" for name in touched]
+    return Plan(", ".join(words))
+
+
+def _wording(tx: Connection, name: str, value: str) -> str:
+    """What is assigned, as people say it."""
+    if name == "encounter":
+        visit = find(tx, "Encounter", value.removeprefix("Encounter/"))
+        start = visit.resource.get("period", {}).get("start", "")[:10] if visit else ""
+        return f"that of {start}" if start else "the one without a date"
+    if name == "body_site":
+        return BODY_SITES[value].meaning if value in BODY_SITES else f"SNOMED {value}"
+    return "the chosen one" if name == "lesion" else value
 
 
 def _assign(tx: Connection, bridge: Bridge, actor: Actor, media_id: str, parameters: Parameters) -> Change:

@@ -131,11 +131,19 @@ def _listed(web: Web, row: dict[str, Any], patient: Stored | None) -> dict[str, 
 def _planned(lines: list[tuple[str, str, int]]) -> list[tuple[int, str, str]]:
     """What each photo would get, or why it is left alone, in counts."""
     shown = [
-        (count, words if state == "waiting" else f"left alone: {words}", "ok" if state == "waiting" else "warning")
+        (
+            count,
+            f"{_photos(count)}: {words}" if state == "waiting" else f"left alone: {words}",
+            "ok" if state == "waiting" else "warning",
+        )
         for state, words, count in lines[:TALLY_LINES]
     ]
     rest = sum(count for _, _, count in lines[TALLY_LINES:])
     return [*shown, (rest, "more, each told below", "info")]
+
+
+def _photos(count: int) -> str:
+    return "photo" if count == 1 else "photos"
 
 
 def _told(status: dict[str, Any]) -> list[tuple[int, str, str]]:

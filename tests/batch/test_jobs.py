@@ -72,7 +72,7 @@ def test_a_preview_says_what_will_be_done_and_what_not_and_changes_nothing(bridg
     with bridge.db.snapshot() as tx:
         lines = tally(tx, job_id)
         assert [one["id"] for one in jobs_of(tx, SYSTEM)[0]] == [job_id, done]
-    assert lines[0] == ("waiting", "view will be changed", 3)
+    assert lines[0] == ("waiting", "view becomes regional", 3)
     assert sorted(lines[1:]) == [("skipped", "already so", 1), ("skipped", "there is no Media/nowhere", 1)]
     assert "view" not in _media(bridge, photos[1])
     with bridge.db.transaction() as tx:

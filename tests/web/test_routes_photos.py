@@ -168,7 +168,7 @@ def test_a_selection_is_assigned_as_a_job_and_exported_as_a_zip(clinician: Brows
     answer = clinician.post("/jobs", {"operation": "assign", "patient": "p1", "media": ids, "site": "113179006"})
     assert answer.status_code == 303, answer.text
     preview = clinician.get(answer.headers["location"])
-    assert "2</strong> body site will be changed" in preview.text and "Start</button>" in preview.text
+    assert "2</strong> photos: body site becomes Skin of nose" in preview.text and "Start</button>" in preview.text
     assert clinician.get("/jobs").text.count("not started") == 1
     assert colleague.post(answer.headers["location"] + "/start").status_code == 404
     assert clinician.post(answer.headers["location"] + "/start").status_code == 303
