@@ -12,7 +12,7 @@ import orjson
 from sqlalchemy import Connection
 from zipstream import ZIP_STORED, ZipStream
 
-from adapter import access, consent, governance
+from adapter import access, consent, delivery, governance
 from adapter.access import Actor
 from adapter.batch.operations import photo_in_reach
 from adapter.bridge import Bridge
@@ -64,6 +64,8 @@ def _permitted(tx: Connection, bridge: Bridge, actor: Actor, media_id: str) -> t
     access.check_scope(actor, "r", "Media")
     media = photo_in_reach(tx, actor, media_id)
     patient_id = media.resource.get("subject", {}).get("reference", "").removeprefix("Patient/") or None
+    if not delivery.is_bound(media.resource):
+        raise Unprocessable(f"Media/{media_id} cannot be exported: whose photo it is must be settled first")
     decision = consent.decide(tx, bridge, patient_id)
     if not decision.permit:
         raise Unprocessable(f"Media/{media_id} cannot be exported: {decision.because}")

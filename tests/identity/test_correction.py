@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ from sqlalchemy import select
 from adapter.access import SYSTEM, Actor
 from adapter.access.policy import grants_of
 from adapter.batch import confirm_job, job_status, prepare_job, run_job, start_job, undo_job
+from adapter.batch.export import export_zip
 from adapter.bridge import Bridge
 from adapter.capture.receive import Upload, capture_status, receive
 from adapter.db.tables import blob, capture, patient_key
-from adapter.delivery import Destinations, deliver, deliveries_of, deliver_media
+from adapter.delivery import Destinations, deliver, deliver_media, deliveries_of
 from adapter.errors import BadInput, Conflict, Forbidden, Gone, NotFound, Unprocessable
 from adapter.governance import audit
 from adapter.identity import bind_waiting, find_candidates
@@ -71,7 +72,7 @@ def person(role: str = "photographer", name: str = "p", chart: str | None = None
 
 
 def take(bridge: Bridge, given: Any, *, seed: int = 1, actor: Actor = SYSTEM, **metadata: Any) -> str:
-    photo = draw_view(seed, taken_at=datetime(2026, 11, 23, 9, 15), size=(120, 90))
+    photo = draw_view(seed, taken_at=datetime(2026, 11, 23, 9, 15, tzinfo=UTC), size=(120, 90))
     said = {"patient": given, "taken_at": "2026-11-23T09:15:00Z"} | metadata
     return receive(bridge, actor, Upload(photo, {k: v for k, v in said.items() if v is not None})).id
 
@@ -137,7 +138,7 @@ def test_the_same_picture_under_another_patient_is_doubted(ward: Bridge) -> None
     "said",
     [{"body_site": PENIS}, {"taken_at": "1950-01-01T09:00:00Z"}],
 )
-def test_what_contradicts_the_record_is_doubted(ward: Bridge, said: dict[str, str]) -> None:
+def test_what_contradicts_the_record_is_doubted(ward: Bridge, said: dict[str, Any]) -> None:
     assert doubt(ward, take(ward, "Patient/asa", **said)) == ("quarantined", "contradicts-record")
 
 
@@ -201,6 +202,14 @@ def test_a_site_may_ask_for_a_second_demographic(ward: Bridge, given: dict[str, 
     with bridge.db.transaction() as tx:
         bind_waiting(tx, bridge, create(tx, patient("new", "777"), at=bridge.now()))
     assert doubt(bridge, waiting)[0] == state
+
+
+def test_a_doubted_photo_is_neither_delivered_nor_exported(ward: Bridge) -> None:
+    doubted = take(ward, "Patient/asa", body_site=PENIS)
+    with ward.db.transaction() as tx:
+        assert deliver_media(tx, ward, get(tx, "Media", doubted)) == []
+    with pytest.raises(Unprocessable, match="settled first"):
+        export_zip(ward, SYSTEM, [doubted])
 
 
 # --- candidates -----------------------------------------------------------------------------------------------------

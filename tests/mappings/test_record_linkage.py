@@ -98,3 +98,10 @@ def test_every_variant_is_one_edit_away(value: str) -> None:
 def test_likeness_is_symmetric_and_between_nought_and_one(one: str, other: str) -> None:
     assert 0 <= linkage.jaro_winkler(one, other) <= 1
     assert linkage.jaro_winkler(one, other) == pytest.approx(linkage.jaro_winkler(other, one), abs=0.05)
+
+
+def test_the_documentation_states_the_weights() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "worklist.md").read_text()
+    shown = {weight for row in linkage.weights().values() for name, weight in row.items()}
+    unused = {linkage.weight("visit", "differs")}  # that no visit is known says nothing: many places announce none
+    assert [weight for weight in sorted(shown - unused) if f"{weight:+.1f}" not in text] == []
