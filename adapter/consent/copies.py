@@ -33,6 +33,7 @@ class Export:
     photos: int
 
 
+_NOT_THERE: Final = ("retracted", "superseded")
 _EXPORT: Final = f"110106|{DCM}"  # DICOM audit event: Export
 _DEVICE: Final = "Device/dermbridge"
 
@@ -53,15 +54,24 @@ def exports(tx: Connection, patient_id: str, *, limit: int = 500) -> list[Export
 
 
 def copies(tx: Connection, patient_id: str) -> list[Copy]:
-    """Every photo of the patient, under any merged id, that a destination took and did not give back; oldest first."""
+    """Every photo of the patient, under any merged id, that a destination took and did not give back; oldest first.
+
+    A version that a newer one replaced is no further copy; `since` is when the first of them was taken.
+    """
     columns = delivery.c
     rows = tx.execute(
         select(columns.media_id, columns.destination, columns.state, columns.accepted_at)
         .where(
             columns.patient.in_(same_patients(tx, [patient_id])),
             columns.accepted_at.is_not(None),
-            columns.state != "retracted",
         )
         .order_by(columns.accepted_at, columns.id)
     )
-    return [Copy(row.media_id, row.destination, row.state, row.accepted_at) for row in rows]
+    first: dict[tuple[str, str], datetime] = {}
+    held: dict[tuple[str, str], str] = {}
+    for row in rows:
+        key = (row.media_id, row.destination)
+        first.setdefault(key, row.accepted_at)
+        if row.state not in _NOT_THERE:
+            held[key] = row.state
+    return [Copy(*key, held[key], since) for key, since in first.items() if key in held]

@@ -46,6 +46,8 @@ def test_a_withdrawal_says_what_it_stopped_and_who_has_copies(
     with bridge.db.transaction() as tx:
         known = {"media_id": photo, "patient": "p1", "created_at": bridge.now(), "updated_at": bridge.now()}
         gone = {"id": new_id(), "media_version": 1, "destination": "ehr", "state": "confirmed"}
+        earlier = {"id": new_id(), "media_version": 0, "destination": "ehr", "state": "superseded"}
+        tx.execute(delivery.insert(), known | earlier | {"accepted_at": bridge.now()})
         stopped = {"id": new_id(), "media_version": 1, "destination": "pacs", "state": "withheld"}
         tx.execute(delivery.insert(), known | gone | {"accepted_at": bridge.now()})
         tx.execute(delivery.insert(), known | stopped)
