@@ -45,6 +45,11 @@ def codec_of(msh_18: str) -> str:
         ) from None
 
 
+def is_switched(msh_18: str) -> bool:
+    """Whether this repetition names a set of ISO 2022 that is switched to by escape sequences within the text."""
+    return _CODECS.get(msh_18.strip().upper(), "").startswith("iso2022")
+
+
 def decode(raw: bytes, msh_18: str = "", fallback: str | None = None) -> str:
     """Text of a message or of an escaped byte run.
 

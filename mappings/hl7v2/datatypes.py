@@ -24,6 +24,8 @@ Systems: TypeAlias = Mapping[str, str] | Callable[[str], str | None]
 CODES: dict[str, Any] = load_table("hl7v2_codes")
 _TYPE_CODE = re.compile(r"[A-Z][A-Z0-9]{0,7}")
 _OID = re.compile(r"[0-2](\.(0|[1-9]\d*))+")
+_HUMANNAME = "http://hl7.org/fhir/StructureDefinition/humanname"
+_SURNAME_PARTS = ("own-prefix", "own-name", "partner-prefix", "partner-name")
 _NOT_RESIDENCES = ("BDL", "N", "F")
 _UNIVERSAL = {"ISO": "urn:oid:", "UUID": "urn:uuid:", "GUID": "urn:uuid:", "URI": "", "URL": ""}
 
@@ -110,11 +112,18 @@ def identifier_type(code: str) -> Fragment:
 
 
 def human_name(name: Repetition) -> Fragment:
-    """XPN -> HumanName. Several given names in XPN.3 stay one entry, as sent."""
+    """XPN -> HumanName. Several given names in XPN.3 stay one entry, as sent.
+
+    FN.2 to FN.5, own and partner's surname with their prefixes, are the R4 humanname extensions of the family name.
+    """
+    parts = [(url, name.text(1, n)) for n, url in enumerate(_SURNAME_PARTS, 2) if name.text(1, n)]
     suffixes = (name.text(4), name.text(6), name.text(14))
     fragment = {
         "use": CODES["name_use"].get(name.text(7), ""),
-        "family": name.text(1),
+        "family": name.text(1) or " ".join(text for _, text in parts),
+        "_family": {"extension": [{"url": f"{_HUMANNAME}-{url}", "valueString": text} for url, text in parts]}
+        if parts
+        else {},
         "given": [given for given in (name.text(2), name.text(3)) if given],
         "prefix": [prefix for prefix in (name.text(5),) if prefix],
         "suffix": [suffix for suffix in suffixes if suffix],

@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from mappings.hl7v2.charset import UTF8_BOM, find_wide_encoding
+from mappings.hl7v2.charset import UTF8_BOM, codec_of, find_wide_encoding, is_switched
 from mappings.hl7v2.errors import UNSUPPORTED_MESSAGE_TYPE, MessageError
 from mappings.hl7v2.tables import load_table
 
@@ -73,8 +73,13 @@ class Header(NamedTuple):
 
     @property
     def charset(self) -> str:
-        """First repetition of MSH-18, the default character set of the message; "" when absent."""
-        return self.msh_18.partition(self.separators.repetition)[0].strip()
+        """The character set of the message: the first repetition of MSH-18, "" when absent.
+
+        ASCII with an ISO 2022 set besides (`~ISO IR87`) is that set, which holds ASCII and switches by itself.
+        """
+        first, *others = (one.strip() for one in self.msh_18.split(self.separators.repetition))
+        switched = next((one for one in others if is_switched(one)), None)
+        return switched if switched and codec_of(first) == "ascii" else first
 
 
 UNREADABLE = Header(Separators(), "ascii", "", "", "", "", "", "", "", "", "", "P", "2.5.1", "", "", "")

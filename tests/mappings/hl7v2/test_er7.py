@@ -154,6 +154,24 @@ def test_hexadecimal_escapes_are_bytes_of_the_character_set() -> None:
         parsed(r"PID|\XE9\ ", msh=utf8).segments[1].text(1)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("\\M2442\\;3ED\\C2842\\ Taro", "山田 Taro"),  # JIS X 0208 and back to ASCII
+        ("\\C2849\\\x7f", "\\C2849\\\x7f"),  # no character of that set: as it was sent
+    ],
+)
+def test_character_sets_are_switched_within_a_field(text: str, expected: str) -> None:
+    assert escapes.decode(text) == expected
+
+
+@pytest.mark.parametrize("msh_18", ["~ISO IR87", "ASCII~ISO IR87", "ISO IR87", "ISO IR14~ISO IR87"])
+def test_japanese_names_are_read_by_the_switches_in_the_bytes(msh_18: str) -> None:
+    raw = MSH.replace("8859/1", msh_18).encode() + b"\rPID|||1||" + "山田^太郎".encode("iso2022_jp")
+    assert Message.parse(raw).segments[1].text(5) == "山田"
+    assert Message.parse(raw).segments[1].text(5, 2) == "太郎"
+
+
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
 def test_escaping_round_trips_any_text(text: str) -> None:
     sent = escapes.encode(text)
@@ -184,6 +202,9 @@ def test_a_field_written_with_escapes_is_read_back(repetitions: list[list[str]])
         ("8859/2~UNICODE", "iso8859-2"),
         ("UTF-8", "utf-8"),
         ("GB 18030-2000", "gb18030"),
+        ("8859/9", "iso8859-9"),
+        ("UNICODE", "utf-8"),
+        ("ISO IR6", "utf-8"),
     ],
 )
 def test_names_are_read_in_the_declared_character_set(msh_18: str, codec: str) -> None:
