@@ -167,8 +167,8 @@ class Flow:
     async def room(self, connection: Hashable) -> None:
         """Return when the connection may read on."""
         while self.held_bytes >= self._max_bytes:
-            if self._favoured in (None, connection):
-                self._favoured = connection
+            if connection in self._held and self._favoured in (None, connection):
+                self._favoured = connection  # never one that holds nothing: it may be silent for an hour
                 return
             self._changed.clear()
             await self._changed.wait()
