@@ -9,6 +9,8 @@ from ssl import SSLContext
 
 from adapter.errors import Unavailable
 from mappings.hl7v2.batch import find_batch
+from mappings.hl7v2.er7 import read_header
+from mappings.hl7v2.errors import MessageError
 from mappings.hl7v2.framing import REFUSED, Deframer, FramingError, frame
 
 _READ_BYTES = 64 * 1024
@@ -58,6 +60,14 @@ def blocks_of(file: bytes) -> list[bytes]:
     bare = file.strip(b"\x0b\x1c\r\n \t")
     batch = find_batch(bare)
     return [bare] if batch is None or batch.is_framed else batch.messages
+
+
+def is_answered(block: bytes) -> bool:
+    """False for a message whose MSH-15 forbids an answer, which `send` would wait for in vain."""
+    try:
+        return read_header(block).msh_15 != "NE"
+    except MessageError:
+        return True
 
 
 def acknowledged(answer: bytes) -> list[str]:

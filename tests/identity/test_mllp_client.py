@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from adapter.bridge import Bridge
 from adapter.cli import cli
 from adapter.db.tables import adt_message
+from adapter.errors import BadInput
 from adapter.identity import receive
 from adapter.identity.mllp_client import acknowledged, blocks_of
 from mappings.hl7v2.framing import frame
@@ -52,3 +53,11 @@ def test_the_same_batch_again_is_answered_alike_and_has_no_second_effect(site: B
 def test_a_file_that_was_saved_with_its_framing_is_sent_without_it() -> None:
     message = adt("A28", "1")
     assert blocks_of(frame(message)) == [message.rstrip(b"\r")]
+
+
+def test_a_message_that_forbids_its_answer_is_not_sent(tmp_path: Path) -> None:
+    file = tmp_path / "silent.hl7"
+    file.write_bytes(adt("A28", "1").replace(b"|P|2.5.1\r", b"|P|2.5.1|||NE|AL\r"))
+    result = CliRunner().invoke(cli, ["adt", "send", str(file), "--port", "1"])
+    assert isinstance(result.exception, BadInput)
+    assert "silent.hl7: MSH-15" in str(result.exception)
