@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from adapter import governance
+from adapter.access.reach import sensitivity
 from adapter.compare.comparing import PICTURES, compare, open_picture
 from adapter.errors import BadInput, Unprocessable
 from adapter.records import Stored, find
@@ -42,7 +43,7 @@ def compare_page(web: Web, request: Request) -> Response:
         if request.query_params.get("order") == "taken":
             photos.sort(key=lambda one: taken_at(one.resource, zone) or datetime.min.replace(tzinfo=UTC))
             ids = [one.id for one in photos]
-        same_site = photos_of_site(tx, photos[-1])
+        same_site = photos_of_site(tx, photos[-1], only=sensitivity(actor, "Media"))
     with bridge.db.transaction() as tx:
         references = [one.version_reference for one in photos]
         governance.audit(tx, bridge, "photo-compared", actor, patient_id=patient_id, references=references)
@@ -68,6 +69,7 @@ def compare_page(web: Web, request: Request) -> Response:
             if one.id == ids[-1] or one.id not in ids[:-1]
         ],
         warnings=_warnings(photos),
+        comparison_href=f"/comparison?{urlencode([('media', one) for one in ids])}" if len(ids) == 2 else None,
         back_href=f"/patients/{patient_id}",
     )
 

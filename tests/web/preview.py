@@ -68,6 +68,13 @@ def build(folder: Path | None) -> Starlette:
         async with request.form() as form:
             return JSONResponse({"id": "c1", "summary": f"Consent recorded: {form['method']}."}, 201)
 
+    def comparison(_request: Request) -> Response:
+        region = {"box": [1000, 800, 300, 300], "difference": 13.2, "certain": True}
+        change = {"method": "local light, CIELAB", "version": "1", "regions": [region]}
+        found = {"verdict": "aligned", "reasons": ["All agree."], "method": "key points", "version": "1"}
+        pictures = {name: f"/captures/m{n}/display" for n, name in enumerate(("aligned", "change"), 1)}
+        return JSONResponse(found | {"width": 4000, "height": 3000, "change": change, "pictures": pictures})
+
     def code(request: Request) -> Response:
         out = io.BytesIO()
         segno.make("https://dermbridge.example/h/5Q2M7K").save(out, kind="svg", scale=4)
@@ -76,6 +83,7 @@ def build(folder: Path | None) -> Starlette:
     return Starlette(
         routes=[
             Route("/captures", receive, methods=["POST"]),
+            Route("/comparison", comparison),
             Route("/captures/{id}", status),
             Route("/captures/{id}/{rendition}", photo),
             Route("/fhir/Binary/{id}", photo),

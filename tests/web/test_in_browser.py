@@ -197,6 +197,37 @@ def test_linked_photos_zoom_together_and_unlinked_ones_do_not(page: Page) -> Non
     sync_api.expect(zoom).to_have_text("140 %")
 
 
+def test_the_second_photo_is_laid_over_the_first_by_keys(page: Page) -> None:
+    page.goto("/compare")
+    sync_api.expect(page.locator("#verdict")).to_have_text("Aligned")
+    for key, mode, share in (
+        ("2", "slider", True),
+        ("3", "blend", True),
+        ("4", "blink", False),
+        ("5", "change", False),
+    ):
+        page.keyboard.press(key)
+        sync_api.expect(page.locator(f'#modes [data-do="{mode}"]')).to_have_attribute("aria-pressed", "true")
+        sync_api.expect(page.locator("#overlay canvas").first).to_be_visible()
+        sync_api.expect(page.locator("#panes")).to_be_hidden()
+        assert page.locator("#share").is_visible() == share
+        assert page.locator(".divider").evaluate("line => line.hidden") == (mode != "slider")
+    page.get_by_role("button", name="Place 1").click()
+    sync_api.expect(page.locator("#method")).to_contain_text("key points (1)")
+    page.keyboard.press("1")
+    sync_api.expect(page.locator("#panes")).to_be_visible()
+    sync_api.expect(page.locator("#overlay")).to_be_hidden()
+
+
+def test_photos_that_cannot_be_aligned_stay_side_by_side_and_say_why(page: Page) -> None:
+    refused = {"verdict": "not-aligned", "reasons": ["Too few points in common."], "pictures": {}, "change": None}
+    page.route("**/comparison?*", lambda route: route.fulfill(json=refused))
+    page.goto("/compare")
+    sync_api.expect(page.locator("#verdict")).to_contain_text("Too few points in common.")
+    page.keyboard.press("2")
+    sync_api.expect(page.locator("#panes")).to_be_visible()
+
+
 @pytest.mark.skipif(not AXE.exists(), reason="axe-core is not installed (npm ci)")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_page_breaks_an_accessibility_rule(browser: Browser, site: str, scheme: Literal["light", "dark"]) -> None:

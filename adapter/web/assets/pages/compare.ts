@@ -1,6 +1,7 @@
 // Photos beside each other that zoom and move together.
 import { bindCommands, setPressed } from "../lib/commands.ts";
-import { all, get } from "../lib/dom.ts";
+import { all, find, get } from "../lib/dom.ts";
+import { LaidOver } from "../lib/laid-over.ts";
 import { LinkedViewers } from "../lib/linked.ts";
 import { arrowOf, fit, openViewer, panBy, showFull, VIEW_KEYS, type Viewer, zoomBy, zoomText } from "../lib/viewer.ts";
 
@@ -90,18 +91,15 @@ async function resolve(button: HTMLButtonElement | null): Promise<void> {
 
 panes.forEach(bindPane);
 
-// How photos are laid over each other. A further mode (slider, blink, opacity) is an entry here and a button in the toolbar.
-const MODES: Record<string, (frame: HTMLElement) => void> = {
-  side: (element) => element.setAttribute("data-mode", "side"),
-};
-MODES["side"]?.(frame);
+const laidOver = find<HTMLElement>("#modes") ? new LaidOver(frame, (text) => (said.textContent = text)) : null;
+const shown = (): Viewer => laidOver?.viewer ?? current();
 
 bindCommands(
   get("#tools"),
   {
-    in: () => zoomBy(current(), 1),
-    out: () => zoomBy(current(), -1),
-    fit: () => (together.linked ? [current()] : panes.map((pane) => pane.viewer)).forEach(fit),
+    in: () => zoomBy(shown(), 1),
+    out: () => zoomBy(shown(), -1),
+    fit: () => (laidOver?.viewer || together.linked ? [shown()] : panes.map((pane) => pane.viewer)).forEach(fit),
     full: (button) => void resolve(button),
     link,
     swap,
