@@ -11,6 +11,7 @@
     +-- Forbidden             403  forbidden
     +-- NotFound              404  not-found
     |   +-- Gone              410  deleted
+    |   +-- OutOfReach        404  not-found       what there is, this caller may not know
     +-- Conflict              409  conflict
     |   +-- PreconditionFailed 412 conflict
     +-- Throttled             429  throttled
@@ -106,6 +107,17 @@ class Gone(NotFound):
 
     http_status = 410
     issue_type = "deleted"
+
+
+class OutOfReach(NotFound):
+    """Nothing that the caller may know of, said alike whether it exists or not; goes into the audit log.
+
+    `reference` is what was asked for.
+    """
+
+    def __init__(self, message: str, *, reference: str | None = None) -> None:
+        super().__init__(message)
+        self.reference = reference
 
 
 class Conflict(DermBridgeError):

@@ -23,6 +23,7 @@ from adapter.bridge import Bridge, open_bridge
 from adapter.db.schema import prepare
 from adapter.delivery.destinations import Destinations, check_destinations
 from adapter.governance.seal import Sealer
+from adapter.governance.starts import running
 from adapter.identity.mllp import MllpServer
 from adapter.identity.mllp_connection import Limits
 from adapter.identity.mllp_intake import Intake
@@ -151,7 +152,8 @@ def serve_http(settings: Settings, *, everything: bool) -> None:
         "serve.start", url=settings.base_url, mllp_port=settings.mllp_port if everything else None
     )
     try:
-        http_server(bridge, everything=everything).run()
+        with running(bridge, "serve"):
+            http_server(bridge, everything=everything).run()
     finally:
         bridge.close()
 
@@ -168,7 +170,8 @@ def run_worker(settings: Settings) -> None:
     sealer = Sealer(bridge)
     sealer.start()
     structlog.get_logger().info("worker.start")
-    ended.wait()
+    with running(bridge, "worker"):
+        ended.wait()
     loop.stop()
     sealer.stop()
     destinations.close()
@@ -188,5 +191,6 @@ def run_mllp(settings: Settings) -> None:
         await stopped.wait()
         await server.close()
 
-    asyncio.run(listen())
+    with running(bridge, "mllp"):
+        asyncio.run(listen())
     bridge.close()

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from adapter.access.actor import Actor
 from adapter.access.scopes import SCOPE, grants_for, parse_scopes
-from adapter.errors import Forbidden, NotFound
+from adapter.errors import Forbidden, OutOfReach
 from adapter.records.confinement import same_patients
 from adapter.records.search_parameters import Resource, confidentiality_of
 
@@ -86,7 +86,10 @@ def check_scope(actor: Actor, letter: Letter, resource_type: str, *, some: bool 
 def check_patient(actor: Actor, patient_id: str | None) -> None:
     """A session confined to one patient must not learn that others exist."""
     if actor.patient_id is not None and patient_id != actor.patient_id:
-        raise NotFound("there is no such record in this session; launch DermBridge from the other patient's chart")
+        raise OutOfReach(
+            "there is no such record in this session; launch DermBridge from the other patient's chart",
+            reference=f"Patient/{patient_id}" if patient_id else None,
+        )
 
 
 def check_whose(tx: Connection, actor: Actor, patient_id: str | None) -> None:

@@ -16,7 +16,7 @@ from adapter.access.actor import Actor
 from adapter.access.policy import VERY_RESTRICTED, Letter, sees_very_restricted
 from adapter.access.scopes import Grant, filters_of, grants_for
 from adapter.db.tables import media
-from adapter.errors import Forbidden, NotFound
+from adapter.errors import Forbidden, NotFound, OutOfReach
 from adapter.records.confinement import confinement, same_patients
 from adapter.records.search_filters import Scope, alternatives
 from adapter.records.search_parameters import TABLES
@@ -43,9 +43,12 @@ class Reach:
         return [*self._granted(letter, resource_type), *sensitivity(self.actor, resource_type)]
 
     def check(self, letter: Letter, resource_type: str, resource_id: str) -> None:
-        """Raises NotFound: what is out of reach is not known to exist."""
+        """Raises NotFound: what is out of reach is not known to exist. OutOfReach where that is a decision."""
         if not self.holds(letter, resource_type, resource_id):
-            raise NotFound(f"there is no {resource_type}/{resource_id}")
+            message, reference = f"there is no {resource_type}/{resource_id}", f"{resource_type}/{resource_id}"
+            if resource_type in TABLES and self.conditions(letter, resource_type):
+                raise OutOfReach(message, reference=reference)
+            raise NotFound(message)
 
     def check_written(self, letter: Letter, resource_type: str, resource_id: str) -> None:
         """After writing and before the transaction ends; whoever labels a photo V may not see it afterwards.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, select
 
 from adapter.access import check_scope
-from adapter.errors import BadInput, Forbidden, NotFound, TooLarge, UnsupportedMedia
+from adapter.errors import BadInput, Forbidden, OutOfReach, TooLarge, UnsupportedMedia
 from adapter.fhir_api.answers import json_answer
 from adapter.fhir_api.exchange import Access, Answer, Request, http_date, is_unchanged
 from adapter.fhir_api.reads import patients_within, reach_of
@@ -62,7 +62,8 @@ class Upload:
 def read_binary(server: FhirServer, tx: Connection, request: Request, _prepared: Any) -> Answer:
     row = get_binary(tx, request.segments[1])
     patient_id = check_context(server, tx, request, row)
-    access = Access("read", (f"Binary/{row.id}",), patient_id)
+    pictured = (row.security_context,) if row.security_context.startswith("Media/") else ()
+    access = Access("read", (f"Binary/{row.id}", *pictured), patient_id)  # who saw a photo is asked by its Media
     etag = 'W/"1"' if request.wants_json else f'"{row.sha256}"'
     headers = _SAFE | {"ETag": etag, "Last-Modified": http_date(row.created_at)}
     if is_unchanged(request, etag, row.created_at):
@@ -82,7 +83,7 @@ def check_context(server: FhirServer, tx: Connection, request: Request, row: Bin
     else:
         reached = request.caller.patient_id is None
     if not reached:
-        raise NotFound(f"there is no Binary/{row.id}")
+        raise OutOfReach(f"there is no Binary/{row.id}", reference=row.security_context or None)
     return _patient_of_context(tx, row.security_context)
 
 

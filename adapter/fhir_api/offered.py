@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.metadata import version
 
 from adapter import governance
@@ -38,6 +39,7 @@ def fhir_server(bridge: Bridge) -> FhirServer:
         binary_types={kind: magic for kind, magic in BINARY_TYPES.items() if kind in PICTURE_TYPES},
         definitions=by_type(canonical_resources()),
         audit=governance.fhir_audit(bridge),
+        refused=partial(governance.audit_refusal, bridge),
         page_secret=bridge.vault.derive_secret("fhir page links"),
         base_url=f"{bridge.settings.base_url}/fhir",
         description=f"Clinical photographs of {bridge.settings.site_name}",

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from adapter.access.policy import Letter, can_see, can_some
 from adapter.access.reach import Reach
-from adapter.errors import BadInput, NotFound, UnsupportedMedia
+from adapter.errors import BadInput, NotFound, OutOfReach, UnsupportedMedia
 from adapter.fhir_api.answers import bundle, elements_wanted, json_answer, read_answer, subset
 from adapter.fhir_api.exchange import Access, Answer, Request
 from adapter.records import get, history
@@ -46,7 +46,7 @@ def get_visible(
     reach.check(letter, resource_type, resource_id)
     stored = get(tx, resource_type, resource_id, version_id)
     if not _is_visible(stored, reach):
-        raise NotFound(f"there is no {resource_type}/{resource_id}")
+        raise OutOfReach(f"there is no {resource_type}/{resource_id}", reference=f"{resource_type}/{resource_id}")
     return stored
 
 

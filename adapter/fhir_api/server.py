@@ -75,7 +75,8 @@ class FhirServer:
     """`interactions`: type -> codes of http://hl7.org/fhir/R4/valueset-type-restful-interaction.html, besides
     `update-create` where a client may choose an id. `writers` replace plain storing for (type, create | update |
     delete); `operations` are found by (type or None, `$name`); `definitions` are our own canonical resources by type.
-    `creators` answer a POST to their type themselves, transactions and audit included.
+    `creators` answer a POST to their type themselves, transactions and audit included. `refused` is told every error
+    that somebody known is answered with.
     """
 
     bridge: Bridge
@@ -83,6 +84,7 @@ class FhirServer:
     audit: Audit
     page_secret: bytes = field(repr=False)
     base_url: str
+    refused: Callable[[Actor, Exception, str], None] = lambda _actor, _error, _asked: None
     description: str = "Clinical photographs"
     version: str | None = None
     cors: bool = False
@@ -107,6 +109,8 @@ class FhirServer:
         try:
             return self._answer(request)
         except (DermBridgeError, InvalidResource) as error:
+            if request.actor is not None:
+                self.refused(request.actor, error, f"{request.method} /{'/'.join(request.segments[:2])}")
             return error_answer(error)
 
     def _answer(self, request: Request) -> Answer:

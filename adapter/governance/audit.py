@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from adapter.access import Actor
 from adapter.bridge import Bridge
+from adapter.errors import Forbidden, OutOfReach
 from adapter.records import Stored, create_all, new_id
 from mappings.audit_event import Outcome, Party, User, audit_event
 from mappings.terms import Json
@@ -99,6 +100,28 @@ def audited(
         detail={"detail": detail} if detail and outcome == "0" else None,
         outcome_desc=detail if outcome != "0" else None,
     )
+
+
+def audit_refusal(bridge: Bridge, actor: Actor, error: Exception, asked: str) -> None:
+    """Keep that somebody known was refused (Forbidden, OutOfReach); other errors decide nothing about access.
+
+    `asked` is method and path, without the query.
+    """
+    if not isinstance(error, Forbidden | OutOfReach):
+        return
+    reference = error.reference if isinstance(error, OutOfReach) else None
+    patient_id = reference.removeprefix("Patient/") if reference and reference.startswith("Patient/") else None
+    with bridge.db.transaction() as tx:
+        audit(
+            tx,
+            bridge,
+            "access-denied",
+            actor,
+            patient_id=patient_id,
+            references=[reference] if reference and not patient_id else (),
+            outcome="8",
+            detail=f"{asked[:200]}: {error}",
+        )
 
 
 def fhir_audit(bridge: Bridge) -> FhirAudit:

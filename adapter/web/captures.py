@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from adapter import governance
-from adapter.access import check_right, check_scope
+from adapter.access import Actor, check_right, check_scope
 from adapter.bridge import Bridge
 from adapter.capture.receive import Upload, capture_status, original_blob_id, receive
 from adapter.errors import BadInput, NotFound
@@ -111,9 +111,12 @@ def _digest(header: str | None) -> bytes | None:
 
 
 def get_capture(web: Web, request: Request) -> Response:
-    with web.bridge.db.snapshot() as tx:
-        media, _ = get_photo(tx, actor_of(request), "r", request.path_params["id"])
-        return JSONResponse(capture_status(tx, media.id))
+    bridge, actor = web.bridge, actor_of(request)
+    with bridge.db.snapshot() as tx:
+        media, patient_id = get_photo(tx, actor, "r", request.path_params["id"])
+        status = capture_status(tx, media.id)
+    _note_read(bridge, actor, media, patient_id, "status")
+    return JSONResponse(status)
 
 
 def get_bytes(web: Web, request: Request) -> Response:
@@ -126,13 +129,17 @@ def get_bytes(web: Web, request: Request) -> Response:
     with bridge.db.snapshot() as tx:
         media, patient_id = get_photo(tx, actor, "r", request.path_params["id"])
         content = CONTENTS[name](tx, bridge, media)
-    if request.headers.get("if-none-match", "") in (content.etag, "*"):
+    _note_read(bridge, actor, media, patient_id, name)
+    if request.headers.get("if-none-match", "") in (content.etag, "*"):  # seen all the same
         return Response(status_code=304, headers=_KEPT_PRIVATE | {"ETag": content.etag})
+    return _answer(request, content)
+
+
+def _note_read(bridge: Bridge, actor: Actor, media: Stored, patient_id: str | None, what: str) -> None:
     with bridge.db.transaction() as tx:
         governance.audit(
-            tx, bridge, "read", actor, patient_id=patient_id, references=[media.version_reference], detail=name
+            tx, bridge, "read", actor, patient_id=patient_id, references=[media.version_reference], detail=what
         )
-    return _answer(request, content)
 
 
 def _original(tx: Connection, bridge: Bridge, media: Stored) -> Content:

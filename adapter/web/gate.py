@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from starlette.requests import Request
 
 from adapter.access import Actor, check_right, check_scope, check_whose
-from adapter.access.policy import Letter
+from adapter.access.policy import Letter, check_patient, check_visible
 from adapter.access.sessions import Session
 from adapter.errors import NotAuthenticated, NotFound
 from adapter.records import Stored, get
@@ -36,9 +36,11 @@ def get_photo(tx: Connection, actor: Actor, letter: Letter, media_id: str) -> tu
     try:
         media = get(tx, "Media", media_id)
     except NotFound:
+        check_patient(actor, None)  # within a chart, what does not exist and what is another's are told alike
         raise NotFound("there is no such photo") from None
     patient_id = patient_of(media.resource)
     check_whose(tx, actor, patient_id)
+    check_visible(actor, media.resource)
     if patient_id is None and actor.kind == "person":
         check_right(actor, "worklist")
     return media, patient_id
