@@ -70,7 +70,7 @@ def show(rows: list[dict[str, Any]], columns: list[str], *, as_json: bool, empty
         sys.stdout.write(orjson.dumps(rows, option=orjson.OPT_INDENT_2, default=str).decode() + "\n")
         return
     if not rows:
-        out.print(empty)
+        out.print(empty, markup=False)
         return
     table = Table(*columns)
     for row in rows:
@@ -300,10 +300,13 @@ def adt_send(
 
     Example: dermbridge adt send A01.hl7
     """
-    from adapter.identity.mllp_client import acknowledged, blocks_of, send
+    from adapter.errors import BadInput
+    from adapter.identity.mllp_client import acknowledged, blocks_of, is_answered, send
     from adapter.identity.mllp_tls import client_tls
 
     blocks = [(file.name, block) for file in files for block in blocks_of(file.read_bytes())]
+    if silent := [name for name, block in blocks if not is_answered(block)]:
+        raise BadInput(f"{silent[0]}: MSH-15 is NE, so it would never be known whether it arrived; make it AL")
     answers = send(host, port, [block for _, block in blocks], ssl=client_tls(ca, certificate, key))
     refused = 0
     for (name, _), answer in zip(blocks, answers, strict=True):
@@ -383,32 +386,6 @@ def adt_unmerge(source: str, target: str) -> None:
     out.print(f"Patient/{source} is a record of its own again")
 
 
-# --- connectors -----------------------------------------------------------------------------------------------------
-
-connectors = group("connectors", "Destinations: list, check.")
-
-
-@connectors.command("list")
-def connectors_list(as_json: Json = False) -> None:
-    """The configured destinations. Example: dermbridge connectors list"""
-    rows = [{k: d.get(k) for k in ("name", "profile", "base_url")} for d in load_settings().destinations]
-    show(rows, ["name", "profile", "base_url"], as_json=as_json, empty="no [[destinations]] are configured")
-
-
-@connectors.command("check")
-def connectors_check(name: str, as_json: Json = False) -> None:
-    """Ask a destination what it offers and say which routes will work. Example: dermbridge connectors check sandbox"""
-    from adapter.delivery.destinations import Destinations
-
-    with beside_service() as bridge:
-        destinations = Destinations(bridge)
-        findings = destinations.get(name).check()
-        destinations.close()
-    rows = [{k: getattr(f, k) for k in ("subject", "verdict", "detail", "remedy")} for f in findings]
-    show(rows, ["subject", "verdict", "detail", "remedy"], as_json=as_json, empty="nothing to say")
-    raise typer.Exit(int(any(row["verdict"] == "error" for row in rows)))
-
-
 @cli.command()
 def scrub(as_json: Json = False) -> None:
     """Read every photo on disk, compare it with its checksums and tidy what a crash left; exit 1 on damage."""
@@ -423,7 +400,7 @@ def scrub(as_json: Json = False) -> None:
     raise typer.Exit(int(bool(rows)))
 
 
-from adapter import cli_audit  # noqa: E402, F401  (adds its group to the command)
+from adapter import cli_audit, cli_connectors  # noqa: E402, F401  (each adds its groups to the command)
 
 if __name__ == "__main__":
     main()

@@ -58,7 +58,7 @@ class Directory:
     def find(self, parcel: Parcel) -> Receipt | None:
         with _as_delivery_errors("Looking into the folder"):
             self._sweep(parcel)
-            manifest = self._manifest(self._place(parcel))
+            manifest = self._manifest(self.place_of(parcel))
         if manifest.get("idempotency_key") != parcel.idempotency_key or manifest.get("retracted"):
             return None
         return replace(Receipt.from_json(json.dumps(manifest["receipt"])), duplicate=True)
@@ -68,7 +68,7 @@ class Directory:
         if (delivered := self.find(parcel)) and self.read_back(parcel, delivered).matches:
             return delivered
         content = get_content(parcel)
-        place = self._place(parcel)
+        place = self.place_of(parcel)
         receipt = Receipt(
             route=ROUTE,
             ids=_ids(parcel),
@@ -81,7 +81,7 @@ class Directory:
         return receipt
 
     def read_back(self, parcel: Parcel, receipt: Receipt) -> Evidence:
-        place = self._root / receipt.location if receipt.location else self._place(parcel)
+        place = self._root / receipt.location if receipt.location else self.place_of(parcel)
         with _as_delivery_errors("Reading the folder back"):
             manifest = self._manifest(place)
             media = _read_json(place / "Media.json")
@@ -118,7 +118,8 @@ class Directory:
     def close(self) -> None:
         """Nothing is kept open."""
 
-    def _place(self, parcel: Parcel) -> Path:
+    def place_of(self, parcel: Parcel) -> Path:
+        """The photo's folder. Raises DeliveryError."""
         names = (str(parcel.patient.get("id")), str(parcel.media.get("id")))
         if not all(_SAFE.fullmatch(name) for name in names):
             raise _refusal("The patient or photo has an id that is no FHIR id.", "Correct the record, then replay.")
@@ -126,7 +127,7 @@ class Directory:
 
     def _sweep(self, parcel: Parcel) -> None:
         """Take away what a crash left half-written or half-replaced: it may be another patient's by now."""
-        for left in (self._root / UNFINISHED).glob(f"{self._place(parcel).name}_*"):
+        for left in (self._root / UNFINISHED).glob(f"{self.place_of(parcel).name}_*"):
             shutil.rmtree(left, ignore_errors=True)
 
     @staticmethod

@@ -36,6 +36,11 @@ def find_shipped_profiles() -> list[str]:
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
+def read_shipped(name: str) -> str:
+    """The text of a shipped profile. Raises FileNotFoundError."""
+    return (resources.files("connectors") / "profiles" / f"{name}.toml").read_text("utf-8")
+
+
 def parse_profile(text: str, *, source: str) -> Profile:
     """Build the profile that `text` (TOML) describes. `source` names it in messages. Raises ProfileError."""
     return build_profile(_load(text, source), source=source)
@@ -71,8 +76,7 @@ def _with_base(table: dict[str, Any], source: str) -> dict[str, Any]:
     if base not in find_shipped_profiles():
         shipped = ", ".join(find_shipped_profiles())
         raise ProfileError(f"{source}: based_on {base!r} is not shipped; use one of {shipped}, or a .toml file.")
-    text = (resources.files("connectors") / "profiles" / f"{base}.toml").read_text("utf-8")
-    return merged(_load(text, f"connectors/profiles/{base}.toml"), table)
+    return merged(_load(read_shipped(base), f"connectors/profiles/{base}.toml"), table)
 
 
 def _read(path: Path) -> str:

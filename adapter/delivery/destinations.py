@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from adapter.bridge import Bridge
 from adapter.errors import Misconfigured, NotFound
@@ -57,6 +61,21 @@ class Destinations:
             if file.is_file():
                 return file.read_text("utf-8").strip()
         raise KeyError(name)
+
+
+def serialised_by_visit(settings: Settings) -> frozenset[str]:
+    """The destinations that take one photo of a visit at a time."""
+    return _serialised(orjson.dumps(settings.destinations, default=str))
+
+
+@lru_cache(maxsize=8)
+def _serialised(destinations: bytes) -> frozenset[str]:
+    names = set()
+    for entry in orjson.loads(destinations):
+        with suppress(Misconfigured):  # told where it is opened
+            if read_destination(entry).limits.serialise == "encounter":
+                names.add(str(entry.get("name")))
+    return frozenset(names)
 
 
 def _with_links(entry: dict[str, Any], base_url: str) -> dict[str, Any]:

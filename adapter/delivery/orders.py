@@ -61,7 +61,7 @@ def prepare(tx: Connection, bridge: Bridge, row: Row[Any]) -> Order | None:
     replaced = _replaced(tx, row)
     try:
         media = get(tx, "Media", row.media_id, row.media_version)
-        parcel = _parcel(tx, bridge, row, media, decision.consent_ids, replaced)
+        parcel = parcel_of(tx, bridge, row, media, decision.consent_ids, replaced)
     except NotFound as missing:
         end = S.RETRACTING if state is S.RETRACTING else S.FAILED
         remedy = "the photo or its record is gone from here: look at its history"
@@ -122,14 +122,15 @@ def _replaced(tx: Connection, row: Row[Any]) -> list[Row[Any]]:
     )
 
 
-def _parcel(
+def parcel_of(
     tx: Connection,
     bridge: Bridge,
-    row: Row[Any],
+    row: Any,
     media: Stored,
     consent_ids: tuple[str, ...],
     replaced: list[Row[Any]],
 ) -> Parcel:
+    """The parcel of one delivery (a row of `delivery`, or what stands for one)."""
     resource = media.resource
     attachment = resource["content"]
     binary = get_binary(tx, attachment["url"].rpartition("/")[2])

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 from adapter.bridge import Bridge
 from adapter.db.engine import batches
 from adapter.db.tables import delivery
+from adapter.delivery.destinations import serialised_by_visit
 from adapter.errors import Conflict, NotFound
 from adapter.records import Stored, new_id
 from adapter.work import Work, cancel, cancel_all, enqueue, enqueue_all
@@ -58,13 +59,14 @@ def destination_names(bridge: Bridge) -> list[str]:
     return [str(destination["name"]) for destination in bridge.settings.destinations]
 
 
-def deliver_media(tx: Connection, bridge: Bridge, *photos: Stored) -> list[str]:
-    """Put these versions in line for every destination; older versions not yet sent are superseded.
+def deliver_media(tx: Connection, bridge: Bridge, *photos: Stored, only: str | None = None) -> list[str]:
+    """Put these versions in line for every destination, or for one; older versions not yet sent are superseded.
 
     Only bound photos are delivered; for any other this does nothing. Returns the delivery ids.
     """
     due = [(photo, patient_id) for photo in photos if (patient_id := _patient_of_bound(photo.resource))]
-    if not due or not destination_names(bridge):
+    names = [name for name in destination_names(bridge) if only in {None, name}]
+    if not due or not names:
         return []
     at = bridge.now()
     _supersede_older(tx, [photo for photo, _ in due], at)
@@ -80,10 +82,21 @@ def deliver_media(tx: Connection, bridge: Bridge, *photos: Stored) -> list[str]:
             "updated_at": at,
         }
         for photo, patient_id in due
-        for destination in destination_names(bridge)
+        for destination in names
     ]
     tx.execute(insert(delivery), rows)
-    enqueue_all(tx, [_work(row["id"], row["media_id"], row["destination"]) for row in rows], at=at)
+    visits = {photo.id: photo.resource.get("encounter", {}).get("reference", "") for photo, _ in due}
+    serialised = serialised_by_visit(bridge.settings)
+    items = [
+        _work(
+            row["id"],
+            row["media_id"],
+            row["destination"],
+            visits[row["media_id"]] if row["destination"] in serialised else "",
+        )
+        for row in rows
+    ]
+    enqueue_all(tx, items, at=at)
     return [row["id"] for row in rows]
 
 
@@ -98,13 +111,15 @@ def is_bound(media: dict[str, Any]) -> bool:
     return any(tag["code"] == "bound" for tag in tags if tag.get("system", "").endswith("/identity-state"))
 
 
-def _work(delivery_id: str, media_id: str, destination: str) -> Work:
+def _work(delivery_id: str, media_id: str, destination: str, visit: str = "") -> Work:
+    """`visit` where the destination takes one photo of a visit at a time (`limits.serialise`)."""
+    in_order = (f"deliver:{destination}:{visit}",) if visit else ()
     return Work(
         kind="deliver",
         destination=destination,
         idempotency_key=f"deliver:{delivery_id}",
         payload={"delivery": delivery_id},
-        order_keys=(f"deliver:{destination}:{media_id}",),
+        order_keys=(f"deliver:{destination}:{media_id}", *in_order),
     )
 
 

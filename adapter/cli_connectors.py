@@ -1,0 +1,174 @@
+"""``dermbridge connectors`` and ``dermbridge sandbox``: EHRs connected by configuration, and rehearsed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from adapter.cli import Json, beside_service, err, group, out, show
+
+connectors = group("connectors", "Destinations: list, new, check, dry-run, send, replay, explain.")
+sandbox = group("sandbox", "Systems to try things against.")
+
+
+@connectors.command("list")
+def connectors_list(as_json: Json = False) -> None:
+    """The destinations, their routes, and which are down. Example: dermbridge connectors list"""
+    from adapter.delivery.rehearsal import overview
+
+    with beside_service() as bridge:
+        rows = overview(bridge)
+    show(rows, ["name", "routes", "state"], as_json=as_json, empty="no [[destinations]] are configured")
+
+
+@connectors.command("new")
+def connectors_new(
+    name: Annotated[str, typer.Argument(help="The destination's name: lower case, digits, hyphens.")],
+    like: Annotated[str, typer.Option(help="The shipped profile to start from.")],
+    folder: Annotated[Path, typer.Option(help="Where to put it.")] = Path("config/connectors"),
+) -> None:
+    """Copy a commented starter profile to fill in. Example: dermbridge connectors new main-ehr --like epic"""
+    from adapter.delivery.rehearsal import new_profile
+
+    file = new_profile(name, like, folder)
+    out.print(f"wrote {file}: replace every set-me, then add to the settings:\n", highlight=False)
+    sys.stdout.write(f'[[destinations]]\nname = "{name}"\nbased_on = "{file}"\n')
+
+
+@connectors.command("check")
+def connectors_check(
+    name: str,
+    offline: Annotated[bool, typer.Option(help="Only what the profile says; ask nobody.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also what is in order.")] = False,
+    as_json: Json = False,
+) -> None:
+    """A verdict for each question an EHR answers differently, with remedy; exit 1 when something must be changed.
+
+    Example: dermbridge connectors check main-ehr
+    """
+    from adapter.delivery.rehearsal import examine_destination
+
+    with beside_service() as bridge:
+        findings = examine_destination(bridge, name, ask=not offline)
+    columns = ["subject", "verdict", "detail", "remedy"]
+    rows = [{column: getattr(each, column) for column in columns} for each in findings]
+    shown = [row for row in rows if everything or as_json or row["verdict"] != "ok" or ":" in row["detail"][:40]]
+    show(shown, columns, as_json=as_json, empty="everything is in order")
+    if not as_json:
+        in_order = sum(row["verdict"] == "ok" for row in rows)
+        out.print(f"{in_order} of {len(rows)} in order" + ("" if everything else "; --all shows them"), highlight=False)
+    raise typer.Exit(int(any(row["verdict"] == "error" for row in rows)))
+
+
+@connectors.command("dry-run")
+def connectors_dry_run(
+    name: Annotated[str, typer.Argument(help="A destination, or a shipped profile.")],
+    media: Annotated[str | None, typer.Option(help="The photo's id; an invented one when left out.")] = None,
+    photo: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="A file for the invented one.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show exactly what would go out, without a connection. Example: dermbridge connectors dry-run hl7v2"""
+    from adapter.delivery.rehearsal import dry_run
+
+    with beside_service() as bridge:
+        consent, outgoing = dry_run(bridge, name, media_id=media, photo=photo)
+    rows = [{"route": each.route, "where": each.where, "what": each.what, "refusal": each.refusal} for each in outgoing]
+    if as_json:
+        show([{"consent": consent, "outgoing": rows}], [], as_json=True, empty="")
+    else:
+        err.print(consent, highlight=False)
+        for row in rows:
+            told = f"{row['where']}\n{row['what']}" if not row["refusal"] else f"would not take it: {row['refusal']}"
+            sys.stdout.write(f"--- {row['route']}\n{told}\n\n")
+    raise typer.Exit(int(all(row["refusal"] for row in rows)))
+
+
+@connectors.command("send")
+def connectors_send(media: Annotated[str, typer.Argument(help="The photo's id.")], name: str) -> None:
+    """Put one photo in line for one destination. Example: dermbridge connectors send 0193… main-ehr"""
+    from adapter.delivery.rehearsal import send_one
+
+    with beside_service() as bridge, bridge.db.transaction() as tx:
+        delivery_id = send_one(tx, bridge, media, name)
+    out.print(f"delivery {delivery_id} is in line; the service or `dermbridge worker` sends it", highlight=False)
+
+
+@connectors.command("replay")
+def connectors_replay(name: str) -> None:
+    """Put every failed delivery of a destination in line again, after its cause was mended.
+
+    Example: dermbridge connectors replay main-ehr
+    """
+    from adapter.delivery.rehearsal import replay
+
+    with beside_service() as bridge, bridge.db.transaction() as tx:
+        count = replay(tx, bridge, name)
+    out.print(f"{count} deliveries are in line again", highlight=False)
+
+
+@connectors.command("explain")
+def connectors_explain(
+    name: Annotated[str, typer.Argument(help="A destination, or a shipped profile.")], as_json: Json = False
+) -> None:
+    """Every key that is not as by default, with its meaning. Example: dermbridge connectors explain epic"""
+    from adapter.delivery.rehearsal import explain_destination
+
+    with beside_service() as bridge:
+        told = explain_destination(bridge, name)
+    rows: list[dict[str, Any]] = [{"key": key, "value": value, "meaning": meaning} for key, value, meaning in told]
+    show(rows, ["key", "value", "meaning"], as_json=as_json, empty="everything is as by default")
+
+
+@connectors.command("schema")
+def connectors_schema() -> None:
+    """Print the JSON Schema of profiles, for editors. Example: dermbridge connectors schema > schema.json"""
+    from adapter.delivery.rehearsal import profile_schema
+
+    sys.stdout.write(profile_schema())
+
+
+@sandbox.command("ehr")
+def sandbox_ehr(
+    like: Annotated[str, typer.Option(help="The vendor to play.")],
+    port: Annotated[int, typer.Option(help="HTTP port; 0 takes a free one.")] = 8010,
+    mllp_port: Annotated[int, typer.Option(help="MLLP port, where the vendor has one.")] = 8011,
+    patient: Annotated[list[str] | None, typer.Option(help="A record number it knows; may be repeated.")] = None,
+    fault: Annotated[list[str] | None, typer.Option(help="What goes wrong, once each, in this order.")] = None,
+) -> None:
+    """Play a vendor's EHR to rehearse against, and print the destination that reaches it.
+
+    Example: dermbridge sandbox ehr --like epic --patient 4711 --fault lost-after
+    """
+    from adapter.sandbox.vendors import Fault, running_vendor
+    from adapter.sandbox.vendors.catalogue import as_toml, check_fault, get_behaviour
+
+    get_behaviour(like)
+    with running_vendor(like, port=port, mllp_port=mllp_port) as running:
+        for number in patient or ["4711"]:
+            running.vendor.admit(number, visit=f"V-{number}")
+        running.vendor.faults = [Fault(check_fault(each), "") for each in fault or []]
+        err.print(f"{like}: {running.vendor.behaviour.about}", highlight=False)
+        err.print("put any text into the secret `simulator`; stop with Ctrl-C\n", highlight=False)
+        sys.stdout.write(as_toml(running.destination(like)) + "\n")
+        sys.stdout.flush()
+        _report_until_stopped(running.vendor)
+
+
+def _report_until_stopped(vendor: Any) -> None:
+    seen, filed = 0, -1
+    try:
+        while True:
+            time.sleep(0.3)
+            for method, path in vendor.requests[seen:]:
+                out.print(f"{method} {path}", highlight=False)
+            seen = len(vendor.requests)
+            if filed != (filed := len(vendor.filed())):
+                out.print(f"{filed} photos in its charts", highlight=False)
+    except KeyboardInterrupt:
+        return

@@ -1,0 +1,216 @@
+"""Destinations looked at by an engineer: what the profile says, what would go out, what goes in line again."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from adapter import consent
+from adapter.bridge import Bridge
+from adapter.db.tables import delivery
+from adapter.delivery.circuit import circuits
+from adapter.delivery.destinations import Destinations
+from adapter.delivery.orders import parcel_of
+from adapter.delivery.outbox import DeliveryState, deliver_media, is_bound, send_again
+from adapter.errors import Conflict, Misconfigured, NotFound
+from adapter.records import get
+from connectors.contract import Finding, Parcel
+from connectors.kinds import Profile
+from connectors.knob_table import explained, verdicts
+from connectors.preview import Outgoing, preview
+from connectors.profile import ProfileError, build_profile, find_shipped_profiles, read_shipped
+from connectors.schema import profile_schema
+from mappings.terms import SNOMED, URI
+
+__all__ = ["profile_schema"]
+S = DeliveryState
+
+
+def overview(bridge: Bridge) -> list[dict[str, Any]]:
+    """Each destination with its routes, and whether it is left alone after outages."""
+    destinations = Destinations(bridge)
+    with bridge.db.snapshot() as tx:
+        down = {row.destination: row for row in circuits(tx)}
+    rows = []
+    for name in destinations.names:
+        row = down.get(name)
+        state = (
+            "answers"
+            if row is None
+            else f"{row.failures} outages" + (f", left alone until {row.open_until:%H:%M:%S}" if row.open_until else "")
+        )
+        try:
+            routes = ", ".join(destinations.profile(name).route_names)
+        except Misconfigured as error:
+            routes, state = "", str(error)
+        rows.append({"name": name, "routes": routes, "state": state})
+    return rows
+
+
+def examine_destination(bridge: Bridge, name: str, *, ask: bool) -> list[Finding]:
+    """A verdict for each question the profile answers; with `ask`, also what the destination itself says."""
+    destinations = Destinations(bridge)
+    try:
+        findings = verdicts(destinations.profile(name))
+        return findings + (destinations.get(name).check() if ask else [])
+    finally:
+        destinations.close()
+
+
+def explain_destination(bridge: Bridge, name: str) -> list[tuple[str, str, str]]:
+    """Each key that is not as by default, its value, and what it means; of a destination or a shipped profile."""
+    return explained(_profile(bridge, name))
+
+
+def dry_run(bridge: Bridge, name: str, *, media_id: str | None, photo: Path | None) -> tuple[str, list[Outgoing]]:
+    """What consent says, and exactly what would go out: for a photo we hold, or for an invented patient.
+
+    Raises NotFound, Conflict for a photo that is bound to nobody, Misconfigured.
+    """
+    profile = _profile(bridge, name)
+    if media_id is None:
+        content = photo.read_bytes() if photo else _grey_photo()
+        return "an invented patient: consent is not asked", preview(
+            invented_parcel(name, content, systems_of(profile)), profile
+        )
+    with bridge.db.snapshot() as tx:
+        media = get(tx, "Media", media_id)
+        if not is_bound(media.resource):
+            raise Conflict(f"photo {media_id} is not bound to a patient yet, so it goes nowhere")
+        patient = str(media.resource["subject"]["reference"]).removeprefix("Patient/")
+        decision = consent.decide(tx, bridge, patient)
+        row = SimpleNamespace(
+            id="dry-run",
+            media_id=media_id,
+            media_version=media.version_id,
+            destination=name,
+            patient=patient,
+            receipt=None,
+        )
+        parcel = parcel_of(tx, bridge, row, media, decision.consent_ids, [])
+    told = "consent permits it" if decision.permit else f"consent does not permit it now: {decision.because}"
+    return told, preview(parcel, profile)
+
+
+def send_one(tx: Connection, bridge: Bridge, media_id: str, name: str) -> str:
+    """Put one photo in line for one destination, again if need be; returns the delivery's id.
+
+    Raises NotFound, Conflict when it is under way or bound to nobody.
+    """
+    Destinations(bridge).profile(name)
+    media = get(tx, "Media", media_id)
+    c = delivery.c
+    here = (c.media_id == media_id, c.destination == name, c.media_version == media.version_id)
+    known = tx.execute(select(c.id).where(*here)).scalar_one_or_none()
+    if known is not None:
+        send_again(tx, bridge, known)
+        return str(known)
+    if not is_bound(media.resource):
+        raise Conflict(f"photo {media_id} is not bound to a patient yet, so it goes nowhere")
+    return deliver_media(tx, bridge, media, only=name)[0]
+
+
+def replay(tx: Connection, bridge: Bridge, name: str, *, limit: int = 1000) -> int:
+    """Put every failed delivery of a destination in line again; returns how many."""
+    c = delivery.c
+    failed = select(c.id).where(c.destination == name, c.state == S.FAILED).order_by(c.created_at).limit(limit)
+    ids = list(tx.execute(failed).scalars())
+    for each in ids:
+        send_again(tx, bridge, each)
+    return len(ids)
+
+
+def new_profile(name: str, like: str, folder: Path) -> Path:
+    """Copy a shipped profile for this site to change. Raises NotFound, Conflict when the file is there."""
+    if like not in find_shipped_profiles():
+        raise NotFound(f"there is no profile {like!r}; use one of {', '.join(find_shipped_profiles())}")
+    file = folder / f"{name}.toml"
+    if file.exists():
+        raise Conflict(f"{file} exists; choose another name or edit it")
+    folder.mkdir(parents=True, exist_ok=True)
+    text = read_shipped(like).replace(f'name = "{like}"', f'name = "{name}"', 1)
+    (folder / "schema.json").write_text(profile_schema(), "utf-8")
+    file.write_text(text, "utf-8")
+    return file
+
+
+def systems_of(profile: Profile) -> list[str]:
+    """The identifier systems a profile, or any of its routes, mentions; one of our own when there is none."""
+    found: list[str] = []
+    for each in (profile, *getattr(profile, "routes", ())):
+        found += [*getattr(each, "authorities", {})]
+        for table in ("patient", "encounter"):
+            found += getattr(getattr(each, table, None), "identifier_systems", ())
+        found += [value for name in ("patient_id_system", "visit_system") if (value := _dicom(each, name))]
+    return list(dict.fromkeys(found)) or ["urn:oid:2.16.840.1.113883.19.5"]
+
+
+def _dicom(profile: Any, name: str) -> str:
+    return str(getattr(getattr(profile, "dicom", None), name, ""))
+
+
+def invented_parcel(destination: str, content: bytes, systems: Sequence[str]) -> Parcel:
+    """A photo of nobody, complete enough for every kind of destination, with a number of each identifier system."""
+    sha1 = base64.b64encode(hashlib.sha1(content, usedforsecurity=False).digest()).decode()
+    media = {
+        "resourceType": "Media",
+        "id": "example",
+        "identifier": [{"system": URI, "value": "urn:uuid:00000000-0000-4000-8000-000000000000"}],
+        "status": "completed",
+        "subject": {"reference": "Patient/example"},
+        "encounter": {"reference": "Encounter/example"},
+        "createdDateTime": "2026-11-23T09:00:00+00:00",
+        "issued": "2026-11-23T09:01:00Z",
+        "bodySite": {"coding": [{"system": SNOMED, "code": "36141000"}], "text": "Skin of cheek"},
+        "content": {"contentType": "image/jpeg", "url": "Binary/example", "size": len(content), "hash": sha1},
+    }
+    return Parcel(
+        delivery_id="example",
+        idempotency_key=f"example/1/{destination}",
+        media=media,
+        patient={
+            "resourceType": "Patient",
+            "id": "example",
+            "identifier": [{"system": system, "value": "4711"} for system in systems],
+            "name": [{"family": "Example", "given": ["Erin"]}],
+            "birthDate": "1970-01-01",
+            "gender": "female",
+        },
+        encounter={
+            "resourceType": "Encounter",
+            "id": "example",
+            "identifier": [{"system": system, "value": "V-4711"} for system in systems],
+            "subject": {"reference": "Patient/example"},
+        },
+        content=lambda: content,
+        content_type="image/jpeg",
+        size=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        sha1_b64=sha1,
+        filename="example.jpg",
+    )
+
+
+def _profile(bridge: Bridge, name: str) -> Profile:
+    destinations = Destinations(bridge)
+    if name in destinations.names or name not in find_shipped_profiles():
+        return destinations.profile(name)
+    try:
+        return build_profile({"based_on": name}, source=name)
+    except ProfileError as error:
+        raise Misconfigured(str(error)) from error
+
+
+def _grey_photo() -> bytes:
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.new("RGB", (640, 480), (190, 170, 160)).save(out, "JPEG")
+    return out.getvalue()

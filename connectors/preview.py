@@ -1,0 +1,140 @@
+"""Exactly what would go out for one photo, without a connection: requests, messages, objects.
+
+What only the destination knows (its ids of patient, visit, Binary) stands in angle brackets.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from connectors.contract import DeliveryError, Parcel
+from connectors.dicom_object import dicom_object
+from connectors.directory import Directory
+from connectors.fhir_copies import RESOURCE_TYPE
+from connectors.fhir_identity import Place
+from connectors.hl7v2 import Hl7v2
+from connectors.kinds import (
+    DicomWebProfile,
+    DimseProfile,
+    DirectoryProfile,
+    EhrProfile,
+    FhirR4Profile,
+    Hl7v2Profile,
+    Profile,
+    RestProfile,
+)
+from connectors.outward import link_to, photo_body, put
+from connectors.parcels import check_parcel
+from connectors.rendition import rendered
+from connectors.templates import filled, values
+
+_LONG: Final = re.compile(r"[A-Za-z0-9+/=]{200,}|[0-9a-f]{200,}")
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One request, message or file; or, with `refusal`, why this route would not take the photo."""
+
+    route: str
+    where: str
+    what: str
+    refusal: str = ""
+
+
+def preview(parcel: Parcel, profile: Profile) -> list[Outgoing]:
+    """What each route of `profile` would send, the first that takes the photo being the one that is used."""
+    if isinstance(profile, EhrProfile):
+        return [each for route in profile.routes for each in preview(parcel, route)]
+    name = "/".join(profile.route_names)
+    try:
+        check_parcel(parcel)
+        return [Outgoing(name, where, _shortened(what)) for where, what in _PREVIEWS[profile.kind](parcel, profile)]
+    except DeliveryError as error:
+        return [Outgoing(name, "", "", f"{error} {error.remedy}")]
+
+
+Told = Iterator[tuple[str, str]]
+
+
+def _fhir(parcel: Parcel, given: Profile) -> Told:
+    profile = cast(FhirR4Profile, given)
+    made = rendered(parcel, profile)
+    place = Place("Patient/<patient>", "Encounter/<visit>" if parcel.encounter else None)
+    base = f"{profile.base_url}/" if profile.references == "absolute" else ""
+    if profile.binary_upload == "inline":
+        content = {"data": f"<{made.size} bytes>"}
+    else:
+        content = {"url": "Binary/<binary>"}
+        form = made.content_type if profile.binary_upload == "raw" else "application/fhir+json"
+        yield f"POST {profile.base_url}/Binary", f"Content-Type: {form}\n\n<{made.size} bytes, SHA-256 {made.sha256}>"
+    for route in profile.routes:
+        body = photo_body(route, made, profile, place.references(parcel, base), content)
+        for path, template in profile.set.items():
+            put(body, path, filled(template, values(made, profile)))
+        address = (
+            profile.base_url if profile.write_by == "transaction" else f"{profile.base_url}/{RESOURCE_TYPE[route]}"
+        )
+        yield f"POST {address}", json.dumps(body, indent=1, ensure_ascii=False)
+
+
+def _rest(parcel: Parcel, given: Profile) -> Told:
+    profile = cast(RestProfile, given)
+    made = rendered(parcel, profile)
+    known = values(made, profile) | {"patient": "<patient>", "document": "<document>"}
+    for step in profile.steps:
+        path = known.get(step.path[1:-1], "") if re.fullmatch(r"\{\w+\}", step.path) else filled(step.path, known)
+        told = (
+            "" if step.body == "none" else f"{step.body}: {json.dumps(filled(step.fields, known), ensure_ascii=False)}"
+        )
+        if step.body in {"multipart", "bytes"}:
+            told += f"\n{step.file_field} = {filled(step.file_name, known)}: <{made.size} bytes, {made.content_type}>"
+        known |= {name: f"<{name}>" for name in step.saves}
+        yield f"{step.method} {path if str(path).startswith('<') else f'{profile.base_url}/{path}'}", told
+
+
+def _hl7v2(parcel: Parcel, given: Profile) -> Told:
+    profile = cast(Hl7v2Profile, given)
+    message = Hl7v2(profile).message(parcel, profile.message)
+    yield f"mllp://{profile.host}:{profile.port}", message.decode("utf-8", "replace").replace("\r", "\n")
+
+
+def _dicom(parcel: Parcel, given: Profile) -> Told:
+    import pydicom
+
+    profile = cast(DicomWebProfile | DimseProfile, given)
+    made = dicom_object(parcel, profile, profile.dicom, profile.encounter)
+    where = (
+        f"POST {profile.base_url}/studies" if isinstance(profile, DicomWebProfile) else f"C-STORE {profile.called_ae}"
+    )
+    dataset = pydicom.dcmread(io.BytesIO(made.content), stop_before_pixels=True)
+    yield where, f"{dataset}\n<{len(made.content)} bytes in all>"
+
+
+def _directory(parcel: Parcel, given: Profile) -> Told:
+    profile = cast(DirectoryProfile, given)
+    yield str(Directory(profile).place_of(parcel)), f"{parcel.filename}: <{parcel.size} bytes>, and its FHIR records"
+
+
+def _hand_off(parcel: Parcel, given: Profile) -> Told:
+    yield link_to(parcel, given) or "(no link)", "nothing is written; people open the photo here"
+
+
+_PREVIEWS: Final[Mapping[str, Callable[[Parcel, Profile], Told]]] = {
+    "fhir-r4": _fhir,
+    "rest": _rest,
+    "hl7v2": _hl7v2,
+    "dicomweb": _dicom,
+    "dicom-cstore": _dicom,
+    "directory": _directory,
+    "hand-off": _hand_off,
+}
+
+
+def _shortened(text: Any) -> str:
+    """Base64 and hexadecimal of photos as their length."""
+    return _LONG.sub(lambda found: f"{found[0][:24]}...<{len(found[0])} characters>", str(text))

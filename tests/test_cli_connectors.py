@@ -1,0 +1,90 @@
+"""`dermbridge connectors` and `dermbridge sandbox`, as an engineer types them."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from adapter.cli import cli
+from adapter.sandbox.vendors import behaviour_names, running_vendor
+from adapter.sandbox.vendors.catalogue import as_toml
+from connectors.profile import find_shipped_profiles
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty installation in a folder of its own, with one folder as destination."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config").mkdir()
+    table = '[[destinations]]\nname = "shelf"\nbased_on = "directory"\nfolder = "out"\n'
+    (tmp_path / "config" / "dermbridge.toml").write_text(table)
+    return tmp_path
+
+
+def run(*words: str, code: int = 0) -> str:
+    result = CliRunner().invoke(cli, ["connectors", *words])
+    assert result.exit_code == code, result.output + str(result.exception)
+    return result.output
+
+
+def answer(*words: str, code: int = 0) -> Any:
+    return json.loads(run(*words, "--json", code=code))
+
+
+def test_list_says_how_photos_go_and_whether_the_destination_is_down(site: Path) -> None:
+    assert answer("list") == [{"name": "shelf", "routes": "directory", "state": "answers"}]
+
+
+def test_a_new_profile_is_a_commented_copy_that_says_what_is_to_be_set(site: Path) -> None:
+    assert "based_on" in run("new", "main-ehr", "--like", "epic")
+    text = (site / "config" / "connectors" / "main-ehr.toml").read_text()
+    assert tomllib.loads(text)["name"] == "main-ehr" and "# Epic." in text
+    with (site / "config" / "dermbridge.toml").open("a") as settings:
+        settings.write('[[destinations]]\nname = "main-ehr"\nbased_on = "config/connectors/main-ehr.toml"\n')
+    found = answer("check", "main-ehr", "--offline", code=1)
+    unset = [each for each in found if each["verdict"] == "error"]
+    assert unset and all("set-me" not in each["remedy"] and each["remedy"] for each in unset)
+
+
+def test_a_folder_is_checked_for_real(site: Path) -> None:
+    found = answer("check", "shelf")
+    assert {"folder", "space"} <= {each["subject"] for each in found}
+    assert "in order" in run("check", "shelf")
+
+
+@pytest.mark.parametrize("name", find_shipped_profiles())
+def test_every_shipped_profile_shows_what_it_would_send(site: Path, name: str) -> None:
+    outgoing = answer("dry-run", name)[0]["outgoing"]
+    assert any(each["what"] and not each["refusal"] for each in outgoing), outgoing
+
+
+def test_a_dry_run_shows_the_message_without_the_photos_base64(site: Path) -> None:
+    told = run("dry-run", "hl7v2")
+    assert "OBX|1|ED|" in told and "characters>" in told and len(told) < 4000
+
+
+def test_explaining_names_keys_with_their_meaning(site: Path) -> None:
+    told = {each["key"]: each for each in answer("explain", "oracle-health")}
+    assert told["auth.minimum_refresh_seconds"]["meaning"].startswith("Ask for a token")
+
+
+def test_replaying_with_nothing_failed_says_so(site: Path) -> None:
+    assert "0 deliveries" in run("replay", "shelf")
+
+
+@pytest.mark.parametrize("words", [("check", "nowhere"), ("dry-run", "nowhere"), ("send", "m1", "shelf")])
+def test_what_is_not_there_is_an_expected_error(site: Path, words: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(cli, ["connectors", *words])
+    assert result.exit_code == 1 and type(result.exception).__name__ == "NotFound"
+
+
+@pytest.mark.parametrize("name", behaviour_names())
+def test_the_destination_a_played_vendor_prints_can_be_pasted(name: str) -> None:
+    with running_vendor(name) as running:
+        entry = running.destination(name)
+        assert tomllib.loads(as_toml(entry)) == {"destinations": [entry]}
