@@ -19,7 +19,7 @@ demo: $(READY) $(PAGES) ## the whole story on your machine, then keep serving (O
 	@$(VENV)/bin/dermbridge demo $(if $(ONCE),--once)
 
 test: $(READY) $(PAGES) ## every test that needs nothing but Python (ARGS="-k name" to choose)
-	@$(PY) -m pytest -rs $(ARGS)
+	@$(PY) -m pytest -rs -n auto --dist loadfile $(ARGS)
 
 PEERS := $(patsubst %/package-lock.json,%/node_modules/.package-lock.json,$(wildcard tests/integration/*/package-lock.json))
 
