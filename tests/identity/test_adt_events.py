@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from adapter.access import SYSTEM
 from adapter.bridge import Bridge
+from adapter.identity import undo_change
+from adapter.identity.moves import changes
 from adapter.records import find_where
 from mappings.hl7v2.header import ADT_EVENTS
+from tests.identity.test_merges import content
 from tests.identity.world import World, admitted, message, mr, mrg, pid, pv1, segment
 
 Apply = Callable[[], int]
@@ -272,3 +276,16 @@ def test_no_event_deletes_a_photo(world: World) -> None:
     world.receive(message("A23", "1", *ONE), message("A29", "2", pid("200")))
     with world.site.db.snapshot() as tx:
         assert len(find_where(tx, "Media")) == 2
+
+
+@pytest.mark.parametrize("event", ["A23", "A29", "A44", "A45", "A42"])
+def test_what_an_event_moved_or_quarantined_can_be_put_back(world: World, event: str) -> None:
+    (case,) = [case for case in CASES if case.event == event]
+    before = [world.photo(number) for number in ("100", "200")]
+    world.receive(message(event, "m", *case.segments))
+    with world.site.db.transaction() as tx:
+        (change,) = changes(tx)
+        undo_change(tx, world.site, SYSTEM, change.id)
+        assert changes(tx) == []
+    assert [content(world.photo(number)) for number in ("100", "200")] == [content(one) for one in before]
+    assert [world.state(number) for number in ("100", "200")] == ["bound", "bound"]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, event, select
 
 from adapter.access import SYSTEM
 from adapter.bridge import Bridge
-from adapter.db.tables import blob, identity_change_item, patient_key
+from adapter.db.tables import blob, identity_change_item, patient_key, work
+from adapter.delivery import deliver_media, deliveries_of
 from adapter.errors import Conflict
 from adapter.identity import (
     bind_waiting,
@@ -234,3 +236,48 @@ def test_a_waiting_photo_that_contradicts_is_quarantined(site: Bridge, apply_all
         assert key_owners(tx) == [None]
     assert held.resource["meta"]["tag"][0]["code"] == "quarantined"
     assert "reference" not in held.resource["subject"]
+
+
+def test_merging_many_photos_takes_no_more_statements_than_merging_a_few(
+    site: Bridge, apply_all: Apply, two: tuple[Stored, Stored]
+) -> None:
+    statements: list[str] = []
+    counts: list[int] = []
+    count = lambda _connection, _cursor, sql, *_rest: statements.append(sql)  # noqa: E731
+    event.listen(site.db.writing_engine, "before_cursor_execute", count)
+    for more in (5, 100):
+        with site.db.transaction() as tx:
+            for _ in range(more):
+                photo(tx, site, two[0].reference)
+        with site.db.transaction() as tx:
+            statements.clear()
+            merge_patients(tx, site, SYSTEM, two[0].id, two[1].id)
+            counts.append(len(statements))
+            assert {one.resource["subject"]["reference"] for one in find_where(tx, "Media")} == {two[1].reference}
+            assert set(key_owners(tx)) == {two[1].id}
+        with site.db.transaction() as tx:
+            unmerge_patients(tx, site, SYSTEM, two[0].id, two[1].id)
+    assert counts[1] <= counts[0] + 2
+
+
+def test_each_destination_gets_the_photo_under_its_new_identity_and_back(
+    site: Bridge, two: tuple[Stored, Stored]
+) -> None:
+    named = {"destinations": ({"name": "ehr", "kind": "directory"}, {"name": "pacs", "kind": "directory"})}
+    site = dataclasses.replace(site, settings=site.settings.model_copy(update=named))
+    with site.db.transaction() as tx:
+        (media,) = [one for one in find_where(tx, "Media") if two[0].reference in one.body]
+        deliver_media(tx, site, media)
+        merge_patients(tx, site, SYSTEM, two[0].id, two[1].id)
+        rows = deliveries_of(tx, media.id)
+        assert [(row.media_version, row.destination, row.state, row.patient) for row in rows] == [
+            (2, "ehr", "pending", two[1].id),
+            (2, "pacs", "pending", two[1].id),
+            (1, "ehr", "superseded", two[0].id),
+            (1, "pacs", "superseded", two[0].id),
+        ]
+        unmerge_patients(tx, site, SYSTEM, two[0].id, two[1].id)
+        waiting = [row for row in deliveries_of(tx, media.id) if row.state == "pending"]
+        assert {(row.media_version, row.patient) for row in waiting} == {(3, two[0].id)}
+        lines = tx.execute(select(work.c.idempotency_key).where(work.c.kind == "deliver")).scalars()
+        assert set(lines) == {f"deliver:{row.id}" for row in waiting}
