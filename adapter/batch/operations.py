@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Row
 
 from adapter import delivery, governance
 from adapter.access import SYSTEM, Actor, check_whose
+from adapter.access.policy import check_visible
 from adapter.batch.operation import Change, Operation, Parameters, Plan
 from adapter.batch.refiling import check_refiling, needs_second_person, plan_move, refile_photo, undo_refiling
 from adapter.bridge import Bridge
@@ -108,6 +109,7 @@ def undo_change(tx: Connection, bridge: Bridge, actor: Actor, media_id: str, cha
 def photo_in_reach(tx: Connection, actor: Actor, media_id: str) -> Stored:
     media = get(tx, "Media", media_id)
     check_whose(tx, actor, media.resource.get("subject", {}).get("reference", "").removeprefix("Patient/") or None)
+    check_visible(actor, media.resource)
     return media
 
 

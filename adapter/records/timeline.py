@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Row, Subquery, case, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Subquery, case, func, select
 
 from adapter.db.tables import Instant, delivery, encounter, media, search_index
 from adapter.errors import BadInput
@@ -22,6 +22,7 @@ from adapter.records.rows import Stored, find_where
 from adapter.records.search_parameters import TABLES
 
 BY_GROUP = {"visit": ("-visit_at", "-taken_at", "-id"), "site": ("site", "-taken_at", "-id")}
+Conditions = Sequence[ColumnElement[bool]]
 _NEWEST_FIRST = ("-taken_at", "-id")
 
 
@@ -34,11 +35,18 @@ class PhotoPage:
 
 
 def photos_of(
-    tx: Connection, patient_id: str, *, group: str, site: str | None = None, after: str | None = None, count: int = 60
+    tx: Connection,
+    patient_id: str,
+    *,
+    group: str,
+    site: str | None = None,
+    after: str | None = None,
+    count: int = 60,
+    only: Conditions = (),
 ) -> PhotoPage:
     """A page of the patient's photos, newest first, visit by visit or site by site (`group`); `site` is a token column
-    value (``code|system``). Raises BadInput for a token that is not ours."""
-    placed = _placed(patient_id)
+    value (``code|system``), `only` what the reader may see. Raises BadInput for a token that is not ours."""
+    placed = _placed(patient_id, only)
     order = _order(placed, BY_GROUP[group])
     statement = select(placed.c.id)
     if site is not None:
@@ -49,18 +57,18 @@ def photos_of(
     return PhotoPage([photos[row.id] for row in rows], _cursor_token(rows[-1], order) if more else None)
 
 
-def count_by_site(tx: Connection, patient_id: str) -> list[tuple[str | None, int]]:
+def count_by_site(tx: Connection, patient_id: str, *, only: Conditions = ()) -> list[tuple[str | None, int]]:
     """(site token, photos) of a patient, most photos first."""
-    statement = select(media.c.site, func.count()).where(*_of(patient_id)).group_by(media.c.site)
+    statement = select(media.c.site, func.count()).where(*_of(patient_id), *only).group_by(media.c.site)
     return sorted(((row[0], row[1]) for row in tx.execute(statement)), key=lambda pair: (-pair[1], pair[0] or ""))
 
 
-def neighbours(tx: Connection, photo: Stored) -> tuple[str | None, str | None]:
+def neighbours(tx: Connection, photo: Stored, *, only: Conditions = ()) -> tuple[str | None, str | None]:
     """Ids of the photos taken just before and just after this one, of the same patient."""
     patient_id = tx.execute(select(media.c.patient).where(media.c.id == photo.id)).scalar_one()
     if patient_id is None:
         return None, None
-    placed = _placed(patient_id)
+    placed = _placed(patient_id, only)
     taken_at = tx.execute(select(placed.c.taken_at).where(placed.c.id == photo.id)).scalar_one_or_none()
     place, order, ids = (taken_at, photo.id), _order(placed, _NEWEST_FIRST), select(placed.c.id)
     earlier, _ = fetch(tx, ids, order, Cursor(place), count=1)
@@ -68,12 +76,12 @@ def neighbours(tx: Connection, photo: Stored) -> tuple[str | None, str | None]:
     return (earlier[0].id if earlier else None), (later[0].id if later else None)
 
 
-def photos_of_site(tx: Connection, photo: Stored, *, limit: int = 60) -> list[Stored]:
+def photos_of_site(tx: Connection, photo: Stored, *, limit: int = 60, only: Conditions = ()) -> list[Stored]:
     """Photos of the same patient and body site as this one (itself included), newest first."""
     row = tx.execute(select(media.c.patient, media.c.site).where(media.c.id == photo.id)).one()
     if row.patient is None:
         return []
-    conditions = (media.c.patient == row.patient, media.c.site == row.site, media.c.status != _ENTERED_IN_ERROR)
+    conditions = (media.c.patient == row.patient, media.c.site == row.site, media.c.status != _ENTERED_IN_ERROR, *only)
     return find_where(tx, "Media", *conditions, order_by=media.c.created.desc(), limit=limit)
 
 
@@ -118,7 +126,7 @@ def _of(patient_id: str) -> tuple[Any, ...]:
     return (media.c.patient == patient_id, media.c.deleted.is_(False), media.c.status != _ENTERED_IN_ERROR)
 
 
-def _placed(patient_id: str) -> Subquery:
+def _placed(patient_id: str, only: Conditions = ()) -> Subquery:
     """A patient's photos, each with the time it stands at: when it was taken, else its visit, else when it came.
 
     `visit_at` keeps the photos of a visit together, at the latest of them. Both cost what the patient has, no more.
@@ -127,7 +135,7 @@ def _placed(patient_id: str) -> Subquery:
     own = (
         select(media.c.id, media.c.site, media.c.encounter, taken_at.label("taken_at"))
         .select_from(media.outerjoin(encounter, encounter.c.id == media.c.encounter))
-        .where(*_of(patient_id))
+        .where(*_of(patient_id), *only)
         .subquery()
     )
     latest = func.max(own.c.taken_at).over(partition_by=own.c.encounter)

@@ -9,7 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from adapter import consent, governance
-from adapter.access import can, check_right, check_scope
+from adapter.access import Actor, can, check_right, check_scope
+from adapter.access.reach import sensitivity
 from adapter.bridge import Bridge
 from adapter.records import Stored, find
 from adapter.records.confinement import patient_of
@@ -39,6 +40,10 @@ OFFERED_USES = ("treatment-documentation", "teaching", "research", "publication-
 PRIORS = 60
 
 
+def _priors(tx: Connection, actor: Actor, patient_id: str) -> list[Stored]:
+    return photos_of(tx, patient_id, group="visit", count=PRIORS, only=sensitivity(actor, "Media")).photos
+
+
 def capture_page(web: Web, request: Request) -> Response:
     """?patient=.., and to begin with: encounter, site, laterality, view, or prior (a photo to repeat).
 
@@ -52,7 +57,7 @@ def capture_page(web: Web, request: Request) -> Response:
         patient = get_patient(tx, actor, patient_id) if patient_id else None
         if patient is None:
             check_right(actor, "worklist")
-        priors = photos_of(tx, patient.id, group="visit", count=PRIORS).photos if patient and lists else []
+        priors = _priors(tx, actor, patient.id) if patient and lists else []
         visit = _visit(tx, query.get("encounter") or actor.encounter_id, patient)
         prior = next((one for one in priors if one.id == query.get("prior")), None)
         decided = consent.decide(tx, bridge, patient.id) if patient else None

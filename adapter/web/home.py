@@ -7,6 +7,7 @@ from starlette.responses import RedirectResponse, Response
 
 from adapter import governance
 from adapter.access import can, check_right, check_scope, has_right
+from adapter.access.sessions import NOBODY
 from adapter.records.patient_lookup import find_patients, photo_counts, recent_patients
 from adapter.records.timeline import by_id
 from adapter.web.gate import actor_of
@@ -19,6 +20,8 @@ LISTED = 25
 def home(web: Web, request: Request) -> Response:
     """A session launched from a chart has one patient and goes there; who may not see photos has the deliveries."""
     bridge, actor = web.bridge, actor_of(request)
+    if actor.patient_id == NOBODY:
+        return RedirectResponse("/break-glass", 303)
     if actor.patient_id is not None:
         return RedirectResponse(f"/patients/{actor.patient_id}", 303)
     if has_right(actor, "operate") and not can(actor, "s", "Media"):

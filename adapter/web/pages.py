@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse
 
 from adapter.access import Actor, can, has_right
+from adapter.access.sessions import NOBODY
 from adapter.bridge import Bridge
 from adapter.errors import DermBridgeError
 from adapter.records import Stored
@@ -33,6 +34,9 @@ FLASHES = {  # what a page says once after a change: `?said=saved`
     "dismissed": ("ok", "The message is dismissed; those that waited behind it go on."),
     "undone": ("ok", "The changes were taken back."),
 }
+
+
+GLASS_BROKEN = "The glass is broken for this patient: every access is recorded and reviewed."
 
 
 @dataclass(frozen=True)
@@ -61,13 +65,14 @@ def frame_of(request: Request, title: str) -> dict[str, Any]:
     """What base.html asks of every page but the patient; also for pages without a session (errors)."""
     session = session_of(request)
     actor: Actor | None = getattr(request.state, "actor", None)
+    flashes = [{"level": "warning", "text": GLASS_BROKEN}] if actor and actor.emergency else []
     said = FLASHES.get(request.query_params.get("said", ""))
     return {
         "title": title,
         "csrf_token": session.csrf if session else "",
         "user": {"name": actor.display, "role": actor.role.replace("-", " ").capitalize()} if actor else None,
         "nav": navigation(actor, request.url.path) if actor else [],
-        "flashes": [{"level": said[0], "text": said[1]}] if said else [],
+        "flashes": flashes + ([{"level": said[0], "text": said[1]}] if said else []),
         "logout_href": "/logout",
         "patient": None,
         "need_patient_banner": actor is None or actor.show_banner,
@@ -88,6 +93,7 @@ def navigation(actor: Actor, path: str) -> list[dict[str, Any]]:
         )
     )
     entries.append(("Imports", "/imports", actor.patient_id is None and has_right(actor, "worklist")))
+    entries.append(("Break the glass", "/break-glass", actor.patient_id == NOBODY or actor.emergency is not None))
     entries.append(("Jobs", "/jobs", can(actor, "u", "Media")))
     entries.append(("Installation", "/admin", has_right(actor, "operate")))
     entries.append(("Audit", "/audit", has_right(actor, "audit")))

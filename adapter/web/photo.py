@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from adapter import consent, governance
 from adapter.access import Actor, can
+from adapter.access.reach import sensitivity
 from adapter.batch.operations import replace_media
 from adapter.bridge import Bridge
 from adapter.db.tables import body_structure
@@ -56,10 +57,10 @@ def photo_page(web: Web, request: Request) -> Response:
         media, patient_id = get_photo(tx, actor, "r", request.path_params["id"])
         patient = find(tx, "Patient", patient_id) if patient_id else None
         sent = deliveries_by_media(tx, [media.id])[media.id]
-        earlier_id, later_id = neighbours(tx, media)
+        earlier_id, later_id = neighbours(tx, media, only=sensitivity(actor, "Media"))
         context = {
             "photo": _photo(tx, bridge, media, sent),
-            "earlier": _earlier(tx, bridge, media),
+            "earlier": _earlier(tx, bridge, actor, media),
             "previous_href": f"/photos/{earlier_id}" if earlier_id else None,
             "next_href": f"/photos/{later_id}" if later_id else None,
             "consent": _consent(tx, bridge, patient_id),
@@ -169,12 +170,12 @@ def _removed(tx: Connection, media: Stored) -> list[str]:
     return [text for text in dict.fromkeys(found) if text]
 
 
-def _earlier(tx: Connection, bridge: Bridge, media: Stored) -> dict[str, str] | None:
+def _earlier(tx: Connection, bridge: Bridge, actor: Actor, media: Stored) -> dict[str, str] | None:
     """The best prior: the same site before this one, rather of the same view and side."""
     zone, resource = bridge.settings.zone, media.resource
     at = taken_at(resource, zone)
     priors = []
-    for one in photos_of_site(tx, media) if at else []:
+    for one in photos_of_site(tx, media, only=sensitivity(actor, "Media")) if at else []:
         before = taken_at(one.resource, zone)
         if one.id != media.id and before and at and before < at:
             priors.append((one, before))

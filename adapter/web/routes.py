@@ -18,6 +18,7 @@ from adapter.bridge import Bridge
 from adapter.web import (
     admin,
     audit_page,
+    break_glass,
     capture_page,
     captures,
     compare_page,
@@ -56,6 +57,7 @@ GET: dict[str, Page] = {
     "/callback": launch.callback,
     "/callback/{callback}": launch.callback,
     "/login": launch.login,
+    "/break-glass": break_glass.break_glass_page,
     "/patients/{id}": timeline.timeline,
     "/patients/{id}/consents": consents.consents_page,
     "/consents/{id}": consents.consent_detail,
@@ -83,6 +85,8 @@ GET: dict[str, Page] = {
 }
 POST: dict[str, Change] = {
     "/logout": launch.logout,
+    "/break-glass": break_glass.post_break_glass,
+    "/break-glass/end": break_glass.end,
     "/photos/{id}": photo.edit_photo,
     "/patients/{id}/consents": consent_page.record_consent,
     "/consents/{id}/withdraw": consents.withdraw,

@@ -12,6 +12,7 @@ from starlette.responses import RedirectResponse, Response
 
 from adapter import governance
 from adapter.access import Actor, can, check_scope, has_right
+from adapter.access.reach import sensitivity
 from adapter.db.tables import encounter
 from adapter.errors import BadInput
 from adapter.records import Stored, find_where
@@ -49,8 +50,10 @@ def timeline(web: Web, request: Request) -> Response:
         if survivor := replaced_by(patient):
             return RedirectResponse(f"/patients/{survivor}", 303)
         token = f"{site}|{SNOMED}" if site else None
-        page = photos_of(tx, patient.id, group=group, site=token, after=query.get("page"), count=PAGE_SIZE)
-        sites = count_by_site(tx, patient.id)
+        only = sensitivity(actor, "Media")
+        page = photos_of(tx, patient.id, group=group, site=token, after=query.get("page"), count=PAGE_SIZE, only=only)
+        sites = count_by_site(tx, patient.id, only=only)
+        restricted = sum(n for _, n in count_by_site(tx, patient.id)) - sum(n for _, n in sites) if only else 0
         sent = deliveries_by_media(tx, [one.id for one in page.photos])
         known = by_id(tx, "Encounter", [e for one in page.photos if (e := encounter_of(one.resource))])
         offered = visits_of(tx, patient.id)
@@ -69,6 +72,7 @@ def timeline(web: Web, request: Request) -> Response:
         group=group,
         group_hrefs={one: _link(href, group=one, site=site) for one in BY_GROUP},
         total=next((n for t, n in sites if t == token), 0) if token else sum(n for _, n in sites),
+        restricted=restricted,
         facets=_facets(href, group, site, sites),
         groups=titled.groups(page.photos, sent),
         next_href=_link(href, group=group, site=site, page=page.next) if page.next else None,

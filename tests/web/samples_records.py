@@ -144,3 +144,14 @@ def admin() -> dict[str, Any]:
         ],
         next_href=None,
     )
+
+
+def break_glass() -> dict[str, Any]:
+    return frame(
+        "Break the glass",
+        None,
+        names_patient=True,
+        reasons=[{"code": "ETREAT", "display": "Emergency treatment"}],
+        minutes=60,
+        until=None,
+    )

@@ -1,0 +1,256 @@
+"""What is reached is the same by read, search, include, history, Binary, Bundle and page: scopes, labels, patients."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from adapter.access import Actor
+from adapter.access.policy import grants_of
+from adapter.access.scopes import find_grant, parse_scopes
+from adapter.access.sessions import COOKIE, start_session
+from adapter.access.tokens import issue_token
+from adapter.bridge import Bridge
+from adapter.errors import BadInput
+from adapter.records import find_where
+from adapter.settings import Settings
+from tests.access.conftest import Serve
+from tests.conftest import Clock
+from tests.fhir_api.conftest import InProcess
+from tests.web.conftest import Browser, sign_in
+
+
+def token(bridge: Bridge, scope: str) -> dict[str, str]:
+    with bridge.db.transaction() as tx:
+        _, secret = issue_token(tx, name="test", scope=scope, at=bridge.now())
+    return {"Authorization": f"Bearer {secret}"}
+
+
+def found(client: httpx.Client, headers: dict[str, str], query: str) -> set[str]:
+    answer = client.get(f"/fhir/{query}", headers=headers)
+    assert answer.status_code == 200, answer.text
+    return {one["resource"]["id"] for one in answer.json().get("entry", [])}
+
+
+# --- scopes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scope", "normal"),
+    [
+        ("system/Media.read", "system/Media.rs"),
+        ("system/Media.write", "system/Media.cud"),
+        ("system/*.*", "system/*.cruds"),
+        ("system/Media.rs?view=http://a.b/c.d|x.read", "system/Media.rs?view=http://a.b/c.d|x.read"),
+        ("right/original", "right/original"),
+    ],
+)
+def test_scopes_are_kept_in_their_v2_spelling(scope: str, normal: str) -> None:
+    assert parse_scopes(scope) == {normal}
+
+
+@pytest.mark.parametrize(
+    "scope",
+    ["Media.rs", "system/Media.sr", "system/Media.", "system/Media.rs?colour=red", "system/*.rs?patient=1", "all"],
+)
+def test_a_scope_that_could_not_be_enforced_is_not_granted(scope: str) -> None:
+    with pytest.raises(BadInput):
+        parse_scopes(scope)
+
+
+def test_a_scope_is_taken_apart() -> None:
+    grant = find_grant("system/Media.rs?patient=Patient/1&view=close-up")
+    assert grant is not None
+    assert grant.query == (("patient", "Patient/1"), ("view", "close-up"))
+
+
+@pytest.mark.parametrize("scope", ["user/Media.rs", "patient/*.rs"])
+def test_a_machine_cannot_be_given_scopes_of_people(bridge: Bridge, scope: str) -> None:
+    with bridge.db.transaction() as tx, pytest.raises(BadInput):
+        issue_token(tx, name="x", scope=scope, at=bridge.now())
+
+
+def test_a_restricted_scope_holds_for_every_way_to_a_record(serve: Serve) -> None:
+    bridge, client = serve()
+    own = token(bridge, "system/Media.rs?patient=Patient/p1 system/Patient.rs?_id=p1")
+    assert found(client, own, "Media") == {"m1", "overview"}
+    assert found(client, own, "Media?patient=p2") == set()
+    assert found(client, own, "Patient") == {"p1"}
+    assert found(client, own, "Media?_include=Media:patient") == {"m1", "overview", "p1"}
+    for path, status in {
+        "/fhir/Media/m1": 200,
+        "/fhir/Media/m2": 404,
+        "/fhir/Media/m1/_history": 200,
+        "/fhir/Media/m2/_history": 404,
+        "/fhir/Media/m2/_history/1": 404,
+        "/fhir/Patient/p2": 404,
+        "/fhir/Consent": 403,
+        "/captures/m1": 403,  # a restricted scope opens nothing but FHIR, where its restriction is enforced
+        "/photos/m1": 403,
+    }.items():
+        assert client.get(path, headers=own).status_code == status, path
+    entries = [{"request": {"method": "GET", "url": f"Media/{one}"}} for one in ("m1", "m2")]
+    bundle = {"resourceType": "Bundle", "type": "batch", "entry": entries}
+    json = {"Content-Type": "application/fhir+json"}
+    answers = client.post("/fhir", json=bundle, headers=own | json).json()["entry"]
+    assert [one["response"]["status"][:3] for one in answers] == ["200", "404"]
+
+
+def test_several_restricted_scopes_add_up(serve: Serve) -> None:
+    bridge, client = serve()
+    both = token(bridge, "system/Media.rs?view=overview system/Media.rs?patient=Patient/p2 system/Media.r")
+    assert found(client, both, "Media") == {"overview", "m2"}
+    assert client.get("/fhir/Media/m1", headers=both).status_code == 200  # .r of the third reads everything
+
+
+def test_a_chain_tells_nothing_about_records_out_of_reach(serve: Serve) -> None:
+    bridge, client = serve()
+    only_media = token(bridge, "system/Media.rs")
+    assert found(client, only_media, "Media?patient.family=Lindqvist") == set()
+    with_patients = token(bridge, "system/Media.rs system/Patient.s")
+    assert found(client, with_patients, "Media?patient.family=Lindqvist") == {"m1", "overview"}
+
+
+def test_what_is_written_must_lie_within_the_scope(serve: Serve) -> None:
+    bridge, client = serve()
+    own = token(bridge, "system/BodyStructure.crus?patient=Patient/p1") | {"Content-Type": "application/fhir+json"}
+
+    def lesion(patient_id: str) -> dict[str, Any]:
+        return {"resourceType": "BodyStructure", "patient": {"reference": f"Patient/{patient_id}"}}
+
+    made = client.post("/fhir/BodyStructure", json=lesion("p1"), headers=own)
+    assert made.status_code == 201
+    assert client.post("/fhir/BodyStructure", json=lesion("p2"), headers=own).status_code == 403
+    path = "/" + "/".join(made.headers["location"].split("/")[3:6])
+    moved = client.put(path, json=lesion("p2") | {"id": path.rpartition("/")[2]}, headers=own)
+    assert moved.status_code == 403
+    with bridge.db.snapshot() as tx:
+        assert [one.resource["patient"]["reference"] for one in find_where(tx, "BodyStructure")] == ["Patient/p1"]
+
+
+def test_a_capture_device_creates_and_reads_nothing(serve: Serve) -> None:
+    bridge, client = serve()
+    device = token(bridge, "system/Media.c")
+    for path in (
+        "/fhir/Media/m1",
+        "/fhir/Media",
+        "/fhir/Patient",
+        "/captures/m1",
+        "/captures/m1/display",
+        "/photos/m1",
+    ):
+        assert client.get(path, headers=device).status_code == 403, path
+
+
+# --- sensitivity ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def charts(serve: Serve) -> tuple[Bridge, httpx.Client, Any]:
+    bridge, client = serve(emergency_minutes=30)
+    return bridge, client, client._transport._inner.app  # type: ignore[attr-defined]
+
+
+def test_a_very_restricted_photo_is_open_to_those_with_the_right_alone(
+    charts: tuple[Bridge, httpx.Client, Any],
+) -> None:
+    bridge, client, _ = charts
+    plain, raised = token(bridge, "system/Media.rs"), token(bridge, "system/Media.rs right/very-restricted")
+    assert found(client, plain, "Media?patient=p1") == {"m1", "overview"}
+    assert found(client, raised, "Media?patient=p1") == {"m1", "overview", "secret"}
+    assert client.get("/fhir/Media?patient=p1&_total=accurate", headers=plain).json()["total"] == 2
+    for path in ("/fhir/Media/secret", "/fhir/Media/secret/_history", "/fhir/Media/secret/_history/1"):
+        assert client.get(path, headers=plain).status_code == 404, path
+        assert client.get(path, headers=raised).status_code == 200, path
+
+
+def test_the_timeline_says_how_many_photos_need_more(charts: tuple[Bridge, httpx.Client, Any]) -> None:
+    bridge, _, app = charts
+    page = sign_in(bridge, app, "clinician", "p1").get("/patients/p1")
+    assert "1 very restricted photo" in page.text
+    assert "/photos/secret" not in page.text
+
+
+def in_chart(bridge: Bridge, app: Any) -> Browser:
+    """A clinician whom an EHR launched into the chart of p1."""
+    scopes, rights = grants_of("clinician")
+    ehr = "https://ehr.test/fhir"
+    actor = Actor("person", "Practitioner/c", "Dr. C", "clinician", scopes, rights, patient_id="p1", ehr=ehr)
+    with bridge.db.transaction() as tx:
+        cookie, session = start_session(tx, actor, at=bridge.now(), lifetime=timedelta(hours=8))
+    client = httpx.Client(transport=InProcess(app), base_url="http://testserver", cookies={COOKIE: cookie})
+    return Browser(client, session.csrf)
+
+
+def broken(browser: Browser, **fields: str) -> Any:
+    given = {"reason": "ETREAT", "why": "bleeding wound seen in clinic"} | fields
+    return browser.post("/break-glass", given)
+
+
+def test_breaking_the_glass_opens_the_chart_for_a_while_and_is_in_the_audit_log(
+    charts: tuple[Bridge, httpx.Client, Any], clock: Clock
+) -> None:
+    bridge, _, app = charts
+    browser = in_chart(bridge, app)
+    assert browser.get("/photos/secret").status_code == 403
+    assert broken(browser).status_code == 303
+    page = browser.get("/photos/secret")
+    assert page.status_code == 200
+    assert "every access is recorded" in page.text
+    with bridge.db.snapshot() as tx:
+        events = [one.resource for one in find_where(tx, "AuditEvent")]
+    (event,) = [one for one in events if any(code["code"] == "110127" for code in one.get("subtype", []))]
+    assert "ETREAT" in str(event) and "bleeding wound" in str(event)
+    for _ in range(3):
+        clock.advance(minutes=10)
+        last = browser.get("/photos/secret").status_code
+    assert last == 403
+    assert browser.get("/photos/m1").status_code == 200
+
+
+def test_the_glass_can_be_mended_before_its_time(charts: tuple[Bridge, httpx.Client, Any]) -> None:
+    bridge, _, app = charts
+    browser = in_chart(bridge, app)
+    broken(browser)
+    assert browser.post("/break-glass/end").status_code == 303
+    assert browser.get("/photos/secret").status_code == 403
+
+
+@pytest.mark.parametrize("fields", [{"why": "because"}, {"reason": "CURIOSITY"}, {"reason": ""}, {"why": ""}])
+def test_the_glass_is_not_broken_without_a_reason(
+    charts: tuple[Bridge, httpx.Client, Any], fields: dict[str, str]
+) -> None:
+    bridge, _, app = charts
+    browser = sign_in(bridge, app, "clinician", "p1")
+    assert broken(browser, **fields).status_code == 400
+    assert browser.get("/photos/secret").status_code == 403
+
+
+@pytest.mark.parametrize("role", ["engineer", "administrator"])
+def test_who_sees_every_chart_cannot_break_the_glass(charts: tuple[Bridge, httpx.Client, Any], role: str) -> None:
+    bridge, _, app = charts
+    assert broken(sign_in(bridge, app, role, None)).status_code in (403, 404)
+
+
+def test_staff_outside_the_ehr_reach_the_one_patient_they_name_by_number_and_birth_date(
+    charts: tuple[Bridge, httpx.Client, Any], clock: Clock
+) -> None:
+    bridge, _, app = charts
+    browser = sign_in(bridge, app, "clinician", "")
+    assert browser.get("/patients/p1").status_code == 404
+    assert browser.get("/").headers["location"] == "/break-glass"
+    assert broken(browser, number="1001", birth_date="1990-01-01").status_code == 404
+    assert broken(browser, number="1001", birth_date="1961-03-12").status_code == 303
+    assert browser.get("/patients/p1").status_code == 200
+    assert browser.get("/patients/p2").status_code == 404
+    clock.advance(minutes=10)
+    assert browser.get("/patients/p1").status_code == 200
+    browser.post("/break-glass/end")
+    assert browser.get("/patients/p1").status_code == 404
+
+
+def test_the_embedded_default_of_an_emergency_is_an_hour() -> None:
+    assert timedelta(minutes=Settings().emergency_minutes) == timedelta(hours=1)
