@@ -18,6 +18,7 @@ from mappings.error_to_outcome import error_to_outcome
 from mappings.form_to_consent import ConsentForm, form_to_consent, withdraw
 from mappings.media_to_document_reference import media_to_document_reference
 from mappings.provenance import CASES, Agent, Entity, hashed, provenance
+from mappings.wrong_patient import quarantined, stub_of, unfiled
 
 Json = dict[str, Any]
 GOLDEN = Path(__file__).parents[1] / "data/fhir"
@@ -137,6 +138,9 @@ def every_resource() -> Iterator[Json]:
         yield from built if isinstance(built, list) else [built]
         if path.stem.startswith("media-bound"):
             yield media_to_document_reference(built)
+            yield quarantined(built, "same-content")
+            yield unfiled(built)
+            yield stub_of(built, stub_id=f"{built['id']}-stub", issued_at=AT)
     yield from canonical_resources()
     yield from every_audit_event()
     yield from every_provenance()
