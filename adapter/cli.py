@@ -322,21 +322,33 @@ def adt_queue(as_json: Json = False) -> None:
     """Every message that was not applied, with reason and remedy. Example: dermbridge adt queue --json"""
     from adapter.identity import queue
 
+    rows: list[dict[str, Any]] = []
     with beside_service() as bridge, bridge.db.snapshot() as tx:
-        rows = [dict(row._mapping) for row in queue(tx, 1000, None)]
-    show(
-        rows, ["id", "sender", "control_id", "trigger_event", "reason", "remedy"], as_json=as_json, empty="all applied"
-    )
+        while some := queue(tx, 1000, rows[-1]["id"] if rows else None):
+            rows += [dict(row._mapping) for row in some]
+    columns = ["id", "sender", "control_id", "trigger_event", "patient", "reason", "remedy"]
+    show(rows, columns, as_json=as_json, empty="all applied")
 
 
 @adt.command("replay")
-def adt_replay(message_id: str) -> None:
-    """Apply a queued message again, after its cause was mended. Example: dermbridge adt replay 0193…"""
-    from adapter.identity import replay
+def adt_replay(
+    message_ids: Annotated[list[str] | None, typer.Argument(help="Ids in `dermbridge adt queue`.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every queued message, in its order.")] = False,
+) -> None:
+    """Apply queued messages again, after their cause was mended; exit 2 when none is named.
 
+    Example: dermbridge adt replay 0193… 0194…
+    """
+    from adapter.errors import BadInput
+    from adapter.identity import replay, replay_all
+
+    if bool(message_ids) == everything:
+        raise BadInput("name the messages to apply again, or give --all")
     with beside_service() as bridge, bridge.db.transaction() as tx:
-        replay(tx, bridge, message_id)
-    out.print(f"message {message_id} is in line again")
+        for message_id in message_ids or ():
+            replay(tx, bridge, message_id)
+        count = replay_all(tx, bridge) if everything else len(message_ids or ())
+    out.print(f"{count} messages are in line again")
 
 
 @adt.command("dismiss")
@@ -373,6 +385,22 @@ def adt_undo(change: Annotated[str, typer.Argument(help="Its id in `dermbridge a
     with beside_service() as bridge, bridge.db.transaction() as tx:
         undo_change(tx, bridge, SYSTEM, change)
     out.print(f"change {change} is undone")
+
+
+@adt.command("merge")
+def adt_merge(source: str, target: str) -> None:
+    """Merge a patient into another by hand, after both charts were compared.
+
+    Example: dermbridge adt merge SOURCE-ID TARGET-ID
+    """
+    from adapter.access import SYSTEM
+    from adapter.identity import merge_patients
+
+    with beside_service() as bridge, bridge.db.transaction() as tx:
+        change = merge_patients(tx, bridge, SYSTEM, source, target)
+    out.print(
+        f"done as change {change}; undo it with: dermbridge adt undo {change}" if change else "it was done before"
+    )
 
 
 @adt.command("unmerge")

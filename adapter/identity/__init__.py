@@ -1,7 +1,7 @@
 """Whose photo it is: ADT in, patients and visits kept, merges and unmerges, photos bound to their patient."""
 
 from adapter.identity.adt import apply_message, apply_messages
-from adapter.identity.adt_queue import dismiss, queue, replay
+from adapter.identity.adt_queue import dismiss, queue, replay, replay_all
 from adapter.identity.application_acks import find_answers, send_application_ack
 from adapter.identity.candidates import Candidate, find_candidates, given_of
 from adapter.identity.correction import Refiled, Refiling, check_may_refile, plan_refiling, refile, unrefile
@@ -38,6 +38,7 @@ __all__ = [
     "refile",
     "register_from_ehr",
     "replay",
+    "replay_all",
     "send_application_ack",
     "suspect",
     "undo_change",

@@ -90,7 +90,7 @@ def _put_visit(a: Applying, group: PatientGroup, owner: Stored) -> None:
     if before and not belongs_to(before, owner):
         raise NotApplied(
             "not applied: this visit number belongs to another patient here",
-            remedy="move the visit or merge the patients, or ask the sender to correct PV1-19; then replay",
+            remedy="move the visit (ADT^A45) or merge the patients, or ask the sender to correct PV1-19; then replay",
         )
     kept = before.resource if before else None
     systems = settings.identifier_systems | settings.visit_systems

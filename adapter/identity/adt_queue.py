@@ -69,6 +69,16 @@ def replay(tx: Connection, bridge: Bridge, message_id: str) -> None:
     tx.execute(update(adt_message).where(adt_message.c.id == message_id).values(**values))
 
 
+def replay_all(tx: Connection, bridge: Bridge) -> int:
+    """`replay` for every queued message, as after a setting was mended; returns how many. They keep their order."""
+    dead = work.c.kind == "apply-adt", work.c.state == "dead"
+    again = {"state": "waiting", "due_at": bridge.now(), "attempts": 0, "reason": None, "remedy": None}
+    count = tx.execute(update(work).where(*dead).values(**again)).rowcount
+    values = {"state": "received", "reason": None, "remedy": None}
+    tx.execute(update(adt_message).where(adt_message.c.state == "queued").values(**values))
+    return count
+
+
 def dismiss(tx: Connection, bridge: Bridge, actor: Actor, message_id: str, *, because: str) -> None:
     """A person settled it otherwise: the message is kept, and those behind it go on.
 

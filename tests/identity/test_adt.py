@@ -14,7 +14,16 @@ from adapter.access import SYSTEM
 from adapter.bridge import Bridge
 from adapter.db.tables import adt_message, work
 from adapter.errors import Conflict
-from adapter.identity import dismiss, find_encounter_at, find_patient, queue, receive_messages, replay, whose
+from adapter.identity import (
+    dismiss,
+    find_encounter_at,
+    find_patient,
+    queue,
+    receive_messages,
+    replay,
+    replay_all,
+    whose,
+)
 from adapter.records import Stored, find_by_identifier, find_where, get
 from mappings.hl7v2.er7 import patient_keys, read_header
 from mappings.hl7v2.errors import MessageError
@@ -254,3 +263,16 @@ def test_the_history_of_a_patient_holds_every_version(site: Bridge, apply_all: A
     with site.db.snapshot() as tx:
         assert get(tx, "Patient", patient.id, 1).resource["name"][0]["family"] == "Doe"
     assert patient.resource["name"][0]["family"] == "Roe"
+
+
+def test_all_queued_messages_are_replayed_in_their_order(site: Bridge, apply_all: Apply) -> None:
+    unknown = [adt("A01", f"{n}", mrn=f"{n % 3}", family=f"Name{n}", authority="OTHER") for n in range(9)]
+    receive_messages(site, unknown, "test")
+    apply_all()
+    assert states(site).count("queued") == 3  # the first of each patient, the others wait behind it
+    site.settings.identifier_systems["OTHER"] = MRN
+    with site.db.transaction() as tx:
+        assert replay_all(tx, site) == 3
+    apply_all()
+    assert states(site) == ["applied"] * 9
+    assert [patient_of(site, str(n)).resource["name"][0]["family"] for n in range(3)] == ["Name6", "Name7", "Name8"]
