@@ -320,7 +320,7 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """`over` laid on `base`, table by table; lists replace.
 
     A table over a list of routes names them by kind: `routes.hl7v2 = { host = "..." }` changes that route, `false`
-    leaves it out.
+    leaves it out. Raises ValueError when there is no route of that kind.
     """
     result = dict(base)
     for key, value in over.items():
@@ -328,6 +328,8 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, dict) and isinstance(old, dict):
             result[key] = merged(old, value)
         elif isinstance(value, dict) and isinstance(old, list):
+            if unknown := set(value) - {each["kind"] for each in old}:
+                raise ValueError(f"{key} has nothing of kind {', '.join(sorted(unknown))} to change")
             result[key] = [
                 merged(each, value.get(each["kind"], {})) for each in old if value.get(each["kind"]) is not False
             ]

@@ -48,7 +48,12 @@ def parse_profile(text: str, *, source: str) -> Profile:
 
 def build_profile(given: Mapping[str, Any], *, source: str) -> Profile:
     """Build the profile that a table (`based_on` and what differs from it) describes. Raises ProfileError."""
-    table = _with_base(dict(given), source)
+    try:
+        table = _with_base(dict(given), source)
+    except ProfileError:
+        raise
+    except ValueError as error:
+        raise ProfileError(f"{source}: {error}.") from error
     kind = table.get("kind")
     if not isinstance(kind, str) or kind not in PROFILES:
         raise ProfileError(f"{source}: kind {kind!r} is not known; use one of {', '.join(sorted(PROFILES))}.")

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from adapter import delivery, governance
 from adapter.access import Actor, check_patient, check_scope
 from adapter.bridge import Bridge
+from adapter.consent.decisions import decide
 from adapter.consent.evidence import MUST_BE_SHOWN, Evidence, keep_evidence, seal_evidence
 from adapter.errors import Conflict, Unprocessable
 from adapter.records import Stored, create, create_all, find_by_identifier, get, new_id, update_resource
@@ -150,6 +151,8 @@ def withdraw(
     create(tx, told, at=at)
     for event, one in zip(("update", "create"), stored, strict=True):
         governance.audit(tx, bridge, event, actor, patient_id=patient_id, references=[one.version_reference])
+    if not decide(tx, bridge, patient_id).permit:
+        delivery.outbox.take_back_withdrawn(tx, bridge, patient_id)
     return stored[0]
 
 

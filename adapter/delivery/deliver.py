@@ -224,7 +224,7 @@ def _retract(attempt: Attempt, connector: Connector) -> None:
     order = attempt.order
     receipt = order.receipt
     assert receipt is not None  # start_retraction takes no other
-    reason = "Filed under the wrong patient"
+    reason = "The patient withdrew consent" if order.refusal else "Filed under the wrong patient"
     taken = attempt.step("retract", lambda: connector.retract(order.parcel, receipt, reason))
     seen = taken if taken.duplicate else connector.retract(order.parcel, taken, reason)
     if not seen.duplicate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -63,19 +64,18 @@ class Destinations:
         raise KeyError(name)
 
 
-def serialised_by_visit(settings: Settings) -> frozenset[str]:
-    """The destinations that take one photo of a visit at a time."""
-    return _serialised(orjson.dumps(settings.destinations, default=str))
+def known_profiles(settings: Settings) -> Mapping[str, Profile]:
+    """The profiles of all destinations that can be read, by name; a wrong one is told where it is opened."""
+    return _known_profiles(orjson.dumps(settings.destinations, default=str))
 
 
 @lru_cache(maxsize=8)
-def _serialised(destinations: bytes) -> frozenset[str]:
-    names = set()
+def _known_profiles(destinations: bytes) -> Mapping[str, Profile]:
+    profiles = {}
     for entry in orjson.loads(destinations):
-        with suppress(Misconfigured):  # told where it is opened
-            if read_destination(entry).limits.serialise == "encounter":
-                names.add(str(entry.get("name")))
-    return frozenset(names)
+        with suppress(Misconfigured):
+            profiles[str(entry.get("name"))] = read_destination(entry)
+    return profiles
 
 
 def _with_links(entry: dict[str, Any], base_url: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 from adapter.bridge import Bridge
 from adapter.db.engine import batches
 from adapter.db.tables import delivery
-from adapter.delivery.destinations import serialised_by_visit
+from adapter.delivery.destinations import known_profiles
 from adapter.errors import Conflict, NotFound
 from adapter.records import Stored, new_id
 from adapter.work import Work, cancel, cancel_all, enqueue, enqueue_all
@@ -86,7 +86,8 @@ def deliver_media(tx: Connection, bridge: Bridge, *photos: Stored, only: str | N
     ]
     tx.execute(insert(delivery), rows)
     visits = {photo.id: photo.resource.get("encounter", {}).get("reference", "") for photo, _ in due}
-    serialised = serialised_by_visit(bridge.settings)
+    profiles = known_profiles(bridge.settings)
+    serialised = {name for name in names if name in profiles and profiles[name].limits.serialise == "encounter"}
     items = [
         _work(
             row["id"],
@@ -225,3 +226,16 @@ def release_withheld(tx: Connection, bridge: Bridge, patient_id: str) -> None:
     withheld = select(delivery.c.id).where(delivery.c.patient == patient_id, delivery.c.state == DeliveryState.WITHHELD)
     for (delivery_id,) in tx.execute(withheld).all():
         send_again(tx, bridge, delivery_id)
+
+
+def take_back_withdrawn(tx: Connection, bridge: Bridge, patient_id: str) -> None:
+    """Consent ended: what is at destinations whose profile says `on_withdrawal = "retract"` is taken back."""
+    names = [name for name, profile in known_profiles(bridge.settings).items() if profile.on_withdrawal == "retract"]
+    held = select(delivery).where(
+        delivery.c.patient == patient_id,
+        delivery.c.destination.in_(names),
+        delivery.c.receipt.is_not(None),
+        delivery.c.state.in_((S.ACCEPTED, S.CONFIRMED)),
+    )
+    for row in tx.execute(held).all() if names else ():
+        start_retraction(tx, bridge, row, reason="the patient withdrew consent")

@@ -120,3 +120,16 @@ def test_the_schema_knows_every_key_that_is_used(name: str) -> None:
 def test_a_hand_off_says_where_people_look() -> None:
     profile = build_profile({"based_on": "hand-off", "transform": {"link_base": "https://d.example"}}, source="t")
     assert isinstance(profile, HandOffProfile) and profile.transform.link_base == "https://d.example"
+
+
+def test_a_site_changes_or_leaves_out_one_route_by_its_kind() -> None:
+    routes = {"dicomweb": False, "hl7v2": {"host": "engine.example"}}
+    profile = build_profile({"based_on": "epic", "name": "x", "routes": routes}, source="test")
+    assert isinstance(profile, EhrProfile)
+    assert [route.kind for route in profile.routes] == ["hl7v2", "fhir-r4"]
+    assert getattr(profile.routes[0], "host") == "engine.example"  # noqa: B009
+
+
+def test_a_route_that_is_not_there_cannot_be_changed() -> None:
+    with pytest.raises(ProfileError, match="nothing of kind rest"):
+        build_profile({"based_on": "epic", "name": "x", "routes": {"rest": {}}}, source="test")

@@ -4,6 +4,8 @@ waits where people see it, with the reason.
 
 from __future__ import annotations
 
+import os
+import random
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 from adapter import consent
 from adapter.bridge import Bridge
 from adapter.delivery.circuit import FAILURES, circuits
+from adapter.delivery.outbox import take_back_withdrawn
 from adapter.sandbox.vendors import Fault, behaviour_names
 from adapter.sandbox.vendors.behaviour import Refusal
 from tests.conftest import Clock
@@ -341,3 +344,62 @@ def test_a_vendor_that_is_down_is_left_alone_and_found_again(opened: Open) -> No
     with site.bridge.db.snapshot() as tx:
         assert circuits(tx) == []
     assert site.numbers() == ["1001"] * (FAILURES + 2)
+
+
+@pytest.mark.parametrize(("policy", "numbers"), [("stop", ["1001"]), ("retract", [])])
+def test_a_withdrawal_takes_back_what_is_there_where_the_profile_says_so(
+    policy: str, numbers: list[str], opened: Open, permit: SimpleNamespace
+) -> None:
+    site = opened("medplum", on_withdrawal=policy)
+    site.capture()
+    site.run()
+    permit.permit = False
+    with site.bridge.db.transaction() as tx:
+        take_back_withdrawn(tx, site.bridge, "p1")
+    site.run()
+    assert (site.numbers(), site.rows()[0].state) == (numbers, "confirmed" if numbers else "retracted")
+
+
+def test_one_photo_of_a_visit_at_a_time_where_the_vendor_wants_it(opened: Open) -> None:
+    site = opened("canvas")
+    for number in (1, 2):
+        site.capture(number)
+    site.vendor.faults = [fault("canvas", "busy")]
+    site.run()
+    assert [site.rows(number)[0].state for number in (1, 2)] == ["pending", "pending"]
+    assert [path for method, path in site.vendor.requests if method == "POST" and "/Media" in path] == ["/fhir/Media"]
+    site.later(seconds=62)
+    assert site.numbers() == ["1001", "1001"]
+
+
+MANY = int(os.environ.get("DERMBRIDGE_FAULT_RUN", "40"))
+LUCK = ("lost-before", "lost-after", "busy", "token-expired", "refuse")
+
+
+@pytest.mark.parametrize("name", ["medplum", "oracle-health", "pacs", "modmed-ema", "hl7v2"])
+def test_many_photos_through_faults_at_random_end_exactly_once_each(name: str, opened: Open) -> None:
+    """DERMBRIDGE_FAULT_RUN=10000 for the long run: that many photos, each fault on one request in eight."""
+    site, dice = opened(name, limits={"per_minute": 10_000_000}), random.Random(name)
+    kinds = ("lost-before", "lost-after", "silent", "nack") if name == "hl7v2" else LUCK
+    method, path = FILING[name]
+    numbers = range(1, MANY // 5 + 1)
+    for number in numbers:
+        site.capture(number, patient=dice.choice("12"))
+    for _ in range(60):
+        site.vendor.faults = [
+            Fault(dice.choice(kinds), method, path, Refusal(status=503)) for _ in range(len(numbers) // 8)
+        ]
+        site.run()
+        for number in numbers:
+            if site.rows(number)[0].state == "failed":  # refused with a reason: a person sends it again
+                assert site.rows(number)[0].reason
+                site.again(number)
+        site.clock.advance(hours=1)
+        if all(site.rows(number)[0].state == in_chart(name) for number in numbers):
+            break
+    site.vendor.faults = []
+    for _ in range(5):
+        site.later(hours=7)
+    wanted = sorted(f"100{site.rows(number)[0].patient[-1]}" for number in numbers)
+    assert {site.rows(number)[0].state for number in numbers} == {in_chart(name)}
+    assert site.numbers() == wanted
