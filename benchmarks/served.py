@@ -34,6 +34,12 @@ class Service:
     settings: Settings
     secret: str
     started_seconds: float
+    pid: int = 0
+
+    def cpu_seconds(self) -> float:
+        """What the process has spent so far (Linux; see proc_pid_stat(5))."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def connect(self) -> HTTPConnection:
         return HTTPConnection(self.settings.http_host, self.settings.http_port, timeout=60)
@@ -80,7 +86,7 @@ def serving(
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
         try:
             _wait_until_ready(process, settings)
-            yield Service(settings, secret, time.perf_counter() - began)
+            yield Service(settings, secret, time.perf_counter() - began, process.pid)
         finally:
             process.terminate()
             try:
