@@ -129,7 +129,10 @@ def unrefile(tx: Connection, bridge: Bridge, actor: Actor, media_id: str, done: 
     if media.version_id != done.after:
         raise Conflict("this photo was changed again since; undo it by hand")
     at, former, patient_id = bridge.now(), patient_of(media.resource), patient_of(before)
-    check_may_refile(tx, actor, media, patient_id if former != patient_id else None)
+    if former is None and patient_id is not None:
+        check_whose(tx, actor, patient_id)  # who said "not this patient's" may take that back, also within the chart
+    else:
+        check_may_refile(tx, actor, media, patient_id if former != patient_id else None)
     survivor = find_survivor(tx, patient_id) if patient_id else None
     if patient_id and (survivor is None or survivor.id != patient_id):
         raise Conflict("the patient it was filed under before is merged into another since; move it by hand")

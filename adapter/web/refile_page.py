@@ -66,8 +66,13 @@ def refile_page(web: Web, request: Request) -> Response:
 
 
 def refile(web: Web, request: Request, form: Form) -> Response:
-    """POST /refile: `media` once per photo, `patient` (empty: nobody knows yet), `encounter`, `reason`."""
+    """POST /refile: `media` once per photo, `patient` (empty: nobody knows yet), `encounter`, `reason`.
+
+    Without a `reason` it is the timeline's selection, which is shown the page.
+    """
     bridge, actor = web.bridge, actor_of(request)
+    if not form.all("reason"):
+        return see_other(_href(form.all("media")))
     parameters = {name: form.get(name) for name in ("patient", "encounter", "reason") if form.get(name)}
     with bridge.db.transaction() as tx:
         photos, former_id = _photos(tx, actor, form.all("media"))

@@ -368,6 +368,16 @@ def test_a_photo_of_nobody_known_leaves_the_chart_at_once(chart: Bridge, deliver
     assert key_owners(chart, wrong) == {None}
 
 
+def test_who_said_not_this_patient_may_take_it_back(ward: Bridge) -> None:
+    clinician, wrong = person("clinician", "c", chart="asa"), take(ward, "Patient/asa")
+    job_id = move(ward, clinician, wrong, reason="not hers")
+    assert undo_job(ward, clinician, job_id) == {"undone": 1, "kept": 0}
+    assert media_of(ward, wrong)["subject"]["reference"] == "Patient/asa"
+    given = take(ward, None, seed=2)
+    with pytest.raises(Unprocessable):
+        move(ward, clinician, given, patient="asa")
+
+
 def test_what_was_on_its_way_is_not_left_with_the_wrong_patient(chart: Bridge, delivered: Callable[[], None]) -> None:
     wrong = take(chart, "Patient/asa")
     move(chart, person("clinician", "c", chart="asa"), wrong, reason="not hers")

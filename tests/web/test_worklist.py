@@ -179,6 +179,13 @@ def test_a_session_in_a_chart_can_only_say_that_it_is_not_this_patients(bridge: 
     assert wrong not in clinician.get("/patients/p1").text
 
 
+def test_a_selection_on_the_timeline_is_shown_the_page(bridge: Bridge, clinician: Browser) -> None:
+    wrong = store(bridge, "Patient/p1")
+    assert 'formaction="/refile"' in clinician.get("/patients/p1").text
+    answer = clinician.post("/refile", {"media": wrong, "patient": "p1", "encounter": ""})
+    assert answer.headers["location"] == f"/refile?media={wrong}"
+
+
 def test_photos_of_two_patients_are_not_moved_together(bridge: Bridge, photographer: Browser) -> None:
     first, second = store(bridge, "Patient/p1", 91), store(bridge, "Patient/p2", 92)
     assert photographer.get(f"/refile?media={first}&media={second}").status_code == 400
