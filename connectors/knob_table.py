@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from connectors.contract import Finding
 from connectors.kinds import EhrProfile, Profile
 from connectors.knobs import Tested
+from connectors.meanings import meanings
 
 TO_BE_SET: Final = "set-me"
 
@@ -178,4 +179,4 @@ def _explained(table: BaseModel, prefix: str) -> Iterator[tuple[str, str, str]]:
             for number, each in enumerate(value):
                 yield from _explained(each, f"{prefix}{name}.{number}.")
         elif field.is_required() or value != field.get_default(call_default_factory=True):
-            yield f"{prefix}{name}", str(value), " ".join((field.description or "").split())
+            yield f"{prefix}{name}", str(value), meanings(type(table)).get(name, "")

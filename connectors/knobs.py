@@ -17,7 +17,8 @@ MimeType = Annotated[str, Field(pattern=r"^[a-z]+/[a-z0-9.+*-]+(;\s*charset=[A-Z
 
 
 class Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    # Built on first use: a service that only writes folders never needs the other kinds.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Auth(Table):

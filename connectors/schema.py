@@ -6,18 +6,25 @@ Nothing is required in it, since `based_on` may have said it already; `connector
 from __future__ import annotations
 
 import json
+from types import ModuleType
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from connectors import kinds, knobs, rest_knobs
 from connectors.kinds import AnyRoute, EhrProfile
+from connectors.knobs import Table
+from connectors.meanings import meanings
 
 
 def profile_schema() -> str:
     """The schema as JSON text, the same each time (JSON Schema 2020-12)."""
     adapter: TypeAdapter[Any] = TypeAdapter(AnyRoute | EhrProfile)
     schema = _relaxed(adapter.json_schema())
+    models = {each.__name__: each for module in (kinds, knobs, rest_knobs) for each in _tables(module)}
     for name, table in schema["$defs"].items():
+        for key, said in meanings(models[name]).items():
+            table["properties"][key]["description"] = said
         if name.endswith("Profile"):
             table["properties"]["based_on"] = {
                 "type": "string",
@@ -25,6 +32,10 @@ def profile_schema() -> str:
             }
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "DermBridge connector profile"}
     return json.dumps(head | schema, indent=1, ensure_ascii=False) + "\n"
+
+
+def _tables(module: ModuleType) -> list[type[Table]]:
+    return [each for each in vars(module).values() if isinstance(each, type) and issubclass(each, Table)]
 
 
 def _relaxed(node: Any) -> Any:
