@@ -1,5 +1,6 @@
 """The resources under our own canonical base, built from `tables/code_systems.toml` and served at `/fhir`:
-a CodeSystem and a ValueSet per local system, a StructureDefinition per extension, our SearchParameters."""
+a CodeSystem and a ValueSet per local system, a StructureDefinition per extension, our SearchParameters and
+OperationDefinitions."""
 
 from __future__ import annotations
 
@@ -28,6 +29,7 @@ def canonical_resources() -> list[Json]:
         *(_value_set(key, row) for key, row in _TABLE["systems"].items()),
         *(_extension_definition(key, row) for key, row in _TABLE["extensions"].items()),
         *(_search_parameter(key, row) for key, row in _TABLE["search"].items()),
+        *(_operation_definition(key, row) for key, row in _TABLE["operations"].items()),
     ]
 
 
@@ -126,3 +128,27 @@ def _search_parameter(key: str, row: dict[str, Any]) -> Json:
         "expression": row["expression"],
         **({"target": row["target"]} if "target" in row else {}),
     }
+
+
+def _operation_definition(key: str, row: dict[str, Any]) -> Json:
+    parameters = [_parameter(name, use, most, kind) for use in ("in", "out") for name, (most, kind) in row[use].items()]
+    return _canonical("OperationDefinition", key, _name(key)) | {
+        "title": row["title"],
+        "kind": "operation",
+        "description": row["description"],
+        "affectsState": row["affectsState"],
+        "code": row["code"],
+        "resource": row["resource"],
+        "system": False,
+        "type": True,
+        "instance": False,
+        "parameter": parameters,
+    }
+
+
+def _parameter(name: str, use: str, most: str, kind: str | dict[str, str]) -> Json:
+    """`kind` is a FHIR type, or the types of the parts by their names."""
+    parameter = {"name": name, "use": use, "min": int(use == "in"), "max": most}
+    if isinstance(kind, str):
+        return parameter | {"type": kind}
+    return parameter | {"part": [_parameter(part, use, "1", type_) for part, type_ in kind.items()]}

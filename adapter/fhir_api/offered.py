@@ -8,6 +8,7 @@ from importlib.metadata import version
 from adapter import governance
 from adapter.bridge import Bridge
 from adapter.fhir_api.binary import BINARY_TYPES
+from adapter.fhir_api.comparing import compare_operation
 from adapter.fhir_api.definitions import by_type
 from adapter.fhir_api.intake import PICTURE_TYPES, create_consent, create_photo
 from adapter.fhir_api.server import FhirServer
@@ -35,6 +36,7 @@ def fhir_server(bridge: Bridge) -> FhirServer:
     return FhirServer(
         bridge=bridge,
         interactions=INTERACTIONS,
+        operations={("Media", "$compare"): compare_operation(bridge)},
         creators={"Media": create_photo, "Consent": create_consent},
         binary_types={kind: magic for kind, magic in BINARY_TYPES.items() if kind in PICTURE_TYPES},
         definitions=by_type(canonical_resources()),

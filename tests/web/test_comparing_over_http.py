@@ -1,0 +1,79 @@
+"""Comparing over HTTP: for the page and for FHIR clients, audited each time, within one patient."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from sqlalchemy import func, select
+
+from adapter.bridge import Bridge
+from adapter.db.tables import audit_event
+from mappings.fhir_check import check_resource
+from tests.web.conftest import Browser
+
+MOLE = Path(__file__).parents[1] / "data" / "skin" / "ISIC_0009995.jpg"
+
+
+def _photo(browser: Browser, angle: float) -> str:
+    out = io.BytesIO()
+    with Image.open(MOLE) as image:
+        image.convert("RGB").rotate(angle, Image.Resampling.BICUBIC, fillcolor=(180, 140, 120)).save(out, "JPEG")
+    described = base64.urlsafe_b64encode(json.dumps({}).encode()).decode()
+    answer = browser.capture(out.getvalue(), **{"DermBridge-Metadata": described})
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["id"])
+
+
+@pytest.fixture
+def pair(clinician: Browser) -> tuple[str, str]:
+    return _photo(clinician, 0), _photo(clinician, 5)
+
+
+def test_the_page_gets_verdict_and_pictures_and_nobody_else_does(
+    clinician: Browser, colleague: Browser, pair: tuple[str, str]
+) -> None:
+    query = f"/comparison?media={pair[0]}&media={pair[1]}"
+    found = clinician.get(query).json()
+    assert found["verdict"] == "aligned", found["reasons"]
+    for url in found["pictures"].values():
+        answer = clinician.get(url)
+        assert answer.headers["content-type"] in ("image/jpeg", "image/png")
+        assert Image.open(io.BytesIO(answer.content)).size[0] <= 1000
+        assert colleague.get(url).status_code == 404
+    assert colleague.get(query).status_code == 404
+    assert clinician.get(f"/comparison?media={pair[0]}").status_code == 400
+
+
+def test_media_compare_answers_with_parameters_and_is_audited_each_time(
+    clinician: Browser, bridge: Bridge, pair: tuple[str, str]
+) -> None:
+    def told() -> int:
+        with bridge.db.snapshot() as tx:
+            compared = audit_event.c.subtype.like("photo-compared|%")
+            return tx.execute(select(func.count()).select_from(audit_event).where(compared)).scalar_one()
+
+    left, right = (f"Media/{one}" for one in pair)
+    before = told()
+    fhir = {"Accept": "application/fhir+json"}
+    got = clinician.get("/fhir/Media/$compare", params={"left": left, "right": right}, headers=fhir)
+    assert got.status_code == 200, got.text
+    check_resource(got.json())
+    parameters = {one["name"]: one for one in got.json()["parameter"]}
+    assert parameters["verdict"]["valueCode"] == "aligned"
+    assert {"picture-aligned", "quality", "change-method"} <= parameters.keys()
+    asked = {
+        "resourceType": "Parameters",
+        "parameter": [
+            {"name": name, "valueReference": {"reference": one}} for name, one in (("left", left), ("right", right))
+        ],
+    }
+    headers = fhir | {"Content-Type": "application/fhir+json", "X-CSRF-Token": clinician.csrf}
+    posted = clinician.client.post("/fhir/Media/$compare", content=json.dumps(asked), headers=headers)
+    assert posted.json() == got.json()
+    assert told() == before + 2
+    assert clinician.get("/fhir/Media/$compare", params={"left": left}, headers=fhir).status_code == 400
