@@ -8,7 +8,7 @@ accepted | confirmed -> retracting -> retracted  the destination had it under an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -88,15 +88,7 @@ def deliver_media(tx: Connection, bridge: Bridge, *photos: Stored, only: str | N
     visits = {photo.id: photo.resource.get("encounter", {}).get("reference", "") for photo, _ in due}
     profiles = known_profiles(bridge.settings)
     serialised = {name for name in names if name in profiles and profiles[name].limits.serialise == "encounter"}
-    items = [
-        _work(
-            row["id"],
-            row["media_id"],
-            row["destination"],
-            visits[row["media_id"]] if row["destination"] in serialised else "",
-        )
-        for row in rows
-    ]
+    items = [_work(row, visits[row["media_id"]] if row["destination"] in serialised else "") for row in rows]
     enqueue_all(tx, items, at=at)
     return [row["id"] for row in rows]
 
@@ -112,20 +104,27 @@ def is_bound(media: dict[str, Any]) -> bool:
     return any(tag["code"] == "bound" for tag in tags if tag.get("system", "").endswith("/identity-state"))
 
 
-def _work(delivery_id: str, media_id: str, destination: str, visit: str = "") -> Work:
-    """`visit` where the destination takes one photo of a visit at a time (`limits.serialise`)."""
-    in_order = (f"deliver:{destination}:{visit}",) if visit else ()
+def _work(row: Mapping[str, Any], visit: str = "") -> Work:
+    """`row`: id, media_id, destination, patient, state of a delivery.
+
+    `visit` where the destination takes one photo of a visit at a time (`limits.serialise`). Versions of a photo go one
+    after the other; what is taken out of one patient's record holds up only what goes into that record, so that a copy
+    nobody can retract does not keep the photo from the right chart.
+    """
+    photo = f"deliver:{row['destination']}:{row['media_id']}"
+    record = f"{photo}:{row['patient']}"
+    in_order = (photo, f"deliver:{row['destination']}:{visit}") if visit else (photo,)
     return Work(
         kind="deliver",
-        destination=destination,
-        idempotency_key=f"deliver:{delivery_id}",
-        payload={"delivery": delivery_id},
-        order_keys=(f"deliver:{destination}:{media_id}", *in_order),
+        destination=row["destination"],
+        idempotency_key=f"deliver:{row['id']}",
+        payload={"delivery": row["id"]},
+        order_keys=(record,) if row["state"] == S.RETRACTING else (record, *in_order),
     )
 
 
-def _enqueue(tx: Connection, delivery_id: str, media_id: str, destination: str, at: datetime) -> None:
-    enqueue(tx, _work(delivery_id, media_id, destination), at=at)
+def _enqueue(tx: Connection, row: Row[Any], state: DeliveryState, at: datetime) -> None:
+    enqueue(tx, _work({**row._mapping, "state": state}), at=at)
 
 
 def _supersede_older(tx: Connection, photos: Sequence[Stored], at: datetime) -> None:
@@ -193,7 +192,7 @@ def send_again(tx: Connection, bridge: Bridge, delivery_id: str) -> None:
     state = RESENT_AS.get(DeliveryState(row.state), S.PENDING)
     if state != row.state or state not in RESENT_AS:
         mark(tx, delivery_id, state, at=at)
-    _enqueue(tx, delivery_id, row.media_id, row.destination, at)
+    _enqueue(tx, row, state, at)
 
 
 def start_retraction(tx: Connection, bridge: Bridge, row: Row[Any], *, reason: str) -> None:
@@ -202,7 +201,7 @@ def start_retraction(tx: Connection, bridge: Bridge, row: Row[Any], *, reason: s
         raise Conflict(f"delivery {row.id} has no receipt, so there is nothing known to take back; look at it again")
     cancel(tx, f"deliver:{row.id}")
     mark(tx, row.id, S.RETRACTING, at=bridge.now(), reason=reason)
-    _enqueue(tx, row.id, row.media_id, row.destination, bridge.now())
+    _enqueue(tx, row, S.RETRACTING, bridge.now())
 
 
 def take_back(tx: Connection, bridge: Bridge, media_id: str, *, reason: str) -> list[str]:

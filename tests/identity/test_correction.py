@@ -27,6 +27,9 @@ from adapter.records import Resource, create, create_all, find_where, get, updat
 from adapter.sandbox.views import draw_view
 from adapter.settings import Suspicion
 from adapter.work import Lane, WorkLoop
+from connectors.contract import DeliveryError, Parcel, Receipt, Retry
+from connectors.directory import Directory
+from connectors.registry import CONNECTORS
 from mappings.fhir_check import check_resource
 from mappings.wrong_patient import doubt_of, state_of
 from tests.conftest import Clock
@@ -337,6 +340,24 @@ def test_a_photo_moves_with_its_key_leaves_a_stub_and_is_taken_back_where_it_was
         "TrueFalse",
         "FalseTrue",
     }
+
+
+class Stubborn(Directory):
+    """A destination that takes nothing back."""
+
+    def retract(self, parcel: Parcel, receipt: Receipt, reason: str) -> Receipt:
+        raise DeliveryError("Nothing is taken back here.", remedy="Ask them.", retry=Retry.NEVER)
+
+
+def test_a_copy_that_cannot_be_taken_back_does_not_keep_the_photo_from_the_right_chart(
+    chart: Bridge, delivered: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CONNECTORS, "directory", f"{__name__}:Stubborn")
+    wrong = take(chart, "Patient/asa")
+    delivered()
+    move(chart, person(), wrong, run=False, patient="bo")
+    delivered()
+    assert states(chart, wrong) == {1: ("asa", "retracting"), 2: ("bo", "confirmed")}
 
 
 def test_undoing_a_move_puts_everything_back(chart: Bridge, delivered: Callable[[], None]) -> None:
