@@ -316,4 +316,6 @@ def test_an_exhausted_quota_says_when_to_come_back(connector: Connector, parcel:
     with pytest.raises(DeliveryError, match="throttled") as refused:
         connector.send(parcel)
     assert (refused.value.retry, refused.value.retry_after) == (Retry.LATER, 60.0)
-    assert not connector.send(parcel).duplicate
+    with pytest.raises(DeliveryError, match="allowance") as waiting:  # and until then it is not even asked
+        connector.send(parcel)
+    assert waiting.value.retry_after is not None and 0 < waiting.value.retry_after <= 60
