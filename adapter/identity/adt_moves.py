@@ -35,9 +35,21 @@ def move_identifier(a: Applying) -> None:
                 "not applied: PID names no patient but by the identifier that moves, so its new owner is not known",
                 remedy=_ASK.format("PID-2 or PID-3 (the target's own identifier)"),
             )
+        _check_source(a, group, moved)
         a.patients[n] = put_patient(a, group, target, without=moved)
         for token in moved:
             _move_token(a, token, a.patients[n])
+
+
+def _check_source(a: Applying, group: PatientGroup, moved: Sequence[Token]) -> None:
+    """MRG-4, where it is sent, names the patient who had the identifier by mistake."""
+    if not group.is_valued("MRG-4"):
+        return
+    named = {one.id for one in a.survivors(a.tokens(group.identifiers("MRG-4")))}
+    if any(owner.id not in named for token in moved for owner in a.owners(token)):
+        raise NotApplied(
+            "not applied: the identifier of MRG-1 is not that of the patient of MRG-4 here", remedy=_ASK.format("MRG-4")
+        )
 
 
 def _move_token(a: Applying, token: Token, target: Stored) -> None:

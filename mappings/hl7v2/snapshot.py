@@ -69,20 +69,26 @@ def _owner(item: Fragment, marks: Iterable[str]) -> str | None:
 
 
 def replace_identifiers(resource: Resource, sent: Sequence[Fragment]) -> None:
-    """Identifiers, authority by authority: the message is a snapshot of the systems it mentions.
+    """Identifiers, authority by authority and type by type: the message is a snapshot of those it mentions.
 
-    Identifiers of other systems (another hospital's feed) and those with `use` = old (merge history) stay. `""` never
-    deletes identifiers: a patient nobody can name would be lost. Repeats within `sent` are dropped.
+    Identifiers of other systems (another hospital's feed) or types and those with `use` = old (merge history) stay.
+    `""` never deletes identifiers: a patient nobody can name would be lost. Repeats within `sent` are dropped.
     """
     kept = [
         identifier
         for identifier in resource.get("identifier", ())
-        if identifier.get("use") == "old" or _domain(identifier) not in {_domain(new) for new in sent}
+        if identifier.get("use") == "old" or not any(_are_alike(identifier, new) for new in sent)
     ]
     distinct: dict[tuple[Any, ...], Fragment] = {}
     for identifier in [*sent, *kept]:
         distinct.setdefault((_domain(identifier), identifier.get("value"), identifier.get("use") == "old"), identifier)
     set_element(resource, "identifier", list(distinct.values()))
+
+
+def _are_alike(one: Fragment, other: Fragment) -> bool:
+    """One authority and, where both tell it, one type: of these a patient has what the last message says."""
+    types = one.get("type"), other.get("type")
+    return _domain(one) == _domain(other) and (types[0] == types[1] or None in types)
 
 
 def _domain(identifier: Fragment) -> tuple[str, str]:

@@ -35,6 +35,7 @@ def world(site: Bridge, apply_all: Callable[[], int]) -> World:
         ("A41", (pid("200", f18="A2^^^HOSP^AN", **ROE), mrg(f1=mr("200"), f3="A1^^^HOSP^AN")), "another patient's"),
         ("A42", (pid("200", **ROE), mrg(f1=mr("200"), f5="V1^^^HOSP^VN"), pv1("V2")), "MRG-5 is another patient's"),
         ("A43", (pid("100"), mrg(f1=mr("100"))), "new owner is not known"),
+        ("A43", (pid("100", f2=mr("200")), mrg(f1=mr("100"), f4=mr("200"))), "not that of the patient of MRG-4"),
         ("A44", (pid("300"), mrg(f1=mr("200"), f3="A1^^^HOSP^AN")), "neither the patient of MRG-1 nor"),
         ("A45", (pid("300"), mrg(f5="V1^^^HOSP^VN"), pv1("V1")), "MRG-1 does not name that patient"),
         ("A45", (pid("300"), mrg(f1="100", f5="V1^^^HOSP^VN"), pv1("V1")), "MRG-1 does not say whose number"),

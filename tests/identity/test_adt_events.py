@@ -289,3 +289,31 @@ def test_what_an_event_moved_or_quarantined_can_be_put_back(world: World, event:
         assert changes(tx) == []
     assert [content(world.photo(number)) for number in ("100", "200")] == [content(one) for one in before]
     assert [world.state(number) for number in ("100", "200")] == ["bound", "bound"]
+
+
+def _examples() -> list[bytes]:
+    """The messages shown in docs/identity.md, completed with a header where they have none."""
+    blocks = re.findall(r"^```\n((?:MSH|EVN).*?)```", DOCUMENT.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    msh = "MSH|^~\\&|ADT|HOSP|DB|HOSP|20261123100000+0000||ADT^A37|0816|P|2.5.1\n"
+    return [(block if block.startswith("MSH") else msh + block).replace("\n", "\r").encode() for block in blocks]
+
+
+def test_the_moves_and_unlinks_of_the_documentation_do_what_it_says(world: World) -> None:
+    move, unlink = _examples()
+    known = [
+        message("A28", "1", pid("x", f3="E77^^^HOSP^PI~1004^^^HOSP^MR")),
+        message("A01", "2", pid("1004"), pv1("V9")),
+        message("A28", "3", pid("x", f3="E12^^^HOSP^PI~2002^^^HOSP^MR", f5="Roe^Rick")),
+        message("A28", "4", pid("1001")),
+        message("A24", "5", pid("1001"), pid("1002")),
+    ]
+    world.receive(*known)
+    before = world.visit("V9")["subject"]["reference"]
+    assert before == f"Patient/{world.patient('E77')['id']}"
+    assert world.patient("1001")["link"] and world.patient("1002")["link"]
+    world.receive(move, unlink)
+    assert world.reasons() == []
+    assert world.visit("V9")["subject"]["reference"] == f"Patient/{world.patient('E12')['id']}" != before
+    numbers = {number: world.patient(number).get("id") for number in ("1004", "E12", "2002", "E77")}
+    assert numbers["1004"] == numbers["E12"] == numbers["2002"] != numbers["E77"]
+    assert "link" not in world.patient("1001") and "link" not in world.patient("1002")

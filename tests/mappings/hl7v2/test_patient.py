@@ -223,3 +223,21 @@ def test_the_county_completes_the_only_address() -> None:
 )
 def test_the_language_is_a_tag_when_it_looks_like_one(sent: str, coding: dict[str, str]) -> None:
     assert updated({15: sent})["communication"][0]["language"]["coding"] == [coding]
+
+
+def test_a_message_that_names_one_type_of_identifier_keeps_the_other_types_of_that_authority() -> None:
+    first = update_patient(None, pid({3: "1^^^HOSP^MR~E1^^^HOSP^PI"}), systems=SYSTEMS)
+    second = update_patient(first, pid({3: "2^^^HOSP^MR"}), systems=SYSTEMS)
+    assert [one["value"] for one in second["identifier"]] == ["2", "E1"]
+
+
+def test_what_the_caller_knows_to_be_anothers_identifier_is_not_taken() -> None:
+    patient = update_patient(None, pid({3: "1^^^HOSP^MR~2^^^HOSP^MR"}), systems=SYSTEMS, ignoring={("urn:hosp", "2")})
+    assert [one["value"] for one in patient["identifier"]] == ["1"]
+
+
+def test_the_parts_of_a_surname_are_kept() -> None:
+    (name,) = update_patient(None, pid({3: "1^^^HOSP", 5: "van Gogh&van&Gogh^Vincent"}), systems=SYSTEMS)["name"]
+    assert name["family"] == "van Gogh"
+    parts = [(one["url"].rpartition("humanname-")[2], one["valueString"]) for one in name["_family"]["extension"]]
+    assert parts == [("own-prefix", "van"), ("own-name", "Gogh")]
