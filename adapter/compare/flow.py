@@ -21,7 +21,7 @@ from adapter.compare.skin import texture
 from adapter.compare.skin_map import SkinMap, warped
 from adapter.compare.spline import Spline, fit_spline
 
-_SIGMA = 16.0
+_SIGMA = 12.0
 _CLEAR = 4.5
 """Clarity from which a block is taken for found: chance reaches 4."""
 
@@ -39,7 +39,7 @@ class Pass:
     stride: int
     spans: tuple[int, int]
     scales: tuple[float, ...]
-    stiffness: float = 0.02
+    stiffness: float = 0.015
 
 
 CAMERA = Pass(500, 96, 24, 32, (1, 1), ())
@@ -47,7 +47,7 @@ PASSES = (
     Pass(500, 64, 16, 24, (6, 4), (20, 12, 8, 6, 4)),
     Pass(500, 64, 8, 24, (8, 6), (20, 12, 8, 6, 4)),
     Pass(500, 48, 8, 24, (12, 9), (6, 4, 3, 2, 1.5)),
-    Pass(1000, 80, 8, 40, (12, 9), (3, 2, 1.5, 1, 1)),
+    Pass(1000, 80, 8, 32, (12, 9), (3, 2, 1.5, 1, 1)),
 )
 
 

@@ -18,6 +18,8 @@ _CLIPPED = 248
 _RIM_EDGE, _GLARE_EDGE = 0.03, 0.01
 """How far the penumbra of either reaches, of the longest edge."""
 _SMALLEST_RIM = 0.002
+_LOUDEST = 1.2
+"""Texture is cut off here: hair and the edges of reflections are loud, and differ from visit to visit."""
 _NOISE = 1.0
 """Variance, in squared grey levels, below which texture counts as noise."""
 
@@ -38,7 +40,7 @@ def usable(picture: Picture) -> Mask:
 
 
 def texture(grey: Plane, mask: Mask, sigma: float) -> Plane:
-    """The skin's texture: zero mean and unit variance in every neighbourhood of `sigma` pixels, 0 outside the mask.
+    """The skin's texture: zero mean and unit variance in every neighbourhood of `sigma` pixels, limited, 0 where masked.
 
     Normalised convolution (Knutsson and Westin, CVPR 1993) keeps what the mask hides from leaking in.
     """
@@ -46,7 +48,7 @@ def texture(grey: Plane, mask: Mask, sigma: float) -> Plane:
     near = smoothed(weight, sigma) + np.float32(1e-3)
     detail = (grey - smoothed(grey * weight, sigma) / near) * weight
     variance = smoothed(detail * detail, sigma) / near
-    return np.asarray(detail / np.sqrt(variance + np.float32(_NOISE)), np.float32)
+    return np.asarray(np.clip(detail / np.sqrt(variance + np.float32(_NOISE)), -_LOUDEST, _LOUDEST), np.float32)
 
 
 def _grown(mask: Mask, share: float) -> Mask:
