@@ -280,7 +280,7 @@ def second_visit(story: Story, patient: str, first: str) -> str:
     story.check(story.filed(first) == 1, "the EHR holds it exactly once: in chart")
 
     story.step("Months later, a second visit and photos of the same place")
-    story.start_visit(_ago(days=1))
+    story.start_visit(_ago(days=1, hours=1))
     story.wait_for("the second visit", lambda: len(story.search("Encounter", patient=patient)) == 2)
     photo = draw_view(11, taken_at=_ago(days=1), lesion_growth=1.4)
     answer = story.capture(

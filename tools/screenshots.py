@@ -104,6 +104,7 @@ def compare(page: Page) -> Page:
         regional.nth(number).locator("input").check()
     tab.get_by_role("button", name="Compare").click()
     tab.locator(".pane canvas").nth(1).wait_for()
+    tab.get_by_text("Aligning the photos").wait_for(state="hidden")
     return tab
 
 
