@@ -114,6 +114,11 @@ class VendorSite:
             mine = select(delivery).where(delivery.c.media_id == f"m{number}").order_by(delivery.c.media_version)
             return list(tx.execute(mine))
 
+    def unsettled(self, settled: str) -> list[Any]:
+        """The deliveries that are in no such state yet."""
+        with self.bridge.db.snapshot() as tx:
+            return list(tx.execute(select(delivery).where(delivery.c.state != settled)))
+
     def filed(self) -> list[tuple[str, str]]:
         """(patient number, document id) of everything that counts at the vendor."""
         return sorted((each.mrn, each.document_id) for each in self.vendor.filed())
