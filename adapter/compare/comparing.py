@@ -37,9 +37,11 @@ def compare(bridge: Bridge, actor: Actor, left_id: str, right_id: str) -> Compar
         patient_id = patient_of(left.resource)
         if patient_id is None or patient_of(right.resource) != patient_id or left.id == right.id:
             raise Unprocessable("only two photos of one and the same known patient can be compared")
-        if known := find_comparison(tx, left.id, right.id, ENGINE):
-            return known
-        opened = [_clean_copy(tx, bridge, media) for media in (left, right)]
+        known = find_comparison(tx, left.id, right.id, ENGINE)
+        opened = [] if known else [_clean_copy(tx, bridge, media) for media in (left, right)]
+    _note(bridge, "photo-compared", actor, [left, right])
+    if known:
+        return known
     request = {"photos": [left.id, right.id], "max_pixels": bridge.settings.max_pixels}
     child = _CHILDREN[hash(patient_id) % len(_CHILDREN)]
     result, contents = child.call(request, *(one.read() for one in opened))
@@ -53,17 +55,25 @@ def compare(bridge: Bridge, actor: Actor, left_id: str, right_id: str) -> Compar
             return find_comparison(tx, left.id, right.id, ENGINE) or made
 
 
-def open_picture(tx: Connection, bridge: Bridge, actor: Actor, comparison_id: str, name: str) -> OpenBinary:
-    """One of `PICTURES`. Raises Forbidden, NotFound."""
-    found = find_comparison_by_id(tx, comparison_id)
-    if found is None or name not in PICTURES:
-        raise NotFound("there is no such picture; open the comparison again")
-    for media_id in (found.left_media, found.right_media):
-        _photo(tx, actor, media_id)
-    row = find_rendition(tx, found.security_context, name)
-    if row is None:
-        raise NotFound("these photos could not be aligned, so there is no such picture")
-    return open_binary(tx, bridge.vault, row)
+def open_picture(bridge: Bridge, actor: Actor, comparison_id: str, name: str) -> OpenBinary:
+    """One of `PICTURES`, once the log says that it was seen. Raises Forbidden, NotFound."""
+    with bridge.db.snapshot() as tx:
+        found = find_comparison_by_id(tx, comparison_id)
+        if found is None or name not in PICTURES:
+            raise NotFound("there is no such picture; open the comparison again")
+        photos = [_photo(tx, actor, media_id) for media_id in (found.left_media, found.right_media)]
+        row = find_rendition(tx, found.security_context, name)
+        if row is None:
+            raise NotFound("these photos could not be aligned, so there is no such picture")
+        opened = open_binary(tx, bridge.vault, row)
+    _note(bridge, "read", actor, photos, detail=name)
+    return opened
+
+
+def _note(bridge: Bridge, event: str, actor: Actor, photos: list[Stored], *, detail: str | None = None) -> None:
+    patient_id, references = patient_of(photos[0].resource), [one.version_reference for one in photos]
+    with bridge.db.transaction() as tx:
+        governance.audit(tx, bridge, event, actor, patient_id=patient_id, references=references, detail=detail)
 
 
 def _photo(tx: Connection, actor: Actor, media_id: str) -> Stored:

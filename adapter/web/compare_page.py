@@ -87,11 +87,8 @@ def comparison(web: Web, request: Request) -> Response:
 
 def comparison_picture(web: Web, request: Request) -> Response:
     """GET /comparisons/{id}/aligned | overlay | change: in the frame of the left photo."""
-    bridge, actor = web.bridge, actor_of(request)
-    with bridge.db.snapshot() as tx:
-        opened = open_picture(tx, bridge, actor, request.path_params["id"], request.path_params["picture"])
-        content = opened.read()
-    return Response(content, media_type=opened.content_type, headers={"Content-Disposition": "inline"})
+    opened = open_picture(web.bridge, actor_of(request), request.path_params["id"], request.path_params["picture"])
+    return Response(opened.read(), media_type=opened.content_type, headers={"Content-Disposition": "inline"})
 
 
 def interval(before: datetime | None, after: datetime | None) -> str | None:

@@ -8,10 +8,11 @@ from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from adapter import batch
+from adapter import batch, governance
 from adapter.access import Actor, can, check_scope, check_whose, has_right
 from adapter.batch.export import export_zip
 from adapter.batch.jobs import job_status
+from adapter.bridge import Bridge
 from adapter.errors import BadInput
 from adapter.records import Stored, find
 from adapter.records.confinement import patient_of, same_patients
@@ -59,6 +60,9 @@ def jobs_page(web: Web, request: Request) -> Response:
         within = same_patients(tx, {actor.patient_id}) if actor.patient_id else None
         shown = [row for row in rows if within is None or row["patient"] in within]
         patients = by_id(tx, "Patient", [row["patient"] for row in shown if row["patient"]])
+    with bridge.db.transaction() as tx:
+        references = [one.version_reference for one in patients.values()]
+        governance.audit(tx, bridge, "query", actor, patient_id=actor.patient_id, references=references, query="jobs")
     return web.render(
         request,
         "jobs.html",
@@ -76,6 +80,7 @@ def job_page(web: Web, request: Request) -> Response:
         photos = by_id(tx, "Media", [item["target"] for item in status["items"]])
         lines = _planned(batch.tally(tx, status["id"])) if status["state"] in PLANNED else _told(status)
         about = _about(tx, status)
+    _note_shown(bridge, actor, status, [one.version_reference for one in photos.values()])
     own, href, zone = status["actor"] == actor.id, f"/jobs/{status['id']}", bridge.settings.zone
     preview, to_confirm = own and status["state"] == "preview", status["state"] == "to-confirm"
     may_confirm = to_confirm and not own and has_right(actor, "worklist") and can(actor, "u", "Media")
@@ -160,6 +165,12 @@ def job_json(web: Web, request: Request) -> Response:
     with web.bridge.db.snapshot() as tx:
         status = _get_job(tx, actor_of(request), request.path_params["id"])
     return JSONResponse({name: status[name] for name in _PROGRESS})
+
+
+def _note_shown(bridge: Bridge, actor: Actor, status: dict[str, Any], references: list[str]) -> None:
+    told, patient_id = f"job {status['id']}", status["patient"]
+    with bridge.db.transaction() as tx:
+        governance.audit(tx, bridge, "query", actor, patient_id=patient_id, references=references, query=told)
 
 
 def start(web: Web, request: Request, _form: Form) -> Response:
