@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -58,7 +59,7 @@ class Prepared:
                 width, height = (int(edge) for edge in kept["size"])
                 features = Features(kept["points"], kept["descriptors"])
                 return cls((width, height), picture, mask.reshape(picture.shape[:2]), features)
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise BadInput("This is no cached photo, or a damaged one. Prepare it again.") from error
 
 

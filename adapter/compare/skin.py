@@ -40,7 +40,7 @@ def usable(picture: Picture) -> Mask:
 
 
 def texture(grey: Plane, mask: Mask, sigma: float) -> Plane:
-    """The skin's texture: zero mean and unit variance in every neighbourhood of `sigma` pixels, limited, 0 where masked.
+    """The skin's texture: zero mean and unit variance within `sigma` pixels, limited, 0 where masked.
 
     Normalised convolution (Knutsson and Westin, CVPR 1993) keeps what the mask hides from leaking in.
     """
