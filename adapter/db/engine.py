@@ -20,7 +20,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, RootTransaction, create_engine, event, func, make_url, select
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
+
+from adapter.errors import Unavailable
 
 GROUP_LIMIT = 256  # transactions that may share one commit; bounds the wait of the first
 SQLITE_BUSY_MS = 10_000
@@ -56,24 +59,28 @@ class Database:
             self.writing_engine = _sqlite_engine(url, "BEGIN IMMEDIATE", checkpoint, poolclass=NullPool)
             self._writer = _GroupCommit(self.writing_engine)
         else:
-            self.engine = create_engine(url, pool_size=16, max_overflow=16, pool_pre_ping=True)
+            self.engine = create_engine(url, pool_size=16, max_overflow=16, pool_pre_ping=True, hide_parameters=True)
             self.writing_engine = self.engine
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """A writing transaction; durable once the block is left without an error."""
-        if self._writer is None:
-            with self.engine.begin() as connection:
-                yield connection
-        else:
-            with self._writer.transaction() as connection:
-                yield connection
+        """A writing transaction; durable once the block is left without an error.
+
+        Raises Unavailable when disk, lock or server keep the database from writing: it is for the caller to repeat.
+        """
+        with _as_unavailable():
+            if self._writer is None:
+                with self.engine.begin() as connection:
+                    yield connection
+            else:
+                with self._writer.transaction() as connection:
+                    yield connection
         self.wake()
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
-        """A reading transaction over one consistent state."""
-        with self.engine.connect() as connection:
+        """A reading transaction over one consistent state. Raises Unavailable as `transaction` does."""
+        with _as_unavailable(), self.engine.connect() as connection:
             yield connection
 
     def wake(self) -> None:
@@ -98,6 +105,15 @@ class Database:
             self._writer.close()
         self.writing_engine.dispose()
         self.engine.dispose()
+
+
+@contextmanager
+def _as_unavailable() -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:  # disk full or failing, locked by another process, server gone
+        reason = "the database does not answer at the moment (its disk, a lock or its server); send it again later"
+        raise Unavailable(reason) from error
 
 
 class _Group:
@@ -132,15 +148,16 @@ class _GroupCommit:
             with self._count:
                 self._waiting -= 1
             self._writing_thread = threading.get_ident()
-            connection, group = self._join()
             try:
-                with connection.begin_nested() if group.size else self._first(group):
-                    yield connection
-                group.size += 1
+                connection, group = self._join()
+                try:
+                    with connection.begin_nested() if group.size else self._first(group):
+                        yield connection
+                    group.size += 1
+                finally:
+                    self._leave(group)
             finally:
                 self._writing_thread = 0
-                if self._group is group and (self._waiting == 0 or group.size >= GROUP_LIMIT):
-                    self._commit(group)
         group.done.wait()
         if group.error is not None:
             raise group.error
@@ -162,19 +179,38 @@ class _GroupCommit:
             self._group = _Group(self._connection.begin())
         return self._connection, self._group
 
+    def _leave(self, group: _Group) -> None:
+        """The last one out commits. A full or failing disk makes SQLite roll back the whole transaction, not only the
+        statement (https://sqlite.org/lang_transaction.html, 3.1), and sqlite3's commit() then does nothing, silently.
+        """
+        if self._group is not group:
+            return
+        if not self._is_open():
+            self._lose(group, Unavailable("the database could not write to its disk; nothing was kept, send it again"))
+        elif self._waiting == 0 or group.size >= GROUP_LIMIT:
+            self._commit(group)
+
+    def _is_open(self) -> bool:
+        driver = self._connection.connection.driver_connection if self._connection is not None else None
+        return driver is not None and bool(driver.in_transaction)
+
     def _commit(self, group: _Group) -> None:
         self._group = None
         try:
             group.transaction.commit()
-        except BaseException as error:
-            group.error = error
-            if self._connection is not None:
-                self._connection.invalidate()
-                self._connection.close()
-                self._connection = None
-            raise
-        finally:
             group.done.set()
+        except BaseException as error:
+            self._lose(group, error)
+            raise
+
+    def _lose(self, group: _Group, error: BaseException) -> None:
+        """Tell everybody in the group that nothing of theirs was kept, and begin afresh on a new connection."""
+        self._group, group.error = None, error
+        if self._connection is not None:
+            self._connection.invalidate()
+            self._connection.close()
+            self._connection = None
+        group.done.set()
 
     def close(self) -> None:
         with self._turn:
@@ -184,7 +220,8 @@ class _GroupCommit:
 
 
 def _sqlite_engine(url: str, begin: str, *pragmas: str, **options: Any) -> Engine:
-    engine = create_engine(url, connect_args={"check_same_thread": False, "timeout": SQLITE_BUSY_MS / 1000}, **options)
+    waiting = {"check_same_thread": False, "timeout": SQLITE_BUSY_MS / 1000}
+    engine = create_engine(url, connect_args=waiting, hide_parameters=True, **options)
 
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: Any) -> None:

@@ -1,17 +1,20 @@
 """Transactions: durable when the block ends, apart from each other, many in one commit."""
 
+import sqlite3
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from sqlalchemy import event, func, insert, select
+from sqlalchemy.exc import IntegrityError
 
 from adapter.bridge import Bridge
+from adapter.db import engine
 from adapter.db.engine import Database
 from adapter.db.schema import check_schema, prepare
 from adapter.db.tables import access_token, metadata
-from adapter.errors import Misconfigured
+from adapter.errors import Misconfigured, Unavailable
 
 
 def _row(name: str, bridge: Bridge) -> dict[str, object]:
@@ -88,6 +91,61 @@ def test_a_transaction_within_a_transaction_is_refused_instead_of_hanging(tmp_pa
     with pytest.raises(RuntimeError, match="already open"), db.transaction(), db.transaction():
         pass
     db.close()
+
+
+def test_a_full_disk_loses_nothing_that_was_called_durable(tmp_path: Path) -> None:
+    """SQLite then rolls back everybody who shares the commit, and says so only to the one who wrote."""
+    db = Database(f"sqlite+pysqlite:///{tmp_path / 'x.sqlite3'}")
+    with db.transaction() as tx:
+        tx.exec_driver_sql("CREATE TABLE note (text TEXT)")
+    inside, answers = threading.Barrier(2), {}
+
+    def write(text: str, *, first: bool) -> None:
+        try:
+            with db.transaction() as tx:
+                if first:
+                    tx.exec_driver_sql("PRAGMA max_page_count = 20")
+                    inside.wait()
+                    while not db._writer._waiting:  # type: ignore[union-attr]  # so that the other one joins
+                        pass
+                tx.exec_driver_sql("INSERT INTO note VALUES (?)", (text,))
+            answers[text[0]] = "durable"
+        except Unavailable:
+            answers[text[0]] = "refused"
+
+    small = threading.Thread(target=write, args=("small",), kwargs={"first": True})
+    small.start()
+    inside.wait()
+    write("L" + "arge" * 100_000, first=False)
+    small.join()
+    assert answers == {"s": "refused", "L": "refused"}
+    write("again", first=False)
+    with db.snapshot() as tx:
+        assert tx.exec_driver_sql("SELECT text FROM note").scalars().all() == ["again"]
+    db.close()
+
+
+def test_a_thread_that_met_a_locked_database_may_try_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "SQLITE_BUSY_MS", 0)
+    db = Database(f"sqlite+pysqlite:///{tmp_path / 'x.sqlite3'}")
+    with db.transaction() as tx:
+        tx.exec_driver_sql("CREATE TABLE note (text TEXT)")
+    other = sqlite3.connect(tmp_path / "x.sqlite3", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="again"), db.transaction():
+            pass
+    other.execute("ROLLBACK")
+    with db.transaction() as tx:
+        tx.exec_driver_sql("INSERT INTO note VALUES ('at last')")
+    db.close()
+
+
+def test_an_error_of_the_database_never_tells_what_was_being_written(bridge: Bridge) -> None:
+    with pytest.raises(IntegrityError) as failed, bridge.db.transaction() as tx:
+        for _ in range(2):
+            tx.execute(insert(access_token), _row("Mustermann", bridge))
+    assert "Mustermann" not in str(failed.value).partition("[SQL")[2]
 
 
 def test_whoever_waits_for_a_commit_is_woken_even_when_it_came_before_the_wait(bridge: Bridge) -> None:
