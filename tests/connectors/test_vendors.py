@@ -4,6 +4,7 @@ waits where people see it, with the reason.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import shutil
@@ -15,12 +16,14 @@ from typing import Any
 import pytest
 
 from adapter import consent
-from adapter.bridge import Bridge
+from adapter.bridge import Bridge, open_bridge
+from adapter.db.tables import metadata
 from adapter.delivery import send_again
 from adapter.delivery.circuit import FAILURES, circuits
 from adapter.delivery.outbox import take_back_withdrawn
 from adapter.sandbox.vendors import Fault, behaviour_names
 from adapter.sandbox.vendors.behaviour import Refusal
+from adapter.settings import load_settings
 from tests.conftest import Clock
 from tests.connectors.vendor_site import VendorSite, consent_says, vendor_site
 
@@ -54,12 +57,24 @@ KEPT = {"epic", "athenaone", "modmed-ema", "openemr"}
 Open = Callable[..., VendorSite]
 
 
+@pytest.fixture(scope="module")
+def installation(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bridge]:
+    """One for all, since opening costs more than most tests; SQLite alone: tests/delivery runs on both databases."""
+    folder = tmp_path_factory.mktemp("data")
+    folder.chmod(0o700)
+    shutil.copyfile(sqlite_template, folder / "dermbridge.sqlite3")
+    opened = open_bridge(load_settings(environment={}, data_dir=folder))
+    yield opened
+    opened.close()
+
+
 @pytest.fixture
-def db_url(sqlite_template: Path, tmp_path: Path) -> str:
-    """SQLite alone: what differs between databases is tested with two connectors in tests/delivery."""
-    (tmp_path / "data").mkdir(mode=0o700)
-    shutil.copyfile(sqlite_template, tmp_path / "data" / "dermbridge.sqlite3")
-    return f"sqlite+pysqlite:///{tmp_path / 'data' / 'dermbridge.sqlite3'}"
+def bridge(installation: Bridge, clock: Clock) -> Iterator[Bridge]:
+    """Empty, and with this test's clock."""
+    yield dataclasses.replace(installation, now=clock)
+    with installation.db.transaction() as tx:
+        for table in reversed(metadata.sorted_tables):
+            tx.execute(table.delete())
 
 
 @pytest.fixture
