@@ -24,7 +24,7 @@ from adapter.bridge import Bridge
 from adapter.capture.render import render_photo
 from adapter.delivery.deliver import deliver
 from adapter.delivery.destinations import Destinations
-from adapter.errors import DermBridgeError, NotAuthenticated, Throttled
+from adapter.errors import DermBridgeError, NotAuthenticated, Throttled, Unavailable
 from adapter.fhir_api import fhir_routes
 from adapter.fhir_api.cors import FhirCors
 from adapter.fhir_api.offered import fhir_server
@@ -101,6 +101,8 @@ def work_lanes(bridge: Bridge, destinations: Destinations) -> Mapping[str, Lane]
 def error_response(request: Request, error: DermBridgeError) -> Response:
     """An OperationOutcome for programs, a page for people."""
     path = request.url.path
+    if isinstance(error, Unavailable):
+        log.error("http.unavailable", path=request.scope.get("route_path", ""), exc_info=error)
     if path.startswith(MACHINE_PATHS) or "text/html" not in request.headers.get("accept", ""):
         issue = Issue("error", error.issue_type, error.expression or "", str(error))
         response = Response(

@@ -31,12 +31,13 @@ from rich.console import Console
 from adapter.access.tokens import issue_token
 from adapter.bridge import Bridge
 from adapter.errors import DermBridgeError, Unavailable
+from adapter.logs import configure_logs
 from adapter.records import find_by_identifier
 from adapter.sandbox import adt
 from adapter.sandbox.app import build_sandbox
 from adapter.sandbox.ehr import AUTHORITY, MRN_SYSTEM, PEOPLE, VISIT_SYSTEM, SandboxEhr, SandboxSettings, open_ehr
 from adapter.sandbox.views import draw_view
-from adapter.serve import configure_logs, http_server, open_prepared
+from adapter.serve import http_server, open_prepared
 from adapter.settings import Settings, load_settings
 
 FOREARM = "70559009"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import logging
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -28,25 +27,11 @@ from adapter.identity.mllp import MllpServer
 from adapter.identity.mllp_connection import Limits
 from adapter.identity.mllp_intake import Intake
 from adapter.identity.mllp_tls import server_tls
+from adapter.logs import configure_logs
 from adapter.settings import Settings
 from adapter.work import Lane, WorkLoop
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-
-
-def configure_logs() -> None:
-    """JSON lines of ids and outcomes; names, bodies and addresses with queries never get this far."""
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-    )
-    logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 def keep_freed_memory() -> None:
@@ -136,6 +121,7 @@ def http_server(bridge: Bridge, *, everything: bool) -> uvicorn.Server:
         app,
         host=bridge.settings.http_host,
         port=bridge.settings.http_port,
+        log_config=None,  # as configure_logs has it
         log_level="warning",
         access_log=False,
         server_header=False,
