@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from adapter.access.signing import public_keys
 from adapter.bridge import Bridge
 from adapter.web import (
     admin,
@@ -126,6 +127,7 @@ def web_routes(bridge: Bridge, http: httpx.Client) -> list[BaseRoute]:
         Route("/readyz", partial(_ready, web)),
         Route("/metrics", metrics_page),
         Route("/openapi.json", partial(_openapi, web)),
+        Route("/.well-known/jwks.json", partial(_published_keys, web)),
         Mount("/static", BuiltFiles(directory=STATIC, check_dir=False)),
     ]
     return [*health, *streamed, *pages, *changes]
@@ -157,6 +159,11 @@ def _ready(web: Web, _request: Request) -> Response:
     with web.bridge.db.snapshot() as tx:
         tx.exec_driver_sql("SELECT 1")
     return PlainTextResponse("ready")
+
+
+def _published_keys(web: Web, _request: Request) -> Response:
+    """The public keys by which EHRs and authorization servers verify that it is we who ask (RFC 7517)."""
+    return JSONResponse(public_keys(web.bridge.settings), headers={"Cache-Control": "public, max-age=300"})
 
 
 def _openapi(web: Web, _request: Request) -> Response:
