@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, update
 
 from adapter.access import SYSTEM, Actor, check_patient, check_right, check_whose
+from adapter.access.policy import check_visible
 from adapter.bridge import Bridge
 from adapter.db.tables import capture
 from adapter.delivery import deliver_media, take_back
@@ -56,6 +57,7 @@ def check_may_refile(tx: Connection, actor: Actor, media: Stored, patient_id: st
     """
     former = patient_of(media.resource)
     check_whose(tx, actor, former)
+    check_visible(actor, media.resource)
     if patient_id is not None:
         check_patient(actor, patient_id)
     if actor.kind == "person" and (patient_id is not None or former is None):

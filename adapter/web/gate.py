@@ -10,7 +10,7 @@ from starlette.requests import Request
 from adapter.access import Actor, check_right, check_scope, check_whose
 from adapter.access.policy import Letter, check_patient, check_visible
 from adapter.access.sessions import Session
-from adapter.errors import NotAuthenticated, NotFound
+from adapter.errors import Gone, NotAuthenticated, NotFound
 from adapter.records import Stored, get
 from adapter.records.confinement import patient_of
 
@@ -41,6 +41,8 @@ def get_photo(tx: Connection, actor: Actor, letter: Letter, media_id: str) -> tu
     patient_id = patient_of(media.resource)
     check_whose(tx, actor, patient_id)
     check_visible(actor, media.resource)
+    if media.resource.get("status") == "entered-in-error":
+        raise Gone("this photo was entered here in error and is not shown any more")
     if patient_id is None and actor.kind == "person":
         check_right(actor, "worklist")
     return media, patient_id

@@ -142,6 +142,7 @@ HEADINGS = {
     403: "You may not do this",
     404: "Not found here",
     409: "It has changed meanwhile",
+    410: "Not in this record any more",
     412: "It has changed meanwhile",
     413: "Too large",
     503: "Not available just now",

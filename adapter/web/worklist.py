@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from adapter import batch, governance, identity
 from adapter.access import Actor, can, check_patient, check_right, check_scope
+from adapter.access.policy import can_see
 from adapter.bridge import Bridge
 from adapter.errors import BadInput, NotFound
 from adapter.identity.unmatched import COUNTED, STATES, count_unmatched, unmatched_photos
@@ -128,9 +129,9 @@ def _rows(tx: Connection, bridge: Bridge, actor: Actor, kind: str | None, after:
     """One more than a page; (entry, what it stands for)."""
     rows: list[Listed] = []
     states = [state for state in STATES if kind in (None, state)]
-    sees = can(actor, "r", "Media")
     for photo in unmatched_photos(tx, states, after=after, limit=PAGE + 1):
         state = state_of(photo.resource) or ""
+        sees = can(actor, "r", "Media") and can_see(actor, photo.resource)
         rows.append((photo_entry(bridge, photo, LABELS[state], sees=sees), photo))
     if kind in (None, "adt"):
         rows += [(message_entry(bridge, row), row) for row in identity.queue(tx, PAGE + 1, after)]

@@ -18,8 +18,9 @@ from adapter.batch import run_job
 from adapter.bridge import Bridge
 from adapter.capture.receive import Upload, receive
 from adapter.identity import apply_message, queue, receive_messages
-from adapter.records import find_where, get
+from adapter.records import find_where, get, update_resource
 from adapter.work import Lane, WorkLoop
+from mappings.terms import CONFIDENTIALITY
 from mappings.wrong_patient import state_of
 from tests.identity.conftest import adt
 from tests.web.conftest import SYSTEM as MRN
@@ -177,6 +178,31 @@ def test_a_session_in_a_chart_can_only_say_that_it_is_not_this_patients(bridge: 
     assert state_of(media_of(bridge, wrong)) == "quarantined"
     assert clinician.get(f"/photos/{wrong}").status_code == 404
     assert wrong not in clinician.get("/patients/p1").text
+
+
+def test_where_a_photo_was_stands_that_it_is_gone(bridge: Bridge, photographer: Browser) -> None:
+    wrong = store(bridge, "Patient/p1")
+    preview = photographer.post("/refile", {"media": wrong, "patient": "p2", "reason": "next bed"}).headers["location"]
+    photographer.post(f"{preview}/start")
+    work(bridge)
+    with bridge.db.snapshot() as tx:
+        (stub,) = [one.id for one in find_where(tx, "Media") if one.id != wrong]
+    page = photographer.get(f"/photos/{stub}")
+    assert page.status_code == 410
+    assert "entered here in error" in page.text
+    assert stub not in photographer.get("/patients/p1").text
+
+
+def test_a_very_restricted_photo_is_listed_but_not_opened(bridge: Bridge, photographer: Browser) -> None:
+    alone = store(bridge, None)
+    with bridge.db.transaction() as tx:
+        resource = get(tx, "Media", alone).resource
+        resource["meta"]["security"] = [{"system": CONFIDENTIALITY, "code": "V"}]
+        update_resource(tx, resource, at=bridge.now())
+    page = photographer.get(f"/worklist?open={alone}")
+    assert page.status_code == 200
+    assert f'data-id="{alone}"' in page.text
+    assert f"/captures/{alone}" not in page.text
 
 
 def test_a_selection_on_the_timeline_is_shown_the_page(bridge: Bridge, clinician: Browser) -> None:
