@@ -50,6 +50,10 @@ class Applying:
         """What the AuditEvent must name."""
         self.touched |= {one.reference: one for one in records}
 
+    def hold(self, *patients: Stored) -> None:
+        """Keep others from filing anything with these patients until this transaction ends."""
+        self.bridge.db.lock(self.tx, *(f"patient:{one.id}" for one in patients))
+
     def patients_touched(self) -> list[Stored]:
         """As they are now: those of the message, and those that lost something by it."""
         mine = [*self.patients.values(), *(one for one in self.touched.values() if one.resource_type == "Patient")]

@@ -13,7 +13,7 @@ from adapter.identity.adt_applying import Applying, Token, belongs_to
 from adapter.identity.adt_patients import put_patient
 from adapter.identity.authorities import NotApplied, check_authorities
 from adapter.identity.merges import everything_of
-from adapter.identity.moves import Edit, Reason, carry_out, references_to
+from adapter.identity.moves import Edit, Reason, carry_out, records_of, references_to
 from adapter.records import TABLES, Stored, find_by_index, find_where
 from adapter.records.search_parameters import token_value
 from mappings.hl7v2.adt_event import PatientGroup
@@ -54,24 +54,20 @@ def _check_source(a: Applying, group: PatientGroup, moved: Sequence[Token]) -> N
 
 def _move_token(a: Applying, token: Token, target: Stored) -> None:
     sources = [one for one in a.owners(token) if one.id != target.id]
+    a.drafts.write()
     for source in sources:
-        others = [
-            one
-            for one in source.resource["identifier"]
-            if one.get("use") != "old" and (one.get("system"), one.get("value")) != token
-        ]
-        a.drafts.write()
-        records = _under_identifier(a, source, token) if others else everything_of(a.tx, source.id)
-        _reassign(a, records, source, target)
-        stripped = [one for one in source.resource["identifier"] if (one.get("system"), one.get("value")) != token]
-        changed = {name: value for name, value in source.resource.items() if name != "identifier"}
-        a.put(source, {**changed, **({"identifier": stripped} if stripped else {"active": False})})
+        a.hold(source, target)
+        kept = [one for one in source.resource["identifier"] if (one.get("system"), one.get("value")) != token]
+        has_others = any(one.get("use") != "old" for one in kept)
+        records = _under_identifier(a, source, token) if has_others else everything_of(a.tx, source.id)
+        left = {"/identifier": kept} if kept else {"/identifier": None, "/active": False}
+        _reassign(a, records, source, target, more=[Edit(source, left)])
     if not sources:
         a.note("the identifier of MRG-1 was not another patient's here; it was given to the patient of PID")
     now = a.drafts.find("Patient", target.id) or target
-    if token not in [(one.get("system"), one.get("value")) for one in now.resource["identifier"]]:
-        added = {"system": token[0], "value": token[1]}
-        a.put(now, {**now.resource, "identifier": [*now.resource["identifier"], added]})
+    if not a.owners(token):
+        given = {"/identifier": [*now.resource["identifier"], {"system": token[0], "value": token[1]}]}
+        _reassign(a, [], now, now, more=[Edit(now, given)])
 
 
 def _under_identifier(a: Applying, source: Stored, token: Token) -> list[Stored]:
@@ -97,10 +93,9 @@ def move_account(a: Applying) -> None:
         if group.prior_account is None:
             continue
         visits = a.visits_of_account(group.prior_account)
-        _check_owner(a, visits, group, a.patients[n])
         if not visits:
             a.note("no visit here has the account number of MRG-3")
-        _move_visits(a, [one for one in visits if not belongs_to(one, a.patients[n])], group, a.patients[n])
+        _move_visits(a, visits, group, a.patients[n])
 
 
 def move_visit(a: Applying) -> None:
@@ -108,18 +103,16 @@ def move_visit(a: Applying) -> None:
     for n, group in a.groups:
         target = a.patients[n]
         visits = a.find_visits([*group.identifiers("MRG-5"), *group.identifiers("MRG-6")], target)
-        _check_owner(a, visits, group, target)
         if not visits:
             a.note("the visit of MRG was not known here")
-        a.drafts.write()
         _move_visits(a, visits, group, target)
 
 
-def _check_owner(a: Applying, visits: Iterable[Stored], group: PatientGroup, target: Stored) -> None:
-    """MRG-1 says from whom; a visit that is already the target's was moved before."""
+def _find_source(a: Applying, visits: Iterable[Stored], group: PatientGroup, target: Stored) -> Stored | None:
+    """From whom the visits move, as MRG-1 says and as it is here; None when all are the target's already."""
     elsewhere = [one for one in visits if not belongs_to(one, target)]
     if not elsewhere:
-        return
+        return None
     if not group.prior_identifiers:
         raise NotApplied(
             "not applied: what moves is another patient's here, and MRG-1 does not name that patient",
@@ -132,23 +125,24 @@ def _check_owner(a: Applying, visits: Iterable[Stored], group: PatientGroup, tar
             "not applied: what moves belongs to neither the patient of MRG-1 nor that of PID-3 here",
             remedy=_ASK.format("MRG-1"),
         )
+    return source
 
 
 def _move_visits(a: Applying, visits: Sequence[Stored], group: PatientGroup, target: Stored) -> None:
+    source = _find_source(a, visits, group, target)
     system, value = a.tokens(group.patient_identifiers)[0]
     account = {"/account": [a.account(group.account)]} if group.account else {}
-    here = [one for one in visits if belongs_to(one, target)]
-    for one in here if group.account else ():
-        a.put(one, {**one.resource, "account": account["/account"]})
+    for one in visits if account else ():
+        if belongs_to(one, target):
+            a.put(one, {**one.resource, "account": account["/account"]})
     a.drafts.write()
-    for source_id in dict.fromkeys(one.resource["subject"]["reference"] for one in visits if one not in here):
-        source = a.drafts.find("Patient", source_id.removeprefix("Patient/"))
-        if source is None:
-            continue
-        theirs = [one for one in visits if belongs_to(one, source)]
-        named = {"/subject/identifier": {"system": system, "value": value}}
-        extra = {one.id: account | named for one in theirs}
-        _reassign(a, _with_what_is_filed(a, theirs), source, target, extra)
+    if source is None:
+        return
+    a.hold(source, target)
+    theirs = [one for one in visits if belongs_to(one, source)]
+    named = {"/subject/identifier": {"system": system, "value": value}}
+    extra = {one.id: account | named for one in theirs}
+    _reassign(a, _with_what_is_filed(a, theirs), source, target, extra)
 
 
 def _with_what_is_filed(a: Applying, visits: Sequence[Stored]) -> list[Stored]:
@@ -168,8 +162,10 @@ def _reassign(
     source: Stored,
     target: Stored,
     extra: dict[str, dict[str, Any]] | None = None,
+    more: Sequence[Edit] = (),
 ) -> None:
-    records = [*records, *_lesions_wholly_in(a, records, source)]
+    """Everything that names the source names the target; `extra` and `more` are what else changes with it."""
+    records = [*records, *_lesions_wholly_in(a, records)]
     ids = {one.reference for one in records}
     edits = [
         Edit(
@@ -180,23 +176,27 @@ def _reassign(
         )
         for one in records
     ]
-    _, changed = carry_out(a.tx, a.bridge, Reason("move", source.id, target.id, a.message_id), edits)
+    _, changed = carry_out(a.tx, a.bridge, Reason("move", source.id, target.id, a.message_id), [*edits, *more])
     a.touch(source, target, *changed)
 
 
-def _lesions_wholly_in(a: Applying, records: Sequence[Stored], source: Stored) -> list[Stored]:
-    """A lesion moves with its photos when none of them stays."""
+def _lesions_wholly_in(a: Applying, records: Sequence[Stored]) -> list[Stored]:
+    """Lesions that the photos show and no photo left behind does: they move as well."""
     present = {one.reference for one in records}
-    body, media = TABLES["BodyStructure"].c, TABLES["Media"].c
-    lesions = [
-        one for one in find_where(a.tx, "BodyStructure", body.patient == source.id) if one.reference not in present
-    ]
-    return [
+    photos = [one.resource for one in records if one.resource_type == "Media"]
+    named = dict.fromkeys(lesion for photo in photos for lesion in _lesions(photo) if lesion not in present)
+    media = TABLES["Media"].c
+    whole = [
         lesion
-        for lesion in lesions
-        if (shown := find_where(a.tx, "Media", media.lesion == lesion.id))
-        and all(photo.reference in present for photo in shown)
+        for lesion in (one.removeprefix("BodyStructure/") for one in named)
+        if all(photo.reference in present for photo in find_where(a.tx, "Media", media.lesion == lesion))
     ]
+    return records_of(a.tx, "BodyStructure", whole)
+
+
+def _lesions(photo: dict[str, Any]) -> list[str]:
+    extensions = photo.get("bodySite", {}).get("extension", ())
+    return [str(one["valueReference"]["reference"]) for one in extensions if one.get("url") == _LESION]
 
 
 def _without_lesions_left(photo: Stored, moved: set[str]) -> dict[str, Any]:
@@ -210,6 +210,7 @@ def delete_visit(a: Applying) -> None:
     """Step "delete-visit": the visit is entered in error; its photos are quarantined, never deleted."""
     for n, group in a.groups:
         owner = a.patients[n] = a.get_patient(group.patient_identifiers, "PID-3")
+        a.hold(owner)
         visits = a.find_visits([cx for cx in (group.visit,) if cx], owner)
         if not all(belongs_to(one, owner) for one in visits):
             raise NotApplied("not applied: this visit is another patient's here", remedy=_ASK.format("PV1-19"))
@@ -222,6 +223,7 @@ def delete_person(a: Applying) -> None:
     """Step "delete-person": the patient is no longer active, visits are in error, photos quarantined, none deleted."""
     for n, group in a.groups:
         owner = a.patients[n] = a.get_patient(group.patient_identifiers, "PID-3")
+        a.hold(owner)
         visits, media = TABLES["Encounter"].c, TABLES["Media"].c
         records = find_where(a.tx, "Encounter", visits.patient == owner.id)
         _quarantine(a, "delete-person", owner, [*records, *find_where(a.tx, "Media", media.patient == owner.id)], group)

@@ -11,11 +11,12 @@ import pytest
 
 from adapter.access import SYSTEM
 from adapter.bridge import Bridge
-from adapter.identity import undo_change
+from adapter.identity import find_patient, undo_change
 from adapter.identity.moves import changes
-from adapter.records import find_where
+from adapter.records import create, find_where, get, new_id, update_resource
 from mappings.hl7v2.header import ADT_EVENTS
-from tests.identity.test_merges import content
+from tests.identity.conftest import MRN
+from tests.identity.test_merges import content, photo
 from tests.identity.world import World, admitted, message, mr, mrg, pid, pv1, segment
 
 Apply = Callable[[], int]
@@ -278,17 +279,50 @@ def test_no_event_deletes_a_photo(world: World) -> None:
         assert len(find_where(tx, "Media")) == 2
 
 
-@pytest.mark.parametrize("event", ["A23", "A29", "A44", "A45", "A42"])
+@pytest.mark.parametrize("event", ["A23", "A29", "A42", "A43", "A44", "A45"])
 def test_what_an_event_moved_or_quarantined_can_be_put_back(world: World, event: str) -> None:
     (case,) = [case for case in CASES if case.event == event]
     before = [world.photo(number) for number in ("100", "200")]
+    own = [[one["value"] for one in world.patient(number)["identifier"]] for number in ("100", "200")]
     world.receive(message(event, "m", *case.segments))
     with world.site.db.transaction() as tx:
-        (change,) = changes(tx)
-        undo_change(tx, world.site, SYSTEM, change.id)
+        assert changes(tx)
+        for change in changes(tx):
+            undo_change(tx, world.site, SYSTEM, change.id)
         assert changes(tx) == []
+    assert world.patient("100")["id"] != world.patient("200")["id"]
     assert [content(world.photo(number)) for number in ("100", "200")] == [content(one) for one in before]
     assert [world.state(number) for number in ("100", "200")] == ["bound", "bound"]
+    assert own == [[one["value"] for one in world.patient(number)["identifier"]] for number in ("100", "200")]
+
+
+def test_a_lesion_moves_when_all_its_photos_do_and_is_let_go_otherwise(world: World) -> None:
+    both, gone = _with_lesion(world, ["100"]), _with_lesion(world, ["100", "other"])
+    (case,) = [case for case in CASES if case.event == "A45"]
+    world.receive(message("A45", "m", *case.segments))
+    target = f"Patient/{world.patient('200')['id']}"
+    assert world.by_id(both)["patient"]["reference"] == target
+    assert world.by_id(gone)["patient"]["reference"] != target
+    kept = [one["valueReference"]["reference"] for one in world.photo("100")["bodySite"]["extension"]]
+    assert kept == [both]
+
+
+def _with_lesion(world: World, photos: list[str]) -> str:
+    """A lesion of patient 100, shown by these of its photos."""
+    url = "http://hl7.org/fhir/StructureDefinition/bodySite"
+    with world.site.db.transaction() as tx:
+        owner = find_patient(tx, MRN, "100")
+        assert owner
+        lesion = {"resourceType": "BodyStructure", "id": new_id(), "patient": {"reference": owner.reference}}
+        made = create(tx, lesion, at=world.site.now())
+        if "other" in photos and "other" not in world.photos:
+            world.photos["other"] = photo(tx, world.site, owner.reference).id
+        for number in photos:
+            shown = get(tx, "Media", world.photos[number]).resource
+            body_site = shown.setdefault("bodySite", {"text": "arm"})
+            body_site.setdefault("extension", []).append({"url": url, "valueReference": {"reference": made.reference}})
+            update_resource(tx, shown, at=world.site.now())
+    return made.reference
 
 
 def _examples() -> list[bytes]:
