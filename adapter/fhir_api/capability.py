@@ -54,15 +54,17 @@ def capability_statement(server: FhirServer) -> dict[str, Any]:
 
 def _resource(server: FhirServer, resource_type: str) -> dict[str, Any]:
     allowed = server.interactions[resource_type]
+    by_identifier = "update-by-identifier" in allowed
+    told = allowed | {"update"} if by_identifier else allowed
     content: dict[str, Any] = {
         "type": resource_type,
-        "interaction": [{"code": code} for code in _CODES if code in allowed],
+        "interaction": [{"code": code} for code in _CODES if code in told],
         "versioning": "versioned-update" if "update" in allowed else "versioned",
         "readHistory": "vread" in allowed,
         "updateCreate": "update-create" in allowed,
         "conditionalCreate": "create" in allowed and "search-type" in allowed,
         "conditionalRead": "full-support",
-        "conditionalUpdate": False,
+        "conditionalUpdate": by_identifier,
         "conditionalDelete": "not-supported",
         **_operations(server, resource_type),
     }

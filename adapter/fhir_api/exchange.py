@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
 from functools import cached_property
+from typing import Any
 
 import orjson
 
@@ -77,13 +78,27 @@ class Request:
         """The body as a JSON object. Raises UnsupportedMedia, BadInput."""
         if self.content_type not in _JSON:
             raise UnsupportedMedia("send the body as application/fhir+json")
-        try:
-            found = orjson.loads(self.body)
-        except orjson.JSONDecodeError:
-            raise BadInput("the body is not JSON", issue_type="structure") from None
-        if not isinstance(found, dict):
-            raise BadInput("the body is not a JSON object", issue_type="structure")
-        return found
+        return json_object(self.body, "the body")
+
+
+DEEPEST = 50  # R4 resources reach about 20 levels; deeper ones are made to exhaust whoever walks them
+
+
+def json_object(raw: bytes, what: str) -> Resource:
+    """A JSON object from outside, not nested deeper than anything in FHIR. Raises BadInput naming `what` it is."""
+    try:
+        found = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        raise BadInput(f"{what} is not JSON", issue_type="structure") from None
+    if not isinstance(found, dict):
+        raise BadInput(f"{what} is not a JSON object", issue_type="structure")
+    level: list[Any] = [found]
+    for _ in range(DEEPEST):
+        inner = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [value for values in inner for value in values if isinstance(value, (dict, list))]
+        if not level:
+            return found
+    raise BadInput(f"{what} is nested deeper than {DEEPEST} levels", issue_type="too-costly")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from adapter.fhir_api.binary import BINARY_TYPES
 from adapter.fhir_api.comparing import compare_operation
 from adapter.fhir_api.definitions import by_type
 from adapter.fhir_api.intake import PICTURE_TYPES, create_consent, create_photo
-from adapter.fhir_api.server import FhirServer
+from adapter.fhir_api.patient_feed import OPERATION, process_message
+from adapter.fhir_api.server import FhirServer, Operation
 from mappings.canonical_resources import canonical_resources
 
 READ = frozenset({"read", "vread", "history-instance", "search-type"})
@@ -19,7 +20,7 @@ INTERACTIONS = {
     "Media": READ | {"create"},
     "Consent": READ | {"create"},
     "BodyStructure": READ | {"create", "update"},
-    "Patient": READ,
+    "Patient": READ | {"update-by-identifier"},
     "Encounter": READ,
     "Provenance": READ,
     "AuditEvent": READ,
@@ -36,7 +37,10 @@ def fhir_server(bridge: Bridge) -> FhirServer:
     return FhirServer(
         bridge=bridge,
         interactions=INTERACTIONS,
-        operations={("Media", "$compare"): compare_operation(bridge)},
+        operations={
+            ("Media", "$compare"): compare_operation(bridge),
+            (None, "$process-message"): Operation(partial(process_message, bridge), OPERATION, affects_state=True),
+        },
         creators={"Media": create_photo, "Consent": create_consent},
         binary_types={kind: magic for kind, magic in BINARY_TYPES.items() if kind in PICTURE_TYPES},
         definitions=by_type(canonical_resources()),

@@ -19,7 +19,7 @@ from adapter.access import Actor, check_scope
 from adapter.access.policy import Letter
 from adapter.bridge import Bridge
 from adapter.errors import DermBridgeError, NotAllowed, NotFound
-from adapter.fhir_api import binary, reads, writes
+from adapter.fhir_api import binary, patient_feed, reads, writes
 from adapter.fhir_api.answers import error_answer, json_answer
 from adapter.fhir_api.bundle import process_bundle
 from adapter.fhir_api.capability import capability_statement
@@ -63,6 +63,7 @@ INTERACTIONS: dict[str, Interaction] = {
     "create": Interaction("c", writes.create, True, writes.read_body),
     "update": Interaction("u", writes.update, True, writes.read_body),
     "delete": Interaction("d", writes.delete, True),
+    "update-by-identifier": Interaction("u", patient_feed.put_patient, True, patient_feed.read_named),
 }
 BINARY_INTERACTIONS: dict[str, Interaction] = {
     "read": Interaction("r", binary.read_binary),
@@ -73,10 +74,10 @@ BINARY_INTERACTIONS: dict[str, Interaction] = {
 @dataclass(frozen=True)
 class FhirServer:
     """`interactions`: type -> codes of http://hl7.org/fhir/R4/valueset-type-restful-interaction.html, besides
-    `update-create` where a client may choose an id. `writers` replace plain storing for (type, create | update |
-    delete); `operations` are found by (type or None, `$name`); `definitions` are our own canonical resources by type.
-    `creators` answer a POST to their type themselves, transactions and audit included. `refused` is told every error
-    that somebody known is answered with.
+    `update-create` where a client may choose an id, and `update-by-identifier` for a patient feed. `writers` replace
+    plain storing for (type, create | update | delete); `operations` are found by (type or None, `$name`);
+    `definitions` are our own canonical resources by type. `creators` answer a POST to their type themselves,
+    transactions and audit included. `refused` is told every error that somebody known is answered with.
     """
 
     bridge: Bridge
@@ -190,6 +191,7 @@ _ADDRESSES = {  # what follows the base, `*` for a type, id or version
     ("POST", "*/_search"): "search-type",
     ("POST", "*"): "create",
     ("GET", "*/*"): "read",
+    ("PUT", "*"): "update-by-identifier",
     ("PUT", "*/*"): "update",
     ("DELETE", "*/*"): "delete",
     ("GET", "*/*/_history"): "history-instance",

@@ -5,6 +5,7 @@ from adapter.identity.adt_queue import dismiss, queue, replay, replay_all
 from adapter.identity.application_acks import find_answers, send_application_ack
 from adapter.identity.candidates import Candidate, find_candidates, given_of
 from adapter.identity.correction import Refiled, Refiling, check_may_refile, plan_refiling, refile, unrefile
+from adapter.identity.fhir_feed import PATIENT_FEED, Identifier, feed_patient, read_feed
 from adapter.identity.launched import register_from_ehr
 from adapter.identity.matching import Whose, find_encounter_at, find_patient, given_extension, whose
 from adapter.identity.merges import merge_patients, undo_change, unmerge_patients
@@ -13,9 +14,11 @@ from adapter.identity.suspicion import REMEDIES, Circumstances, suspect
 from adapter.identity.waiting import bind_waiting
 
 __all__ = [
+    "PATIENT_FEED",
     "REMEDIES",
     "Candidate",
     "Circumstances",
+    "Identifier",
     "Refiled",
     "Refiling",
     "Whose",
@@ -24,6 +27,7 @@ __all__ = [
     "bind_waiting",
     "check_may_refile",
     "dismiss",
+    "feed_patient",
     "find_answers",
     "find_candidates",
     "find_encounter_at",
@@ -33,6 +37,7 @@ __all__ = [
     "merge_patients",
     "plan_refiling",
     "queue",
+    "read_feed",
     "receive",
     "receive_messages",
     "refile",
