@@ -181,11 +181,14 @@ def token_issue(
 
     Example: dermbridge token issue --name camera-1 --scope 'system/Media.c'
     """
+    from adapter.access import SYSTEM
     from adapter.access.tokens import issue_token
+    from adapter.governance import audit
 
     with beside_service() as bridge, bridge.db.transaction() as tx:
         lifetime = timedelta(days=days) if days else None
         token_id, secret = issue_token(tx, name=name, scope=scope, at=bridge.now(), lifetime=lifetime)
+        audit(tx, bridge, "user-changed", SYSTEM, detail=f"token {token_id} issued to {name} with {scope}")
     err.print(f"token {token_id} for {name}; revoke it with: dermbridge token revoke {token_id}", highlight=False)
     sys.stdout.write(secret + "\n")
 
@@ -193,10 +196,13 @@ def token_issue(
 @token.command("revoke")
 def token_revoke(token_id: str) -> None:
     """Make a token useless at once. Example: dermbridge token revoke 0193…"""
+    from adapter.access import SYSTEM
     from adapter.access.tokens import revoke_token
+    from adapter.governance import audit
 
     with beside_service() as bridge, bridge.db.transaction() as tx:
         revoke_token(tx, token_id, at=bridge.now())
+        audit(tx, bridge, "user-changed", SYSTEM, detail=f"token {token_id} revoked")
     out.print(f"token {token_id} is revoked")
 
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from datetime import timedelta
 from typing import Any
+
+from sqlalchemy.exc import DBAPIError
 
 from adapter.bridge import Bridge, open_bridge
 from adapter.db.schema import check_schema
 from adapter.delivery.destinations import Destinations
 from adapter.errors import DermBridgeError
+from adapter.governance.standing import standing
 from adapter.settings import Settings
 
+BEHIND = 1000  # events that a repository may still have to be told
 MIN_FREE_BYTES = 2 * 2**30
 
 
@@ -23,7 +28,7 @@ def examine(settings: Settings) -> list[dict[str, Any]]:
     except DermBridgeError as error:
         return [*findings, _found("installation", "error", str(error))]
     try:
-        findings += [_database(bridge), _disk(settings), *_destinations(bridge), *_exposure(settings)]
+        findings += [_database(bridge), _disk(settings), *_audit(bridge), *_destinations(bridge), *_exposure(settings)]
     finally:
         bridge.close()
     return findings
@@ -40,6 +45,24 @@ def _database(bridge: Bridge) -> dict[str, Any]:
     except DermBridgeError as error:
         return _found("database", "error", str(error))
     return _found("database", "ok", f"{engine}, schema up to date")
+
+
+def _audit(bridge: Bridge) -> list[dict[str, Any]]:
+    """Empty when the database is not set up yet."""
+    try:
+        with bridge.db.snapshot() as tx:
+            found = standing(tx)
+    except DBAPIError:
+        return []
+    size, late = found.head.tree_size if found.head else 0, timedelta(seconds=60 + bridge.settings.audit_seal_seconds)
+    told = f"{size} events sealed, {found.waiting} waiting; prove it with: dermbridge audit verify"
+    findings = [_found("audit log", "ok", told)]
+    if found.waiting_since and bridge.now() - found.waiting_since > late:
+        since = f"events since {found.waiting_since:%Y-%m-%d %H:%M} UTC are not sealed"
+        findings = [_found("audit log", "warning", f"{since}; start `dermbridge worker`, or look in its log")]
+    behind = {name: count for name, count in found.feeds.items() if count > BEHIND}
+    told = "is {} events behind; what it answered is in /admin"
+    return findings + [_found(f"audit feed {name}", "warning", told.format(count)) for name, count in behind.items()]
 
 
 def _disk(settings: Settings) -> dict[str, Any]:

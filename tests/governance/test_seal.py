@@ -15,6 +15,7 @@ from adapter.governance import seal as sealing
 from adapter.governance.merkle import leaf_hash, tree_hash
 from adapter.governance.seal import is_due, seal, seal_all
 from adapter.governance.signing import public_keys
+from adapter.governance.standing import Standing, standing
 from adapter.governance.tree import StoredTree, find_head
 from adapter.records import TABLES, find_where
 from tests.conftest import Clock
@@ -127,3 +128,15 @@ def test_sealing_stops_when_the_log_was_cut_below(bridge: Bridge) -> None:
     write(bridge)
     with pytest.raises(LookupError, match="missing"):
         seal(bridge)
+
+
+def test_how_the_log_stands_is_told(bridge: Bridge, clock: Clock) -> None:
+    with bridge.db.snapshot() as tx:
+        assert standing(tx) == Standing(None, 0, None, {})
+    write(bridge, 2)
+    head = seal(bridge)
+    clock.advance(minutes=5)
+    since = clock()
+    write(bridge, 3)
+    with bridge.db.snapshot() as tx:
+        assert standing(tx) == Standing(head, 3, since, {})
