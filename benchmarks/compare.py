@@ -144,24 +144,11 @@ def lesion(pair: Pair, found: Alignment) -> dict[str, Any]:
     apart = np.hypot(*(found.skin_map.to_right(points) - pair.view.seen_at(points)).T) if found.skin_map else [np.inf]
     regions = find_changes(found).regions
     rank = next((n for n, one in enumerate(regions, 1) if _holds(one.box, x, y)), None)
-    return {"lesion px": float(np.max(apart)), "lesion contrast": kept_contrast(pair, found), "lesion rank": rank}
-
-
-def kept_contrast(pair: Pair, found: Alignment) -> float:
-    """Darkness of the lesion against the skin around it in the aligned picture, relative to the true alignment."""
-    x, y, radius = pair.lesion or (0.0, 0.0, 0.0)
-    height, width = pair.left.shape[:2]
-    ys, xs = np.mgrid[
-        int(y - 2.2 * radius) : int(y + 2.2 * radius) : 2, int(x - 2.2 * radius) : int(x + 2.2 * radius) : 2
-    ]
-    points = np.c_[xs.ravel(), ys.ravel()].astype(np.float64)
-    distance = np.hypot(points[:, 0] - x, points[:, 1] - y)
-    green = []
-    for where in (pair.view.seen_at(points), found.skin_map.to_right(points) if found.skin_map else points):
-        at = np.clip(where, 0, (width - 1, height - 1)).astype(np.float32).reshape(*xs.shape, 2)
-        green.append(cv2.remap(pair.right[..., 1], at[..., 0], at[..., 1], cv2.INTER_LINEAR).ravel().astype(float))
-    true, seen = (float(one[distance > 1.6 * radius].mean() - one[distance < 0.7 * radius].mean()) for one in green)
-    return seen / true
+    return {
+        "lesion px": float(np.max(apart)),
+        "lesion contrast": pair.kept_contrast(found.skin_map.to_right) if found.skin_map else 0.0,
+        "lesion rank": rank,
+    }
 
 
 def non_matching(count: int) -> Iterator[dict[str, Any]]:

@@ -8,8 +8,8 @@ reflections) does not. Sizes are given for a photo 4000 px wide and scale with `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,6 @@ class Pair:
     view: View
     recipe: Recipe
     lesion: tuple[float, float, float] | None = None
-    files: list[bytes] = field(default_factory=list)
 
     def jpegs(self) -> list[bytes]:
         return [
@@ -132,6 +131,20 @@ class Pair:
         if self.recipe.kind == "dermoscopic":
             inside &= (_rim(points, width, height) < -0.04) & (_rim(seen, width, height) < -0.04)
         return points[inside]
+
+    def kept_contrast(self, to_right: Callable[[Points], Points]) -> float:
+        """Darkness of the new lesion against the skin around it as a map shows it, relative to the true map."""
+        x, y, radius = self.lesion or (0.0, 0.0, 0.0)
+        steps = np.arange(-2.2 * radius, 2.2 * radius, max(1.0, radius / 25))
+        xs, ys = np.meshgrid(x + steps, y + steps)
+        points, distance = np.c_[xs.ravel(), ys.ravel()], np.hypot(xs - x, ys - y)
+        last = np.array(self.view.size) - 1
+        depth = []
+        for where in (self.view.seen_at(points), to_right(points)):
+            at = np.clip(where, 0, last).astype(np.float32).reshape(*xs.shape, 2)
+            green = cv2.remap(self.right[..., 1], at[..., 0], at[..., 1], cv2.INTER_LINEAR).astype(float)
+            depth.append(green[distance > 1.6 * radius].mean() - green[distance < 0.7 * radius].mean())
+        return float(depth[1] / depth[0])
 
 
 def make_pair(recipe: Recipe) -> Pair:

@@ -72,8 +72,8 @@ class Alignment:
                 "patches": seen.patches,
                 "agreeing": seen.agreeing,
                 "spread": round(seen.spread, 3),
-                "halves_px": _finite(seen.halves),
-                "halves_p95_px": _finite(seen.halves_p95),
+                "halves_px": round(seen.halves, 3),
+                "halves_p95_px": round(seen.halves_p95, 3),
                 "folding": round(seen.folding, 3),
                 "shear": round(seen.shear, 3),
             },
@@ -116,7 +116,3 @@ def _attempt(left: Prepared, right: Prepared) -> Alignment:
     if guess is None:
         return Alignment(left, right, "not-aligned", (NOTHING_IN_COMMON,))
     return align_from(left, right, guess.homography, inliers=guess.inliers, matches=guess.matches)
-
-
-def _finite(value: float) -> float | None:
-    return round(value, 3) if np.isfinite(value) else None

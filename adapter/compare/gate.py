@@ -104,7 +104,7 @@ def gather(skin_map: SkinMap, found: Measured, *, inliers: int, matches: int) ->
     apart = np.hypot(*(found.displacements - skin_map.spline.at(found.points)).T)
     agrees = np.asarray((apart < _AGREES * found.pixel) & (found.clarity > 0))
     seen = inside(skin_map.to_right(found.points), skin_map.right)
-    disagreement = _halves(found, skin_map.left) if agrees.sum() >= 8 else np.full(1, np.inf)
+    disagreement = _halves(found, skin_map.left) if agrees.sum() >= 8 else np.full(1, float(max(skin_map.left)))
     stretch = skin_map.stretch(found.points[seen]) if seen.any() else np.zeros((1, 2, 2))
     enlargement, axes = np.linalg.det(stretch), np.linalg.svd(stretch, compute_uv=False)
     evidence = Evidence(

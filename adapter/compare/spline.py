@@ -52,10 +52,12 @@ def fit_spline(
     stiffness: float,
     scales: Sequence[float],
 ) -> Spline:
-    """The spline nearest to the measurements at `points`.
+    """The spline nearest to the measurements at `points`; without any, one that moves nothing.
 
     `scales` (pixels, falling) are the distances at which a measurement begins to lose its say, one per round.
     """
+    if not len(points):
+        return Spline(size)
     columns, values = _design(points, size, spans)
     unknowns = (spans[0] + 3) * (spans[1] + 3)
     penalty = stiffness * _bending(spans) + 1e-6 * np.eye(unknowns)

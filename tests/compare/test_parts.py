@@ -59,7 +59,7 @@ def test_the_shift_of_a_block_is_measured_to_a_fraction_of_a_pixel(shift: tuple[
     found = measure_shifts(
         (left / scale).astype(np.float32), (right / scale).astype(np.float32), block=48, reach=8, stride=24
     )
-    assert np.median(found.shifts, axis=0) == pytest.approx(shift, abs=0.1)
+    assert np.median(found.shifts, axis=0) == pytest.approx(shift, abs=0.15)
     assert np.median(found.clarity) > 3
 
 
