@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from sqlalchemy import Connection
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -20,6 +19,7 @@ from adapter.access import Actor, check_right, check_scope
 from adapter.bridge import Bridge
 from adapter.capture.receive import Upload, capture_status, original_blob_id, receive
 from adapter.errors import BadInput, NotFound
+from adapter.fhir_api.exchange import json_object
 from adapter.records import Stored
 from adapter.records.binaries import find_rendition, open_binary
 from adapter.records.vault import iter_range
@@ -88,13 +88,7 @@ def _from_header(text: str) -> dict[str, Any]:
 
 
 def _json_object(raw: bytes) -> dict[str, Any]:
-    try:
-        found = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        found = None
-    if not isinstance(found, dict):
-        raise BadInput("the capture metadata is not a JSON object")
-    return found
+    return json_object(raw, "the capture metadata")
 
 
 def _digest(header: str | None) -> bytes | None:

@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from adapter.access import check_scope
 from adapter.bridge import Bridge
 from adapter.db.tables import session
 from adapter.records.timeline import latest_change
@@ -37,6 +38,7 @@ async def patient_events(web: Web, request: Request) -> Response:
 
 def _check_and_look(bridge: Bridge, request: Request, patient_id: str) -> _Changes:
     with bridge.db.snapshot() as tx:
+        check_scope(actor_of(request), "s", "Media")
         get_patient(tx, actor_of(request), patient_id)
         return latest_change(tx, patient_id)
 

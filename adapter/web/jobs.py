@@ -222,6 +222,7 @@ def undo(web: Web, request: Request, _form: Form) -> Response:
 
 def _get_job(tx: Connection, actor: Actor, job_id: str) -> dict[str, Any]:
     """Raises NotFound, also for a job on another patient than the session's."""
+    check_scope(actor, "s", "Media")
     status = job_status(tx, job_id)
     check_whose(tx, actor, status["patient"])
     return status

@@ -32,7 +32,7 @@ from adapter.access.tokens import digest
 from adapter.bridge import Bridge
 from adapter.errors import BadInput, Forbidden
 from adapter.web.bodies import Form
-from adapter.web.gate import actor_of
+from adapter.web.gate import actor_of, session_of
 from adapter.web.pages import Web
 
 INTENTS = {"capture": "/capture?patient={}", "consent": "/patients/{}/consents"}
@@ -79,6 +79,8 @@ def callback(web: Web, request: Request) -> Response:
 
 def logout(web: Web, request: Request, _form: Form) -> Response:
     """POST /logout: this browser's sessions end here, and the EHR is told; signing in again needs the EHR."""
+    if session_of(request) is None:
+        raise Forbidden("a token is not signed in and cannot sign out; revoke it with: dermbridge token revoke")
     actor, sessions = actor_of(request), _open_sessions(web.bridge, request)
     with web.bridge.db.transaction() as tx:
         for one in sessions.values():

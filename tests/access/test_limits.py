@@ -1,0 +1,112 @@
+"""What comes from outside is bounded: nesting, addresses it points us to, answers it gives."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapter.access.outbound import MOST_BYTES, GuardedTransport, is_public, known_hosts, outbound_client
+from adapter.errors import BadInput
+from adapter.fhir_api.exchange import DEEPEST, json_object
+from adapter.settings import load_settings
+from adapter.web.pages import local_path
+
+
+def nested(levels: int, opening: str, closing: str) -> bytes:
+    return ('{"a":' + opening * levels + "1" + closing * levels + "}").encode()
+
+
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
+def test_json_nested_beyond_anything_in_fhir_is_refused(opening: str, closing: str) -> None:
+    assert json_object(nested(DEEPEST - 1, opening, closing), "it")
+    for levels in (DEEPEST, 900, 100_000):
+        with pytest.raises(BadInput):
+            json_object(nested(levels, opening, closing), "it")
+
+
+@given(st.binary(max_size=60))
+def test_anything_else_is_bad_input_or_an_object(raw: bytes) -> None:
+    with contextlib.suppress(BadInput):
+        assert isinstance(json_object(raw, "it"), dict)
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("8.8.8.8", True),
+        ("2606:4700::1111", True),
+        ("127.0.0.1", False),
+        ("10.1.2.3", False),
+        ("172.16.0.1", False),
+        ("192.168.1.1", False),
+        ("169.254.169.254", False),
+        ("100.64.0.1", False),
+        ("0.0.0.0", False),
+        ("224.0.0.1", False),
+        ("::1", False),
+        ("fe80::1%eth0", False),
+        ("fd00::1", False),
+        ("::ffff:127.0.0.1", False),
+        ("::ffff:8.8.8.8", True),
+    ],
+)
+def test_which_addresses_are_public(address: str, public: bool) -> None:
+    assert is_public(address) == public
+
+
+class _Inside(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        size = MOST_BYTES + 1 if self.path == "/large" else 2
+        self.send_response(302 if self.path == "/elsewhere" else 200)
+        self.send_header("Location", "/large")
+        self.send_header("Content-Length", str(size))
+        self.end_headers()
+        self.wfile.write(b" " * size)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def inside() -> Iterator[int]:
+    """The port of something in our own network."""
+    server = HTTPServer(("127.0.0.1", 0), _Inside)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "[::ffff:127.0.0.1]", "2130706433", "127.1"])
+def test_an_address_that_leads_into_our_own_network_is_not_connected_to(inside: int, host: str) -> None:
+    with outbound_client(load_settings(environment={})) as http, pytest.raises(httpx.ConnectError):
+        http.get(f"http://{host}:{inside}/")
+
+
+def test_a_host_that_an_operator_named_is_reached_wherever_it_is(inside: int) -> None:
+    ehr = {"name": "L", "iss": f"http://127.0.0.1:{inside}/fhir", "client_id": "x"}
+    settings = load_settings(environment={}, ehrs=[ehr], private_hosts=["keys.internal"])
+    assert known_hosts(settings) == {"127.0.0.1", "keys.internal"}
+    with outbound_client(settings) as http:
+        assert http.get(f"http://127.0.0.1:{inside}/").status_code == 200
+        assert http.get(f"http://127.0.0.1:{inside}/elsewhere").status_code == 302  # not followed
+        with pytest.raises(httpx.ConnectError):
+            http.get(f"http://localhost:{inside}/")
+
+
+def test_an_endless_answer_is_cut_off(inside: int) -> None:
+    with httpx.Client(transport=GuardedTransport(frozenset({"127.0.0.1"}))) as http, pytest.raises(httpx.ReadError):
+        http.get(f"http://127.0.0.1:{inside}/large")
+
+
+@pytest.mark.parametrize("path", ["//evil.test", "/\\evil.test", "https://evil.test", "javascript:alert(1)", ""])
+def test_nobody_is_sent_to_another_site(path: str) -> None:
+    assert local_path(path, "/") == "/"

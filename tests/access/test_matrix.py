@@ -1,0 +1,312 @@
+"""Every route against everybody who may not use it; a route without a row here fails.
+
+A row says who may (`who`, in the chart of p1 where `in_chart`), at which address, and which role may not. The owner is
+let through on the same address, so that a refusal is never just a page that does not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+from sqlalchemy import insert
+from starlette.routing import Mount
+
+from adapter.access import Actor
+from adapter.access.policy import grants_of
+from adapter.access.sessions import COOKIE, end_session, start_session
+from adapter.access.tokens import issue_token, revoke_token
+from adapter.bridge import Bridge
+from adapter.db import tables
+from adapter.fhir_api.offered import INTERACTIONS
+from adapter.records import create_all
+from adapter.web.routes import is_public
+from tests.access.conftest import Serve
+from tests.conftest import Clock
+from tests.fhir_api.conftest import InProcess
+from tests.web.conftest import Browser
+
+
+@dataclass(frozen=True)
+class Row:
+    """`not_role`: a role that is refused although signed in; None where every role may. `fields`: what a form sends."""
+
+    address: str
+    who: str = "clinician"
+    in_chart: bool = True
+    not_role: str | None = "engineer"
+    fields: tuple[tuple[str, str], ...] = ()
+    somebody_elses: bool = True  # a clinician in the chart of p2 is refused
+
+
+ANY = {"not_role": None, "somebody_elses": False}
+OPERATOR = {"who": "engineer", "in_chart": False, "not_role": "clinician"}
+TRIAGE = {"who": "photographer", "in_chart": False, "not_role": "clinician"}
+AUDITOR = {"who": "privacy-officer", "in_chart": False, "not_role": "administrator"}
+
+ROWS: dict[tuple[str, str], Row] = {
+    ("GET", "/fhir"): Row("/fhir/Media/m1"),
+    ("GET", "/fhir/{path:path}"): Row("/fhir/Media/m1/_history"),
+    ("POST", "/captures"): Row("/captures?patient=p1", somebody_elses=False),
+    ("GET", "/patients/{id}/events"): Row("/patients/p1/events"),
+    ("GET", "/"): Row("/", **ANY),
+    ("GET", "/break-glass"): Row("/break-glass", **ANY),
+    ("POST", "/break-glass"): Row("/break-glass", fields=(("reason", "TREAT"),), somebody_elses=False),
+    ("POST", "/break-glass/end"): Row("/break-glass/end", **ANY),
+    ("POST", "/logout"): Row("/logout", **ANY),
+    ("GET", "/patients/{id}"): Row("/patients/p1"),
+    ("GET", "/patients/{id}/consents"): Row("/patients/p1/consents"),
+    ("POST", "/patients/{id}/consents"): Row("/patients/p1/consents"),
+    ("GET", "/consents/{id}"): Row("/consents/c1"),
+    ("GET", "/consents/{id}/evidence"): Row("/consents/c1/evidence"),
+    ("POST", "/consents/{id}/withdraw"): Row("/consents/c1/withdraw"),
+    ("GET", "/photos/{id}"): Row("/photos/m1"),
+    ("POST", "/photos/{id}"): Row("/photos/m1"),
+    ("GET", "/handoff"): Row("/handoff?patient=p1", not_role=None),
+    ("GET", "/capture"): Row("/capture?patient=p1"),
+    ("GET", "/compare"): Row("/compare?media=m1&media=overview"),
+    ("GET", "/comparison"): Row("/comparison?media=m1&media=overview"),
+    ("GET", "/comparisons/{id}/{picture}"): Row("/comparisons/none/overlay"),
+    ("GET", "/captures/{id}"): Row("/captures/m1"),
+    ("GET", "/captures/{id}/{content}"): Row("/captures/m1/display"),
+    ("GET", "/deliveries"): Row(
+        "/deliveries", who="engineer", in_chart=False, not_role="photographer-without-chart", somebody_elses=False
+    ),
+    ("POST", "/deliveries/{id}/send-again"): Row("/deliveries/d1/send-again", not_role="privacy-officer"),
+    ("POST", "/deliveries/{id}/hold"): Row("/deliveries/d1/hold", not_role="privacy-officer"),
+    ("GET", "/worklist"): Row("/worklist", **TRIAGE),
+    ("POST", "/worklist/photos/{id}"): Row("/worklist/photos/m1", fields=(("patient", "p1"), ("version", "1"))),
+    ("POST", "/worklist/adt/{id}/replay"): Row("/worklist/adt/a1/replay", **OPERATOR),
+    ("POST", "/worklist/adt/{id}/dismiss"): Row("/worklist/adt/a1/dismiss", **OPERATOR),
+    ("GET", "/refile"): Row("/refile?media=m1"),
+    ("POST", "/refile"): Row("/refile", fields=(("media", "m1"), ("reason", "taken of somebody else"))),
+    ("GET", "/admin"): Row("/admin", **OPERATOR),
+    ("POST", "/admin/destinations/{name}/check"): Row("/admin/destinations/none/check", **OPERATOR),
+    ("POST", "/admin/work/{id}/replay"): Row("/admin/work/1/replay", **OPERATOR),
+    ("GET", "/audit"): Row("/audit", **AUDITOR),
+    ("GET", "/audit.csv"): Row("/audit.csv", **AUDITOR),
+    ("GET", "/imports"): Row("/imports", **TRIAGE),
+    ("GET", "/imports/{id}"): Row("/imports/i1", **TRIAGE),
+    ("GET", "/jobs"): Row("/jobs", somebody_elses=False),
+    ("POST", "/jobs"): Row("/jobs", fields=(("operation", "assign"), ("patient", "p1"), ("media", "m1"))),
+    ("GET", "/jobs/{id}.json"): Row("/jobs/j1.json"),
+    ("GET", "/jobs/{id}"): Row("/jobs/j1"),
+    ("POST", "/jobs/{id}/start"): Row("/jobs/j1/start"),
+    ("POST", "/jobs/{id}/confirm"): Row("/jobs/j1/confirm", who="administrator", in_chart=False, not_role="clinician"),
+    ("POST", "/jobs/{id}/cancel"): Row("/jobs/j1/cancel"),
+    ("POST", "/jobs/{id}/undo"): Row("/jobs/j1/undo"),
+}
+PUBLIC = {  # open on purpose, with what protects each instead
+    "/launch": "only registered EHRs; attempts are counted",
+    "/callback": "a state that was begun in this browser",
+    "/callback/{callback}": "the same",
+    "/login": "only configured providers; attempts are counted",
+    "/h/{secret}": "a secret that works once, for minutes",
+    "/auth/token": "a signed assertion",
+    "/auth/revoke": "a signed assertion",
+    "/auth/introspect": "a signed assertion",
+    "/healthz": "says nothing",
+    "/readyz": "says nothing",
+    "/metrics": "this machine, a scope or a right: tests/web/test_metrics.py",
+    "/openapi.json": "describes, holds no data",
+    "/fhir/.well-known/smart-configuration": "describes, holds no data",
+    "/.well-known/jwks.json": "public keys",
+}
+MANY = ("/fhir", "/fhir/{path:path}")  # every interaction of these has a test of its own below
+
+
+class Site(NamedTuple):
+    bridge: Bridge
+    app: Any
+    client: httpx.Client
+
+    def sign_in(self, role: str, patient_id: str | None) -> Browser:
+        scopes, rights = grants_of(role.removesuffix("-without-chart"))
+        actor = Actor("person", f"Practitioner/{role}", role, role, scopes, rights, patient_id=patient_id)
+        with self.bridge.db.transaction() as tx:
+            cookie, session = start_session(tx, actor, at=self.bridge.now(), lifetime=timedelta(hours=1))
+        client = httpx.Client(transport=InProcess(self.app), base_url="http://testserver", cookies={COOKIE: cookie})
+        return Browser(client, session.csrf)
+
+    def owner(self, row: Row) -> Browser:
+        return self.sign_in(row.who, "p1" if row.in_chart else None)
+
+    def token(self, scope: str) -> dict[str, str]:
+        with self.bridge.db.transaction() as tx:
+            _, secret = issue_token(tx, name="t", scope=scope, at=self.bridge.now(), lifetime=timedelta(hours=1))
+        return {"Authorization": f"Bearer {secret}"}
+
+
+@pytest.fixture
+def site(serve: Serve) -> Site:
+    bridge, client = serve()
+    clinician = Actor("person", "Practitioner/clinician", "clinician", "clinician", *grants_of("clinician"))
+    at = bridge.now()
+    consented = {
+        "resourceType": "Consent",
+        "id": "c1",
+        "status": "active",
+        "scope": {"coding": [{"code": "patient-privacy"}]},
+        "category": [{"coding": [{"system": "http://loinc.org", "code": "59284-0"}]}],
+        "patient": {"reference": "Patient/p1"},
+        "dateTime": "2026-11-01",
+        "policyRule": {"coding": [{"code": "OPTIN"}]},
+        "provision": {"type": "permit", "purpose": [{"code": "TREAT"}]},
+    }
+    job = {"id": "j1", "operation": "assign", "actor": clinician.to_json(), "actor_id": clinician.id, "patient": "p1"}
+    sent = {"id": "d1", "media_id": "m1", "media_version": 1, "patient": "p1", "destination": "ehr", "state": "failed"}
+    with bridge.db.transaction() as tx:
+        create_all(tx, [consented], at=at)
+        tx.execute(insert(tables.job), job | {"parameters": "{}", "state": "preview", "created_at": at})
+        tx.execute(insert(tables.delivery), sent | {"created_at": at, "updated_at": at})
+        tx.execute(insert(tables.import_run), {"id": "i1", "folder": "card", "started_at": at})
+    return Site(bridge, client._transport._inner.app, client)  # type: ignore[attr-defined]
+
+
+def ask(client: httpx.Client, method: str, row: Row, headers: dict[str, str] | None = None, csrf: str = "") -> int:
+    accept = "application/fhir+json" if row.address.startswith("/fhir") else "text/html"
+    headers = {"Accept": accept} | (headers or {})
+    if method == "GET":
+        return client.get(row.address, headers=headers).status_code
+    if row.address.startswith("/captures"):
+        sent = {"Content-Type": "image/jpeg"} | ({"X-CSRF-Token": csrf} if csrf else {})
+        return client.post(row.address, content=b"\xff\xd8\xff", headers=headers | sent).status_code
+    fields: dict[str, str] = dict(row.fields) | ({"csrf_token": csrf} if csrf else {})
+    return client.post(row.address, data=fields, headers=headers).status_code
+
+
+CASES = [pytest.param(method, row, id=f"{method} {pattern}") for (method, pattern), row in ROWS.items()]
+HERE = [case for case in CASES if "events" not in str(case.id)]  # an open stream never ends
+every_row = pytest.mark.parametrize(("method", "row"), CASES)
+
+
+def patterns(site: Site) -> Iterator[tuple[str, str]]:
+    for route in site.app.routes:
+        if not isinstance(route, Mount):
+            for method in (route.methods or set()) - {"HEAD"}:
+                if route.path not in MANY or method == "GET":
+                    yield method, route.path
+
+
+def test_every_route_has_a_row_or_is_open_on_purpose(site: Site) -> None:
+    served = set(patterns(site))
+    without = {one for one in served if one not in ROWS and one[1] not in PUBLIC}
+    assert not without, "say in tests/access/test_matrix.py who may use these, or why they are open"
+    assert set(ROWS) <= served, "these rows have no route any more"
+
+
+def test_what_is_open_is_what_the_gate_lets_through(site: Site) -> None:
+    for _, pattern in patterns(site):
+        address = pattern.replace("{callback}", "x").replace("{secret}", "x")
+        assert is_public(address) == (pattern in PUBLIC), pattern
+
+
+@pytest.mark.parametrize(("method", "row"), HERE)
+def test_the_one_who_may_is_let_through(site: Site, method: str, row: Row) -> None:
+    owner = site.owner(row)
+    if row.address.startswith("/comparison?"):
+        pytest.skip("needs two real photos: tests/web")
+    exists = not row.address.startswith(("/consents/c1/evidence", "/captures/", "/comparison"))
+    status = ask(owner.client, method, row, csrf=owner.csrf)
+    assert status not in ({401, 403, 404} if exists and method == "GET" else {401, 403}), status
+
+
+@every_row
+def test_nobody_signed_in_is_refused(site: Site, method: str, row: Row) -> None:
+    assert ask(site.client, method, row) == 401
+
+
+@every_row
+def test_an_idle_session_is_refused(site: Site, method: str, row: Row, clock: Clock) -> None:
+    owner = site.owner(row)
+    clock.advance(minutes=16)
+    assert ask(owner.client, method, row, csrf=owner.csrf) == 401
+
+
+@every_row
+def test_an_ended_session_is_refused(site: Site, method: str, row: Row) -> None:
+    owner = site.owner(row)
+    with site.bridge.db.transaction() as tx:
+        tx.execute(tables.session.delete())
+    assert ask(owner.client, method, row, csrf=owner.csrf) == 401
+
+
+@pytest.mark.parametrize(("method", "row"), [case for case in CASES if case.values[1].somebody_elses])
+def test_a_session_in_another_patients_chart_is_refused(site: Site, method: str, row: Row) -> None:
+    colleague = site.sign_in("clinician", "p2")
+    assert ask(colleague.client, method, row, csrf=colleague.csrf) in (403, 404)
+
+
+@pytest.mark.parametrize(("method", "row"), [case for case in CASES if case.values[1].not_role])
+def test_a_role_without_the_right_is_refused(site: Site, method: str, row: Row) -> None:
+    outsider = site.sign_in(row.not_role or "", "p1" if row.not_role == "clinician" else None)
+    assert ask(outsider.client, method, row, csrf=outsider.csrf) in (403, 404)
+
+
+@every_row
+def test_a_token_with_too_few_scopes_is_refused(site: Site, method: str, row: Row) -> None:
+    assert ask(site.client, method, row, site.token("system/Practitioner.r")) in (403, 404)
+
+
+@every_row
+def test_a_revoked_or_expired_token_is_refused(site: Site, method: str, row: Row, clock: Clock) -> None:
+    everything = "system/*.cruds"
+    expired = site.token(everything)
+    clock.advance(minutes=61)
+    assert ask(site.client, method, row, expired) == 401
+    with site.bridge.db.transaction() as tx:
+        token_id, secret = issue_token(tx, name="t", scope=everything, at=site.bridge.now())
+        revoke_token(tx, token_id, at=site.bridge.now())
+    assert ask(site.client, method, row, {"Authorization": f"Bearer {secret}"}) == 401
+
+
+@pytest.mark.parametrize(("method", "row"), [case for case in CASES if case.values[0] == "POST"])
+def test_a_change_from_elsewhere_is_refused(site: Site, method: str, row: Row) -> None:
+    owner = site.owner(row)
+    assert ask(owner.client, method, row) == 403
+    assert ask(owner.client, method, row, {"Sec-Fetch-Site": "cross-site"}) == 403
+    assert ask(owner.client, method, row, csrf="x" * len(owner.csrf)) == 403
+
+
+@pytest.mark.parametrize("resource_type", sorted(INTERACTIONS))
+def test_no_fhir_type_is_open_without_its_scope(site: Site, resource_type: str) -> None:
+    few = site.token("system/Practitioner.r" if resource_type != "Practitioner" else "system/Media.r")
+    client, json = site.client, {"Content-Type": "application/fhir+json"}
+    asked = {
+        "read": client.get(f"/fhir/{resource_type}/m1", headers=few),
+        "vread": client.get(f"/fhir/{resource_type}/m1/_history/1", headers=few),
+        "history": client.get(f"/fhir/{resource_type}/m1/_history", headers=few),
+        "search": client.get(f"/fhir/{resource_type}", headers=few),
+        "search by POST": client.post(f"/fhir/{resource_type}/_search", headers=few),
+        "create": client.post(f"/fhir/{resource_type}", headers=few | json, json={"resourceType": resource_type}),
+        "update": client.put(f"/fhir/{resource_type}/m1", headers=few | json, json={"resourceType": resource_type}),
+        "delete": client.delete(f"/fhir/{resource_type}/m1", headers=few),
+    }
+    assert {name: one.status_code for name, one in asked.items() if one.status_code not in (403, 405)} == {}
+
+
+def test_a_token_in_the_address_is_refused(site: Site) -> None:
+    secret = site.token("system/*.rs")["Authorization"].removeprefix("Bearer ")
+    assert site.client.get("/fhir/Media/m1", params={"access_token": secret}).status_code == 400
+
+
+def test_a_planted_cookie_is_not_taken_over(site: Site) -> None:
+    browser = site.owner(ROWS["GET", "/patients/{id}"])
+    with site.bridge.db.transaction() as tx:
+        end_session(tx, "planted")
+    browser.client.cookies.clear()
+    browser.client.cookies.set(COOKIE, "planted")
+    assert browser.get("/patients/p1").status_code == 401
+
+
+def test_thirty_wrong_tokens_lock_that_address_for_five_minutes(site: Site, clock: Clock) -> None:
+    good, wrong = site.token("system/Media.r"), {"Authorization": "Bearer dbt_wrong"}
+    statuses = {site.client.get("/fhir/Media/m1", headers=wrong).status_code for _ in range(30)}
+    assert statuses == {401}
+    assert site.client.get("/fhir/Media/m1", headers=good).status_code == 429
+    clock.advance(minutes=6)
+    assert site.client.get("/fhir/Media/m1", headers=good).status_code == 200
