@@ -13,6 +13,7 @@ from typing import Any, Final
 from connectors.answers import Answer
 from connectors.contract import DeliveryError, Evidence, Finding, Parcel, Receipt, Retry, RouteRefused, Secrets, utc_now
 from connectors.dicom_object import DicomObject, dicom_object, dicom_place, evidence, instance_uid, store_failure
+from connectors.key_check import check_keys
 from connectors.kinds import DicomWebProfile
 from connectors.parcels import by_hand, check_parcel
 from connectors.session import open_session
@@ -38,7 +39,8 @@ class DicomWeb:
             self._query("1.2.3")
         except DeliveryError as error:
             return [Finding("connection", "error", str(error), error.remedy)]
-        return [Finding("connection", "ok", f"{self._profile.base_url} answers QIDO-RS")]
+        found = Finding("connection", "ok", f"{self._profile.base_url} answers QIDO-RS")
+        return [found, *check_keys(self._profile, self._session)]
 
     def find(self, parcel: Parcel) -> Receipt | None:
         check_parcel(parcel)

@@ -30,6 +30,7 @@ from connectors.fhir_copies import (
 )
 from connectors.fhir_identity import PatientMissing, Place, get_place
 from connectors.fhir_server import FhirServer, Stored
+from connectors.key_check import check_keys
 from connectors.kinds import FhirR4Profile
 from connectors.outward import delivery_identifier, find_capture_identifier, is_of_delivery, photo_body, put
 from connectors.parcels import by_hand, check_parcel, get_content
@@ -51,7 +52,8 @@ class FhirR4:
         self._server = FhirServer(profile, self._session.http, self._session.bare)
 
     def check(self) -> list[Finding]:
-        return fhir_check.check(self._profile, self._server, self._session.credentials)
+        found = fhir_check.check(self._profile, self._server, self._session.credentials)
+        return found + check_keys(self._profile, self._session)
 
     def find(self, parcel: Parcel) -> Receipt | None:
         check_parcel(parcel)

@@ -28,6 +28,7 @@ from connectors.contract import (
     Secrets,
     utc_now,
 )
+from connectors.key_check import check_keys
 from connectors.kinds import RestProfile
 from connectors.parcels import by_hand, check_parcel, get_content
 from connectors.rendition import rendered
@@ -54,7 +55,8 @@ class Rest:
         except DeliveryError as error:
             return [Finding("connection", "error", str(error), error.remedy)]
         detail = "credentials accepted" if self._profile.auth.kind != "none" else "no credentials needed"
-        return [Finding("connection", "ok", f"{self._profile.base_url}: {detail}")]
+        found = Finding("connection", "ok", f"{self._profile.base_url}: {detail}")
+        return [found, *check_keys(self._profile, self._session)]
 
     def find(self, parcel: Parcel) -> Receipt | None:
         check_parcel(parcel)

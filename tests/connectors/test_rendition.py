@@ -208,3 +208,30 @@ def test_a_preview_sends_nothing_and_names_each_step() -> None:
     assert steps[1].where == "PUT <upload_url>" and "<patient>" in steps[2].what
     document = json.loads(steps[2].what.removeprefix("json: "))
     assert document["identifier"][0]["value"].endswith(".pdf")
+
+
+@pytest.mark.parametrize("opened", [("hapi", {})], indirect=True)
+@pytest.mark.parametrize(
+    ("resource", "kid", "verdict"),
+    [({"keys": [{"kid": "k1"}]}, "k1", "ok"), ({"keys": [{"kid": "k1"}]}, "k2", "error"), ({}, "", "error")],
+)
+def test_our_published_keys_are_looked_at_as_the_ehr_will(
+    opened: Opened, resource: dict[str, Any], kid: str, verdict: str
+) -> None:
+    opened.vendor.resources["Basic", "jwks"] = resource
+    auth = {"jwks_url": f"{opened.vendor.address}/fhir/Basic/jwks", "key_id": kid}
+    table = {"name": "x", "kind": "fhir-r4", "base_url": f"{opened.vendor.address}/fhir", "auth": auth}
+    connector = open_connector(build_profile(table, source="test"), {}.__getitem__)
+    found = {each.subject: each for each in connector.check()}
+    connector.close()
+    assert found["our public keys"].verdict == verdict
+
+
+@pytest.mark.parametrize("name", ["hapi", "openemr", "pacs", "medplum", "epic", "hl7v2"])
+def test_checking_a_played_vendor_finds_it_reachable_and_leaves_nothing_there(name: str) -> None:
+    with running_vendor(name) as running:
+        made = Opened(running)
+        found = made.connector.check()
+        made.connector.close()
+    assert [each.verdict for each in found if each.subject.endswith("connection")] and not made.vendor.filed()
+    assert all(each.verdict == "ok" for each in found if each.subject.endswith("connection")), found
