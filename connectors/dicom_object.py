@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from connectors.contract import DeliveryError, Evidence, Parcel, Retry, RouteRefused
+from connectors.contract import DeliveryError, Evidence, Parcel, Receipt, Retry, RouteRefused
 from connectors.kinds import Profile
 from connectors.knobs import DicomPolicy, EncounterPolicy
 from connectors.parcels import get_content
 from connectors.rendition import rendered
 from connectors.templates import identifier_of, taken_at
+from mappings.dicom_rejection import rejection_note
 from mappings.photo_fit import CannotFit
-from mappings.photo_to_dicom import DicomPlace, photo_to_dicom, sop_instance_uid
+from mappings.photo_to_dicom import (
+    VL_PHOTOGRAPHIC,
+    DicomPlace,
+    derived_uid,
+    photo_to_dicom,
+    sop_instance_uid,
+    write_patient,
+)
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -103,6 +112,25 @@ def dicom_place(parcel: Parcel, policy: DicomPolicy, encounter: EncounterPolicy)
 def instance_uid(parcel: Parcel) -> str:
     """The SOP Instance UID this parcel has or will have."""
     return sop_instance_uid(parcel.idempotency_key)
+
+
+def rejection_uid(instance: str) -> str:
+    """The SOP Instance UID of the note that rejects `instance`."""
+    return derived_uid("rejection", instance)
+
+
+def rejection(parcel: Parcel, receipt: Receipt, policy: DicomPolicy, at: datetime) -> bytes:
+    """The note that rejects what `receipt` names, in the record of the parcel's patient."""
+    from pydicom.dataset import Dataset
+
+    image = Dataset()
+    write_patient(image, parcel.patient, DicomPlace(receipt.ids["Patient"], policy.issuer))
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+        setattr(image, keyword, receipt.ids[keyword])
+    image.SOPClassUID = receipt.ids.get("SOPClassUID", VL_PHOTOGRAPHIC)
+    for keyword in ("StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "StudyID"):
+        setattr(image, keyword, "")  # the archive has them
+    return rejection_note(image, reason="wrong-patient", at=at)
 
 
 def evidence(sent: DicomObject, held: Dataset) -> Evidence:

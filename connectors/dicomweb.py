@@ -12,7 +12,15 @@ from typing import Any, Final
 
 from connectors.answers import Answer
 from connectors.contract import DeliveryError, Evidence, Finding, Parcel, Receipt, Retry, RouteRefused, Secrets, utc_now
-from connectors.dicom_object import DicomObject, dicom_object, dicom_place, evidence, instance_uid, store_failure
+from connectors.dicom_object import (
+    dicom_object,
+    dicom_place,
+    evidence,
+    instance_uid,
+    rejection,
+    rejection_uid,
+    store_failure,
+)
 from connectors.key_check import check_keys
 from connectors.kinds import DicomWebProfile
 from connectors.parcels import by_hand, check_parcel
@@ -47,7 +55,7 @@ class DicomWeb:
         patient_id = dicom_place(parcel, self._profile.dicom, self._profile.encounter).patient_id
         for found in self._query(instance_uid(parcel)):
             if _value(found, "00100020") in {"", patient_id}:
-                uids = [_value(found, tag) for tag in ("0020000D", "0020000E", "00080018")]
+                uids = [_value(found, tag) for tag in ("0020000D", "0020000E", "00080018", "00080016")]
                 return self._receipt(uids, patient_id, duplicate=True)
         return None
 
@@ -56,29 +64,10 @@ class DicomWeb:
         if there := self.find(parcel):
             return there
         made = dicom_object(parcel, self._profile, self._profile.dicom, self._profile.encounter)
-        boundary = _boundary(made.content)
-        body = b"".join(
-            [
-                f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode(),
-                made.content,
-                f"\r\n--{boundary}--\r\n".encode(),
-            ]
+        duplicate = self._check_stored(self._store(made.content), made.instance)
+        receipt = self._receipt(
+            [made.study, made.series, made.instance, made.sop_class], made.patient_id, duplicate=duplicate
         )
-        answer = self._session.http.request(
-            "POST",
-            "studies",
-            doing="Storing the instance",
-            write=True,
-            type_level=True,
-            accepted=STORED,
-            content=body,
-            headers={
-                "Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}',
-                "Accept": DICOM_JSON,
-            },
-        )
-        duplicate = self._check_stored(answer, made)
-        receipt = self._receipt([made.study, made.series, made.instance], made.patient_id, duplicate=duplicate)
         self._retire_previous(parcel, receipt)
         return receipt
 
@@ -104,22 +93,46 @@ class DicomWeb:
     def retract(self, parcel: Parcel, receipt: Receipt, reason: str) -> Receipt:
         if self._profile.retract == "person":
             raise by_hand(self._profile)
-        answer = self._delete(receipt)
-        return replace(receipt, duplicate=answer.status in GONE - {204}, received_at=self._now())
+        return replace(receipt, duplicate=self._take_back(parcel, receipt), received_at=self._now())
 
     def close(self) -> None:
         self._session.close()
 
-    def _delete(self, receipt: Receipt) -> Answer:
-        doing = "Deleting the instance"
-        return self._session.http.request("DELETE", _path(receipt), doing=doing, write=True, accepted=GONE)
+    def _store(self, content: bytes) -> Answer:
+        boundary = _boundary(content)
+        part = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+        return self._session.http.request(
+            "POST",
+            "studies",
+            doing="Storing the instance",
+            write=True,
+            type_level=True,
+            accepted=STORED,
+            content=b"".join([part, content, f"\r\n--{boundary}--\r\n".encode()]),
+            headers={
+                "Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}',
+                "Accept": DICOM_JSON,
+            },
+        )
+
+    def _take_back(self, parcel: Parcel, receipt: Receipt) -> bool:
+        """Whether nothing more was to be done. A rejection is one object: stored, or there already."""
+        if self._profile.retract == "delete":
+            doing = "Deleting the instance"
+            answer = self._session.http.request("DELETE", _path(receipt), doing=doing, write=True, accepted=GONE)
+            return answer.status in GONE - {204}
+        uid = rejection_uid(receipt.ids["SOPInstanceUID"])
+        if self._query(uid):
+            return True
+        self._check_stored(self._store(rejection(parcel, receipt, self._profile.dicom, self._now())), uid)
+        return False
 
     def _retire_previous(self, parcel: Parcel, receipt: Receipt) -> None:
         """DICOM replaces nothing: the instance of the version before goes where the archive lets us."""
         old = parcel.previous
         same = old is not None and old.ids.get("Patient") == receipt.ids["Patient"]
-        if old and same and self._profile.retract == "delete" and old.location != receipt.location:
-            self._delete(old)
+        if old and same and self._profile.retract != "person" and old.location != receipt.location:
+            self._take_back(parcel, old)
 
     def _query(self, uid: str) -> list[dict[str, Any]]:
         answer = self._session.http.request(
@@ -134,13 +147,13 @@ class DicomWeb:
         items = found if isinstance(found, list) else []
         return [each for each in items if _value(each, "00080018") == uid]
 
-    def _check_stored(self, answer: Answer, made: DicomObject) -> bool:
+    def _check_stored(self, answer: Answer, instance: str) -> bool:
         """Whether it was there before. 200 does not mean stored, nor 409 that it is not there: the lists say."""
         body = answer.resource()
-        if made.instance in [_value(each, _INSTANCE) for each in _items(body, _REFERENCED)]:
+        if instance in [_value(each, _INSTANCE) for each in _items(body, _REFERENCED)]:
             return False
-        failures = [each for each in _items(body, _FAILED) if _value(each, _INSTANCE) in {"", made.instance}]
-        if answer.status == 409 and self._profile.dicom.duplicates == "refused" and self._query(made.instance):
+        failures = [each for each in _items(body, _FAILED) if _value(each, _INSTANCE) in {"", instance}]
+        if answer.status == 409 and self._profile.dicom.duplicates == "refused" and self._query(instance):
             return True
         for each in failures:
             raise store_failure(int(_value(each, _REASON) or "0"), "Storing the instance")
@@ -157,8 +170,8 @@ class DicomWeb:
         )
 
     def _receipt(self, uids: list[str], patient_id: str, *, duplicate: bool) -> Receipt:
-        names = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
-        study, series, instance = uids
+        names = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+        study, series, instance, _ = uids
         return Receipt(
             route=ROUTE,
             ids=dict(zip(names, uids, strict=True)) | {"Patient": patient_id},

@@ -219,8 +219,8 @@ class DicomWebProfile(HttpProfile):
     kind: Literal["dicomweb"]
     dicom: DicomPolicy = DicomPolicy()
     encounter: EncounterPolicy = EncounterPolicy()
-    retract: Literal["delete", "person"] = "person"
-    """`delete`: DELETE of the instance, which archives offer beyond the standard."""
+    retract: Literal["reject", "delete", "person"] = "person"
+    """`reject`: a rejection note (IHE IOCM); `delete`: DELETE of the instance, which some offer beyond the standard."""
 
 
 class DimseProfile(Profile):

@@ -93,14 +93,14 @@ def photo_to_dicom(
     picture = read_jpeg(jpeg)
     dermoscopic = _is_dermoscopic(media, place)
     dataset = pydicom.Dataset()
-    _write_patient(dataset, patient, place)
+    write_patient(dataset, patient, place)
     _write_study(dataset, media, place, dermoscopic=dermoscopic, at=at)
     _write_instance(dataset, media, idempotency_key, dermoscopic=dermoscopic, derived=jpeg != content)
     _write_region(dataset, media)
     _write_pixels(dataset, jpeg, picture)
     if dermoscopic:
         _write_dermoscopy(dataset, media, place)
-    return _part_10(dataset, JPEG_EXTENDED if picture.is_extended else JPEG_BASELINE)
+    return part_10(dataset, JPEG_EXTENDED if picture.is_extended else JPEG_BASELINE)
 
 
 def _is_dermoscopic(media: Resource, place: DicomPlace) -> bool:
@@ -112,7 +112,8 @@ def _is_dermoscopic(media: Resource, place: DicomPlace) -> bool:
     return "DMS" in codes and all(place.equipment.get(each) for each in needed)
 
 
-def _write_patient(dataset: Dataset, patient: Resource, place: DicomPlace) -> None:
+def write_patient(dataset: Dataset, patient: Resource, place: DicomPlace) -> None:
+    """The Patient module (PS3.3 C.7.1.1) and the character set it needs."""
     name: Resource = next(iter(patient.get("name", [])), {})
     parts = [name.get("family", name.get("text", "")), " ".join(name.get("given", []))]
     dataset.SpecificCharacterSet = "ISO_IR 192"
@@ -229,7 +230,8 @@ def _write_dermoscopy(dataset: Dataset, media: Resource, place: DicomPlace) -> N
         dataset.ImmersionMedia = None
 
 
-def _part_10(dataset: Dataset, transfer_syntax: str) -> bytes:
+def part_10(dataset: Dataset, transfer_syntax: str) -> bytes:
+    """The dataset as a file of PS3.10, with its File Meta Information."""
     from pydicom.dataset import FileMetaDataset
     from pydicom.filewriter import dcmwrite
     from pydicom.uid import UID

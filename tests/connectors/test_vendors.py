@@ -189,6 +189,32 @@ def test_a_merge_moves_the_photo_or_says_who_must(name: str, opened: Open) -> No
         assert (old.state, site.numbers()) == ("retracted", ["1002"]), old.reason
 
 
+def test_an_archive_that_knows_rejection_notes_is_told_in_the_standards_way(opened: Open) -> None:
+    site = opened("pacs", retract="reject")
+    site.capture()
+    site.run()
+    site.move(1, "2")
+    site.later()
+    old, new = site.rows()
+    assert (old.state, new.state, site.numbers()) == ("retracted", "confirmed", ["1002"]), old.reason
+    assert [each.mrn for each in site.vendor.rejections.values()] == ["1001"]
+
+
+@pytest.mark.parametrize("name", sorted(BLIND))
+def test_a_merge_after_an_answer_lost_for_good_files_the_photo_anew_and_says_where_to_look(
+    name: str, opened: Open
+) -> None:
+    site = opened(name)
+    site.vendor.faults = [fault(name, "lost-after")]
+    site.capture()
+    site.run()
+    site.move(1, "2")
+    site.later()
+    old, new = site.rows()
+    assert (old.state, new.state, site.numbers()) == ("failed", in_chart(name), ["1001", "1002"])
+    assert "Look there for" in old.remedy
+
+
 @pytest.mark.parametrize("name", [name for name in VENDORS if name not in BLIND])
 def test_a_merge_between_a_lost_answer_and_the_look_leaves_no_copy_behind(name: str, opened: Open) -> None:
     site = opened(name)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapter.sandbox.vendors.behaviour import DicomWebBehaviour
 from adapter.sandbox.vendors.engine import Document, Fault, Request, Response
+from mappings.dicom_rejection import KEY_OBJECT_SELECTION
 
 if TYPE_CHECKING:
     from adapter.sandbox.vendors.engine import Vendor
@@ -21,7 +22,8 @@ def respond(vendor: Vendor, behaviour: DicomWebBehaviour, request: Request, faul
     if request.method == "POST":
         return _store(vendor, behaviour, request, fault)
     if "SOPInstanceUID" in request.query:
-        document = vendor.documents.get(request.query["SOPInstanceUID"])
+        uid = request.query["SOPInstanceUID"]
+        document = vendor.documents.get(uid) or vendor.rejections.get(uid)
         return Response.json(200, [_tags(document.content)]) if document and document.active else Response(204)
     document = vendor.documents.get(request.path.rpartition("/")[2])
     if document is None or not document.active:
@@ -48,7 +50,16 @@ def _store(vendor: Vendor, behaviour: DicomWebBehaviour, request: Request, fault
     if uid in vendor.documents and behaviour.second_time == "409":
         return Response.json(409, _result("00081198", uid, _DUPLICATE))
     vendor.documents[uid] = Document(uid, str(dataset.PatientID), part, "application/dicom")
+    if dataset.SOPClassUID == KEY_OBJECT_SELECTION:
+        _reject(vendor, dataset, uid)
     return Response.json(200, _result("00081199", uid, None))
+
+
+def _reject(vendor: Vendor, note: Any, uid: str) -> None:
+    """What a rejection note names counts no more; the note itself is no photo."""
+    vendor.rejections[uid] = vendor.documents.pop(uid)
+    for item in note.ContentSequence:
+        vendor.documents[str(item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID)].active = False
 
 
 def _result(sequence: str, uid: str, reason: int | None) -> dict[str, Any]:
@@ -63,5 +74,6 @@ def _tags(content: bytes) -> dict[str, Any]:
 
     dataset = pydicom.dcmread(io.BytesIO(content), stop_before_pixels=True)
     named = {"0020000D": "StudyInstanceUID", "0020000E": "SeriesInstanceUID", "00080018": "SOPInstanceUID"}
+    named["00080016"] = "SOPClassUID"
     tags = {tag: {"Value": [str(dataset[name].value)]} for tag, name in named.items()}
     return tags | {"00100020": {"Value": [str(dataset.PatientID)]}}

@@ -91,6 +91,7 @@ class Vendor:
         self.resources: dict[tuple[str, str], Resource] = {}
         self.binaries: dict[str, tuple[str, bytes]] = {}
         self.documents: dict[str, Document] = {}
+        self.rejections: dict[str, Document] = {}
         self.kept: dict[str, bytes] = {}
         self.messages: dict[str, bytes] = {}
         self.requests: list[tuple[str, str]] = []

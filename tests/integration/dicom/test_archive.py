@@ -24,8 +24,9 @@ import httpx
 import pydicom
 import pytest
 
-from connectors.contract import Connector, DeliveryError, Parcel, Retry
-from connectors.dicom_object import frame
+from connectors.contract import Connector, DeliveryError, Parcel, Receipt, Retry
+from connectors.dicom_object import frame, rejection
+from connectors.knobs import DicomPolicy
 from connectors.profile import build_profile
 from connectors.registry import open_connector
 from mappings.photo_fit import read_jpeg
@@ -201,5 +202,29 @@ def test_dciodvfy_finds_no_error(tmp_path: Path, equipment: dict[str, str]) -> N
             at=datetime(2026, 1, 1, tzinfo=UTC),
         )
     )
-    told = subprocess.run([str(program), str(file)], capture_output=True, text=True, check=False).stderr
-    assert "Error" not in told, told
+    assert "Error" not in _judged(str(program), file)
+
+
+def test_dciodvfy_finds_no_error_in_a_rejection_note(tmp_path: Path) -> None:
+    program = shutil.which("dciodvfy")
+    needed(program is not None, "dciodvfy")
+    one = parcel(PHOTOS[-1].read_bytes())
+    uids = {"StudyInstanceUID": "2.25.1", "SeriesInstanceUID": "2.25.2", "SOPInstanceUID": "2.25.3", "Patient": "4711"}
+    file = tmp_path / "note.dcm"
+    file.write_bytes(rejection(one, Receipt("dicomweb", uids), DicomPolicy(), datetime(2026, 1, 1, tzinfo=UTC)))
+    assert "Error" not in _judged(str(program), file)
+
+
+def test_a_rejection_note_is_kept_by_a_real_archive(orthanc: dict[str, int]) -> None:
+    url = f"http://127.0.0.1:{orthanc['http']}/dicom-web"
+    table = {"name": "p", "kind": "dicomweb", "base_url": url, "retract": "reject"}
+    opened = open_connector(build_profile(table, source="t"), {}.__getitem__)
+    sent = parcel(PHOTOS[-1].read_bytes(), "79")
+    receipt = opened.send(sent)
+    assert not opened.retract(sent, receipt, "wrong patient").duplicate
+    assert opened.retract(sent, receipt, "wrong patient").duplicate
+    opened.close()
+
+
+def _judged(program: str, file: Path) -> str:
+    return subprocess.run([program, str(file)], capture_output=True, text=True, check=False).stderr
