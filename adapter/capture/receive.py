@@ -26,7 +26,7 @@ from adapter.capture.metadata import Metadata, PatientIdentifier, read_metadata
 from adapter.db.tables import capture
 from adapter.errors import BadInput, Conflict, NotFound, TooLarge, Unprocessable
 from adapter.identity import Whose
-from adapter.records import Resource, Stored, create_all, find, get, new_id
+from adapter.records import TABLES, Resource, Stored, create_all, find, get, new_id
 from adapter.records.binaries import BinaryRow, create_binary
 from adapter.records.vault import SealedBlob
 from adapter.work import Work, enqueue
@@ -77,8 +77,9 @@ class _Photo:
     sha256: str
     taken_at: datetime | None
     whose: Whose
+    fingerprint: str  # of content and time
+    request: str  # the same with the patient as the sender named them
     key: str
-    fingerprint: str
 
 
 def receive(bridge: Bridge, actor: Actor, upload: Upload) -> CaptureAnswer:
@@ -87,7 +88,7 @@ def receive(bridge: Bridge, actor: Actor, upload: Upload) -> CaptureAnswer:
     with bridge.db.snapshot() as tx:
         photo = _look_at(tx, bridge, actor, upload)
         if (before := _find_before(tx, photo)) is not None:
-            return _seen_before(tx, before, photo)
+            return _seen_before(tx, before)
     clean = _BESIDE.submit(_clean, photo)
     sealed = bridge.vault.seal(upload.data, sha256=photo.sha256)
     try:
@@ -97,7 +98,7 @@ def receive(bridge: Bridge, actor: Actor, upload: Upload) -> CaptureAnswer:
         with bridge.db.snapshot() as tx:
             if (before := _find_before(tx, photo)) is None:
                 raise
-            return _seen_before(tx, before, photo)
+            return _seen_before(tx, before)
 
 
 def _look_at(tx: Connection, bridge: Bridge, actor: Actor, upload: Upload) -> _Photo:
@@ -110,11 +111,14 @@ def _look_at(tx: Connection, bridge: Bridge, actor: Actor, upload: Upload) -> _P
         raise BadInput("the photo was damaged on its way: it does not match its Repr-Digest; send it again")
     found = inspect(upload.data, max_pixels=settings.max_pixels)
     taken_at = _taken_at(bridge, metadata, found)
-    whose = identity.whose(tx, _patient_given(metadata, actor))
+    given = _patient_given(metadata, actor)
+    whose = identity.whose(tx, given)
     access.check_whose(tx, actor, whose.patient_id)
     sha256 = hashed.result().hexdigest()
-    key, fingerprint = _keys(actor, upload, sha256, whose, taken_at)
-    photo = _Photo(upload, metadata, found, sha256, taken_at, whose, key, fingerprint)
+    fingerprint = _digest(sha256, taken_at.isoformat(timespec="seconds") if taken_at else "")
+    named = given if isinstance(given, str) else _token(given)
+    key = _key(actor, upload, _digest(fingerprint, whose.patient_id or named))
+    photo = _Photo(upload, metadata, found, sha256, taken_at, whose, fingerprint, _digest(fingerprint, named), key)
     return replace(photo, whose=_suspected(tx, bridge, actor, photo, whose))
 
 
@@ -140,6 +144,7 @@ def _store(
         "id": capture_id,
         "idempotency_key": photo.key,
         "fingerprint": photo.fingerprint,
+        "request": photo.request,
         "blob_id": sealed.id,
         "source": photo.upload.source,
         "consent": orjson.dumps(decided).decode(),
@@ -163,7 +168,7 @@ def _record_consent(tx: Connection, bridge: Bridge, actor: Actor, photo: _Photo,
         raise Unprocessable("a spoken consent is recorded for a known patient; send consent.pending until it is known")
     said_at = min(photo.taken_at or at, at)
     patient = f"Patient/{photo.whose.patient_id}"
-    form_id = f"capture.{photo.fingerprint}"
+    form_id = f"capture.{photo.request}"
     consent.record(tx, bridge, actor, consent.spoken(bridge, patient, choices, form_id=form_id, said_at=said_at))
 
 
@@ -253,30 +258,56 @@ def _taken_at(bridge: Bridge, metadata: Metadata, found: Inspection) -> datetime
     return taken_at if taken_at <= bridge.now() + timedelta(days=1) else None  # a camera clock never set
 
 
-def _keys(actor: Actor, upload: Upload, sha256: str, whose: Whose, taken_at: datetime | None) -> tuple[str, str]:
-    """(idempotency key, fingerprint). The fingerprint is what makes a photo the same: content, patient and time."""
-    subject = whose.patient_id or "|".join(whose.identifier or ()) or "unidentified"
-    seconds = taken_at.isoformat(timespec="seconds") if taken_at else ""
-    fingerprint = hashlib.sha256("\n".join((sha256, subject, seconds)).encode()).hexdigest()
+def _key(actor: Actor, upload: Upload, content: str) -> str:
+    """The sender's key, apart from other senders'; without one, a photo is its own key."""
     if upload.idempotency_key is None:
-        return f"content:{fingerprint}", fingerprint
+        return f"content:{content}"
     if len(upload.idempotency_key) > 100:
         raise BadInput("an Idempotency-Key may have at most 100 characters; a UUID is best")
-    return f"{actor.id}:{upload.idempotency_key}", fingerprint
+    return f"{actor.id}:{upload.idempotency_key}"
 
 
-def _find_before(tx: Connection, photo: _Photo) -> Any:
-    """A capture with this key, else one with this content."""
+def _token(given: dict[str, Any] | None) -> str:
+    return f"{given['system']}|{given['value']}" if given else "unidentified"
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Before:
+    """A capture with the key of this one, or the same photo of the same patient."""
+
+    id: str
+    is_same: bool
+
+
+def _find_before(tx: Connection, photo: _Photo) -> _Before | None:
+    """One with this key, else the same content and time of the same patient.
+
+    The same patient is one named alike, or whose the photo is by now: between two attempts the patient may have been
+    announced, or merged into another.
+    """
+    media = TABLES["Media"]
     rows = tx.execute(
-        select(capture.c.id, capture.c.idempotency_key, capture.c.fingerprint).where(
-            or_(capture.c.idempotency_key == photo.key, capture.c.fingerprint == photo.fingerprint)
-        )
+        select(capture.c.id, capture.c.idempotency_key, capture.c.fingerprint, capture.c.request, media.c.patient)
+        .join_from(capture, media, media.c.id == capture.c.id)
+        .where(or_(capture.c.idempotency_key == photo.key, capture.c.fingerprint == photo.fingerprint))
+        .order_by(capture.c.id)
     ).all()
-    return min(rows, key=lambda row: (row.idempotency_key != photo.key, row.id), default=None)
+    before = None
+    for row in rows:
+        is_his = photo.whose.patient_id is not None and row.patient == photo.whose.patient_id
+        is_same = row.fingerprint == photo.fingerprint and (is_his or row.request == photo.request)
+        if row.idempotency_key == photo.key:
+            return _Before(row.id, is_same)
+        before = before or (_Before(row.id, True) if is_same else None)
+    return before
 
 
-def _seen_before(tx: Connection, before: Any, photo: _Photo) -> CaptureAnswer:
-    if before.fingerprint != photo.fingerprint:
+def _seen_before(tx: Connection, before: _Before) -> CaptureAnswer:
+    if not before.is_same:
         raise Conflict("this Idempotency-Key was used for another photo, patient or time; send a new key with each")
     return CaptureAnswer(before.id, 200, capture_status(tx, before.id))
 

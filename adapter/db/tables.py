@@ -266,7 +266,8 @@ capture = Table(  # the id is also that of its Media
     metadata,
     _id(primary_key=True),
     Column("idempotency_key", String(200), nullable=False, unique=True),
-    Column("fingerprint", String(64), nullable=False, index=True),  # content, patient and time: what makes it the same
+    Column("fingerprint", String(64), nullable=False, index=True),  # of content and time
+    Column("request", String(64), nullable=False),  # the same with the patient as the sender named them
     _id("blob_id", nullable=False, index=True),
     Column("source", String(32), nullable=False),
     Column("consent", Text, nullable=False),  # {"decision", "because"} as decided at capture

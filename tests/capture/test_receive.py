@@ -13,7 +13,7 @@ from adapter.bridge import Bridge
 from adapter.capture.receive import CaptureAnswer, Upload, capture_status, original_blob_id, receive
 from adapter.db.tables import capture, delivery, work
 from adapter.errors import BadInput, Conflict, DermBridgeError, Forbidden, NotFound, TooLarge, Unprocessable
-from adapter.identity import bind_waiting
+from adapter.identity import bind_waiting, merge_patients
 from adapter.records import TABLES, create, find_by_index, find_where, get
 from adapter.records.binaries import get_binary, open_binary
 from mappings.fhir_check import check_resource
@@ -84,6 +84,32 @@ def test_a_used_key_with_other_content_is_refused(bridge: Bridge) -> None:
     _send(bridge, key="k1", patient="Patient/asa")
     with pytest.raises(Conflict, match="new key"):
         _send(bridge, PHOTO + b"tail", key="k1", patient="Patient/asa")
+
+
+@pytest.mark.parametrize("key", ["k1", None])
+def test_a_photo_sent_again_after_its_patient_was_announced_and_merged_is_the_same(
+    bridge: Bridge, key: str | None
+) -> None:
+    named = {"system": MRN, "value": "mrn-old"}
+    first = _send(bridge, key=key, patient=named)
+    _patient(bridge, "old")
+    with bridge.db.transaction() as tx:
+        bind_waiting(tx, bridge, get(tx, "Patient", "old"))
+    announced = _send(bridge, key=key, patient=named)
+    _patient(bridge)
+    with bridge.db.transaction() as tx:
+        merge_patients(tx, bridge, SYSTEM, "old", "asa")
+    merged = _send(bridge, key=key, patient=named)
+    by_the_survivor = _send(bridge, key="k2", patient="Patient/asa")
+    assert {first.id} == {announced.id, merged.id, by_the_survivor.id}
+    assert announced.body["identity"] == merged.body["identity"] == "bound"
+
+
+def test_the_same_photo_of_another_patient_is_another_photo(bridge: Bridge) -> None:
+    _patient(bridge)
+    _patient(bridge, "other")
+    ids = {_send(bridge, patient=f"Patient/{name}").id for name in ("asa", "other", "asa")}
+    assert len(ids) == 2
 
 
 @pytest.mark.parametrize(

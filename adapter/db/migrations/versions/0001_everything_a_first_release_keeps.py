@@ -178,6 +178,7 @@ def upgrade() -> None:
     sa.Column('id', sa.String(length=64), nullable=False),
     sa.Column('idempotency_key', sa.String(length=200), nullable=False),
     sa.Column('fingerprint', sa.String(length=64), nullable=False),
+    sa.Column('request', sa.String(length=64), nullable=False),
     sa.Column('blob_id', sa.String(length=64), nullable=False),
     sa.Column('source', sa.String(length=32), nullable=False),
     sa.Column('consent', sa.Text(), nullable=False),
