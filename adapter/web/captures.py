@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from adapter import governance
-from adapter.access import Actor, check_right, check_scope
+from adapter.access import check_right, check_scope
 from adapter.bridge import Bridge
 from adapter.capture.receive import Upload, capture_status, original_blob_id, receive
 from adapter.errors import BadInput, NotFound
@@ -109,7 +109,7 @@ def get_capture(web: Web, request: Request) -> Response:
     with bridge.db.snapshot() as tx:
         media, patient_id = get_photo(tx, actor, "r", request.path_params["id"])
         status = capture_status(tx, media.id)
-    _note_read(bridge, actor, media, patient_id, "status")
+    governance.audit_look(bridge, actor, patient_id=patient_id, references=[media.version_reference], detail="status")
     return JSONResponse(status)
 
 
@@ -123,17 +123,10 @@ def get_bytes(web: Web, request: Request) -> Response:
     with bridge.db.snapshot() as tx:
         media, patient_id = get_photo(tx, actor, "r", request.path_params["id"])
         content = CONTENTS[name](tx, bridge, media)
-    _note_read(bridge, actor, media, patient_id, name)
+    governance.audit_look(bridge, actor, patient_id=patient_id, references=[media.version_reference], detail=name)
     if request.headers.get("if-none-match", "") in (content.etag, "*"):  # seen all the same
         return Response(status_code=304, headers=_KEPT_PRIVATE | {"ETag": content.etag})
     return _answer(request, content)
-
-
-def _note_read(bridge: Bridge, actor: Actor, media: Stored, patient_id: str | None, what: str) -> None:
-    with bridge.db.transaction() as tx:
-        governance.audit(
-            tx, bridge, "read", actor, patient_id=patient_id, references=[media.version_reference], detail=what
-        )
 
 
 def _original(tx: Connection, bridge: Bridge, media: Stored) -> Content:

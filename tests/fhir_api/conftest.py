@@ -46,8 +46,8 @@ ACTORS: dict[str, Actor | None] = {
 
 
 class AuditTrail(list[dict[str, Any]]):
-    def __call__(self, tx: Connection, accesses: Sequence[Access], actor: Actor, *, request_id: str) -> None:
-        assert tx.in_transaction()
+    def __call__(self, tx: Connection | None, accesses: Sequence[Access], actor: Actor, *, request_id: str) -> None:
+        assert tx is None or tx.in_transaction()
         self.extend({**asdict(one), "actor": actor.id, "request_id": request_id} for one in accesses)
 
 
