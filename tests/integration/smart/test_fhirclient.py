@@ -1,0 +1,80 @@
+"""The SMART team's `fhirclient` (npm) against our FHIR server with a backend token, over HTTP.
+
+Needs Node.js 20 or later and `npm ci` in this folder; without them the test is skipped with that sentence.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from adapter.app import build_app
+from adapter.bridge import open_bridge
+from adapter.db.schema import prepare
+from adapter.records import create_all
+from adapter.settings import load_settings
+from tests.access.conftest import RECORDS
+from tests.access.machines import Machine
+from tests.sandbox.conftest import free_port
+
+pytestmark = pytest.mark.real
+
+HERE = Path(__file__).parent
+SCOPE = "system/Media.rs?patient=Patient/p1 system/Patient.rs?_id=p1 system/BodyStructure.crs?patient=Patient/p1"
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    found = shutil.which("node")
+    if found is None or not (HERE / "node_modules").is_dir():
+        reason = f"no fhirclient here: install Node.js 20 or later and run npm ci in {HERE}"
+        (pytest.fail if os.environ.get("DERMBRIDGE_REQUIRE_REAL") else pytest.skip)(reason)
+    return str(found)
+
+
+@pytest.fixture
+def asked(tmp_path: Path, node: str) -> Iterator[dict[str, Any]]:
+    machine, port = Machine(scope=SCOPE), free_port()
+    registered = [machine.registration.model_dump()]
+    settings = load_settings(environment={}, data_dir=tmp_path, http_port=port, clients=registered)
+    bridge = open_bridge(settings)
+    prepare(bridge.db)
+    with bridge.db.transaction() as tx:
+        create_all(tx, RECORDS, at=bridge.now())
+    server = uvicorn.Server(uvicorn.Config(build_app(bridge), port=port, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    base = settings.base_url
+    with httpx.Client(base_url=base) as client:
+        configuration = client.get("/fhir/.well-known/smart-configuration").json()
+        token_url = configuration["token_endpoint"]
+        assertion = machine.assertion(bridge, aud=token_url)
+        token = machine.ask(client, bridge, assertion).json()["access_token"]
+    arguments = [node, "ask.mjs", f"{base}/fhir", token, "p1", "m1"]
+    told = subprocess.run(arguments, cwd=HERE, capture_output=True, text=True, timeout=60, check=False)
+    assert told.returncode == 0, told.stderr
+    yield json.loads(told.stdout)
+    server.should_exit = True
+    thread.join(10)
+    bridge.close()
+
+
+def test_the_smart_teams_client_reads_searches_creates_and_is_held_to_its_scopes(asked: dict[str, Any]) -> None:
+    assert asked["read"] == "m1"
+    assert asked["found"] == ["m1", "overview"]  # page by page; nothing very restricted, nothing of p2
+    assert asked["included"] == ["Media", "Patient"]
+    assert asked["created"]
+    assert (asked["refusedType"], asked["refusedPatient"], asked["elsewhere"]) == (403, 404, 403)
