@@ -15,7 +15,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, insert, or_, select
+from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from adapter import access, consent, delivery, governance, identity
@@ -23,10 +23,11 @@ from adapter.access import SYSTEM, Actor
 from adapter.bridge import Bridge
 from adapter.capture.inspection import Inspection, inspect
 from adapter.capture.metadata import Metadata, PatientIdentifier, read_metadata
+from adapter.capture.repeats import Before, Fingerprint, find_before, fingerprint
 from adapter.db.tables import capture
 from adapter.errors import BadInput, Conflict, NotFound, TooLarge, Unprocessable
 from adapter.identity import Whose
-from adapter.records import TABLES, Resource, Stored, create_all, find, get, new_id
+from adapter.records import Resource, Stored, create_all, find, get, new_id
 from adapter.records.binaries import BinaryRow, create_binary
 from adapter.records.vault import SealedBlob
 from adapter.work import Work, enqueue
@@ -77,9 +78,7 @@ class _Photo:
     sha256: str
     taken_at: datetime | None
     whose: Whose
-    fingerprint: str  # of content and time
-    request: str  # the same with the patient as the sender named them
-    key: str
+    seen_as: Fingerprint
 
 
 def receive(bridge: Bridge, actor: Actor, upload: Upload) -> CaptureAnswer:
@@ -87,7 +86,7 @@ def receive(bridge: Bridge, actor: Actor, upload: Upload) -> CaptureAnswer:
     access.check_scope(actor, "c", "Media")
     with bridge.db.snapshot() as tx:
         photo = _look_at(tx, bridge, actor, upload)
-        if (before := _find_before(tx, photo)) is not None:
+        if (before := find_before(tx, photo.seen_as, photo.whose.patient_id)) is not None:
             return _seen_before(tx, before)
     clean = _BESIDE.submit(_clean, photo)
     sealed = bridge.vault.seal(upload.data, sha256=photo.sha256)
@@ -96,7 +95,7 @@ def receive(bridge: Bridge, actor: Actor, upload: Upload) -> CaptureAnswer:
             return _store(tx, bridge, actor, photo, clean.result(), sealed)
     except IntegrityError:  # the same capture came twice at once and the other one won
         with bridge.db.snapshot() as tx:
-            if (before := _find_before(tx, photo)) is None:
+            if (before := find_before(tx, photo.seen_as, photo.whose.patient_id)) is None:
                 raise
             return _seen_before(tx, before)
 
@@ -115,10 +114,9 @@ def _look_at(tx: Connection, bridge: Bridge, actor: Actor, upload: Upload) -> _P
     whose = identity.whose(tx, given)
     access.check_whose(tx, actor, whose.patient_id)
     sha256 = hashed.result().hexdigest()
-    fingerprint = _digest(sha256, taken_at.isoformat(timespec="seconds") if taken_at else "")
-    named = given if isinstance(given, str) else _token(given)
-    key = _key(actor, upload, _digest(fingerprint, whose.patient_id or named))
-    photo = _Photo(upload, metadata, found, sha256, taken_at, whose, fingerprint, _digest(fingerprint, named), key)
+    seen_as = fingerprint(sha256, taken_at, given, whose.patient_id)
+    seen_as = seen_as.with_key(actor.id, upload.idempotency_key)
+    photo = _Photo(upload, metadata, found, sha256, taken_at, whose, seen_as)
     return replace(photo, whose=_suspected(tx, bridge, actor, photo, whose))
 
 
@@ -142,9 +140,9 @@ def _store(
     decided = {"decision": "permit" if decision.permit else "pending", "because": decision.because}
     row = {
         "id": capture_id,
-        "idempotency_key": photo.key,
-        "fingerprint": photo.fingerprint,
-        "request": photo.request,
+        "idempotency_key": photo.seen_as.key,
+        "fingerprint": photo.seen_as.content,
+        "request": photo.seen_as.request,
         "blob_id": sealed.id,
         "source": photo.upload.source,
         "consent": orjson.dumps(decided).decode(),
@@ -168,7 +166,7 @@ def _record_consent(tx: Connection, bridge: Bridge, actor: Actor, photo: _Photo,
         raise Unprocessable("a spoken consent is recorded for a known patient; send consent.pending until it is known")
     said_at = min(photo.taken_at or at, at)
     patient = f"Patient/{photo.whose.patient_id}"
-    form_id = f"capture.{photo.request}"
+    form_id = f"capture.{photo.seen_as.request}"
     consent.record(tx, bridge, actor, consent.spoken(bridge, patient, choices, form_id=form_id, said_at=said_at))
 
 
@@ -258,55 +256,7 @@ def _taken_at(bridge: Bridge, metadata: Metadata, found: Inspection) -> datetime
     return taken_at if taken_at <= bridge.now() + timedelta(days=1) else None  # a camera clock never set
 
 
-def _key(actor: Actor, upload: Upload, content: str) -> str:
-    """The sender's key, apart from other senders'; without one, a photo is its own key."""
-    if upload.idempotency_key is None:
-        return f"content:{content}"
-    if len(upload.idempotency_key) > 100:
-        raise BadInput("an Idempotency-Key may have at most 100 characters; a UUID is best")
-    return f"{actor.id}:{upload.idempotency_key}"
-
-
-def _token(given: dict[str, Any] | None) -> str:
-    return f"{given['system']}|{given['value']}" if given else "unidentified"
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class _Before:
-    """A capture with the key of this one, or the same photo of the same patient."""
-
-    id: str
-    is_same: bool
-
-
-def _find_before(tx: Connection, photo: _Photo) -> _Before | None:
-    """One with this key, else the same content and time of the same patient.
-
-    The same patient is one named alike, or whose the photo is by now: between two attempts the patient may have been
-    announced, or merged into another.
-    """
-    media = TABLES["Media"]
-    rows = tx.execute(
-        select(capture.c.id, capture.c.idempotency_key, capture.c.fingerprint, capture.c.request, media.c.patient)
-        .join_from(capture, media, media.c.id == capture.c.id)
-        .where(or_(capture.c.idempotency_key == photo.key, capture.c.fingerprint == photo.fingerprint))
-        .order_by(capture.c.id)
-    ).all()
-    before = None
-    for row in rows:
-        is_his = photo.whose.patient_id is not None and row.patient == photo.whose.patient_id
-        is_same = row.fingerprint == photo.fingerprint and (is_his or row.request == photo.request)
-        if row.idempotency_key == photo.key:
-            return _Before(row.id, is_same)
-        before = before or (_Before(row.id, True) if is_same else None)
-    return before
-
-
-def _seen_before(tx: Connection, before: _Before) -> CaptureAnswer:
+def _seen_before(tx: Connection, before: Before) -> CaptureAnswer:
     if not before.is_same:
         raise Conflict("this Idempotency-Key was used for another photo, patient or time; send a new key with each")
     return CaptureAnswer(before.id, 200, capture_status(tx, before.id))

@@ -14,7 +14,7 @@ from adapter.capture.receive import CaptureAnswer, Upload, capture_status, origi
 from adapter.db.tables import capture, delivery, work
 from adapter.errors import BadInput, Conflict, DermBridgeError, Forbidden, NotFound, TooLarge, Unprocessable
 from adapter.identity import bind_waiting, merge_patients
-from adapter.records import TABLES, create, find_by_index, find_where, get
+from adapter.records import TABLES, create, find_by_index, find_where, get, update
 from adapter.records.binaries import get_binary, open_binary
 from mappings.fhir_check import check_resource
 
@@ -103,6 +103,17 @@ def test_a_photo_sent_again_after_its_patient_was_announced_and_merged_is_the_sa
     by_the_survivor = _send(bridge, key="k2", patient="Patient/asa")
     assert {first.id} == {announced.id, merged.id, by_the_survivor.id}
     assert announced.body["identity"] == merged.body["identity"] == "bound"
+
+
+def test_a_photo_refiled_since_is_not_taken_in_again_for_the_patient_it_was_wrong_for(bridge: Bridge) -> None:
+    _patient(bridge)
+    _patient(bridge, "other")
+    first = _send(bridge, patient="Patient/asa")
+    with bridge.db.transaction() as tx:
+        media = get(tx, "Media", first.id).resource
+        update(tx, media | {"subject": {"reference": "Patient/other"}}, at=bridge.now())
+    for patient in ("Patient/asa", {"system": MRN, "value": "mrn-asa"}, "Patient/other"):
+        assert _send(bridge, patient=patient).id == first.id
 
 
 def test_the_same_photo_of_another_patient_is_another_photo(bridge: Bridge) -> None:
