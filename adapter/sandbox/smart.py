@@ -80,7 +80,8 @@ def check_request(ehr: SandboxEhr, params: Mapping[str, str]) -> None:
         raise OAuthError("unsupported_response_type", "response_type must be code")
     if params.get("code_challenge_method") != "S256" or not _CHALLENGE.fullmatch(params.get("code_challenge", "")):
         raise OAuthError("invalid_request", "PKCE is required: send code_challenge with code_challenge_method=S256")
-    if params.get("aud", params.get("resource", "")).rstrip("/") != ehr.settings.fhir_base:
+    signs_in_only = set(params.get("scope", "").split()) <= {"openid", "profile", "fhirUser"}
+    if not signs_in_only and params.get("aud", params.get("resource", "")).rstrip("/") != ehr.settings.fhir_base:
         raise OAuthError("invalid_request", "aud must be the FHIR base address of this EHR")
     if not params.get("state"):
         raise OAuthError("invalid_request", "state is required")
