@@ -6,7 +6,6 @@ import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, select
 
@@ -15,6 +14,7 @@ from adapter.db.tables import audit_event, search_index
 from adapter.errors import BadInput
 from adapter.records import Resource, Stored, find, find_where
 from adapter.records.confinement import same_patients
+from adapter.records.ids import first_id
 from adapter.records.paging import Cursor, SortKey, fetch
 from adapter.records.patient_lookup import find_patients
 
@@ -87,16 +87,39 @@ def find_stored(
     tx: Connection, asked: Question, *, before: str | None = None, count: int = 50
 ) -> tuple[list[Stored], str | None]:
     """`find_events` as they are kept."""
+    read = _ids_of_photo if asked.photo is not None else _ids
+    ids, more = read(tx, asked, before, count)
+    found = {one.id: one for one in find_where(tx, "AuditEvent", audit_event.c.id.in_(ids))}
+    return [found[one] for one in ids if one in found], ids[-1] if more else None
+
+
+def _ids(tx: Connection, asked: Question, before: str | None, count: int) -> tuple[list[str], bool]:
     cursor = None
     if before is not None:
         at = tx.execute(select(audit_event.c.date).where(audit_event.c.id == before)).scalar_one_or_none()
         if at is None:
             raise BadInput("this page link is not one of ours; start the search again")
         cursor = Cursor((at, before))
-    ids = select(audit_event.c.id).where(*_conditions(asked))
-    rows, more = fetch(tx, ids, _NEWEST_FIRST, cursor, count=count)
-    found = {one.id: one for one in find_where(tx, "AuditEvent", audit_event.c.id.in_([row.id for row in rows]))}
-    return [found[row.id] for row in rows], rows[-1].id if more else None
+    rows, more = fetch(tx, select(audit_event.c.id).where(*_conditions(asked)), _NEWEST_FIRST, cursor, count=count)
+    return [row.id for row in rows], more
+
+
+def _ids_of_photo(tx: Connection, asked: Question, before: str | None, count: int) -> tuple[list[str], bool]:
+    """In the order of ids, which is that of time: so the index gives a page without sorting all who ever looked."""
+    index = search_index.c
+    wanted = select(index.resource_id).where(
+        index.resource_type == "AuditEvent", index.param == "entity", index.value == f"Media/{asked.photo}"
+    )
+    if before is not None:
+        wanted = wanted.where(index.resource_id < before)
+    if asked.since is not None:
+        wanted = wanted.where(index.resource_id >= first_id(asked.since))
+    if asked.until is not None:
+        wanted = wanted.where(index.resource_id < first_id(asked.until))
+    if asked.patient_ids is not None or asked.user is not None:
+        wanted = wanted.join(audit_event, audit_event.c.id == index.resource_id).where(*_conditions(asked))
+    ids = list(tx.execute(wanted.order_by(index.resource_id.desc()).limit(count + 1)).scalars())
+    return ids[:count], len(ids) > count
 
 
 def all_events(db: Database, asked: Question) -> Iterator[Entry]:
@@ -146,19 +169,13 @@ def read_entry(event: Resource) -> Entry:
 
 
 def _conditions(asked: Question) -> list[ColumnElement[bool]]:
+    """All but which photo."""
     columns = audit_event.c
     conditions: list[ColumnElement[bool]] = []
     if asked.patient_ids is not None:
         conditions.append(columns.patient.in_(asked.patient_ids))
     if asked.user is not None:
         conditions.append(columns.agent == asked.user)
-    if asked.photo is not None:
-        pointing: Any = select(search_index.c.resource_id).where(
-            search_index.c.resource_type == "AuditEvent",
-            search_index.c.param == "entity",
-            search_index.c.value == f"Media/{asked.photo}",
-        )
-        conditions.append(columns.id.in_(pointing))
     if asked.since is not None:
         conditions.append(columns.date >= asked.since)
     if asked.until is not None:
