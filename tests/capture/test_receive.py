@@ -14,7 +14,7 @@ from adapter.capture.receive import CaptureAnswer, Upload, capture_status, origi
 from adapter.db.tables import capture, delivery, work
 from adapter.errors import BadInput, Conflict, DermBridgeError, Forbidden, NotFound, TooLarge, Unprocessable
 from adapter.identity import bind_waiting, merge_patients
-from adapter.records import TABLES, create, find_by_index, find_where, get, update
+from adapter.records import TABLES, create, find_by_index, find_where, get, update_resource
 from adapter.records.binaries import get_binary, open_binary
 from mappings.fhir_check import check_resource
 
@@ -111,7 +111,7 @@ def test_a_photo_refiled_since_is_not_taken_in_again_for_the_patient_it_was_wron
     first = _send(bridge, patient="Patient/asa")
     with bridge.db.transaction() as tx:
         media = get(tx, "Media", first.id).resource
-        update(tx, media | {"subject": {"reference": "Patient/other"}}, at=bridge.now())
+        update_resource(tx, media | {"subject": {"reference": "Patient/other"}}, at=bridge.now())
     for patient in ("Patient/asa", {"system": MRN, "value": "mrn-asa"}, "Patient/other"):
         assert _send(bridge, patient=patient).id == first.id
 
