@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from adapter.bridge import Bridge, open_bridge
 from adapter.db.schema import check_schema
+from adapter.delivery.circuit import circuits
 from adapter.delivery.destinations import Destinations
 from adapter.errors import DermBridgeError
 from adapter.governance.standing import standing
@@ -74,17 +75,29 @@ def _disk(settings: Settings) -> dict[str, Any]:
 def _destinations(bridge: Bridge) -> list[dict[str, Any]]:
     if not bridge.settings.destinations:
         return [_found("destinations", "warning", "none configured: photos stay here; see docs/connectors.md")]
-    opened = Destinations(bridge)
+    opened, down = Destinations(bridge), _down(bridge)
     findings = []
     for destination in bridge.settings.destinations:
         name = str(destination["name"])
         try:
             opened.get(name)
-            findings.append(_found(f"destination {name}", "ok", f"ask it with: dermbridge connectors check {name}"))
+            verdict, told = ("warning", down[name]) if name in down else ("ok", "opened")
+            findings.append(
+                _found(f"destination {name}", verdict, f"{told}; ask it: dermbridge connectors check {name}")
+            )
         except DermBridgeError as error:
             findings.append(_found(f"destination {name}", "error", str(error)))
     opened.close()
     return findings
+
+
+def _down(bridge: Bridge) -> dict[str, str]:
+    """Destinations with outages since they last answered."""
+    try:
+        with bridge.db.snapshot() as tx:
+            return {row.destination: f"{row.failures} outages in a row ({row.reason})" for row in circuits(tx)}
+    except DBAPIError:
+        return {}
 
 
 def _exposure(settings: Settings) -> list[dict[str, Any]]:
