@@ -77,7 +77,7 @@ def job_page(web: Web, request: Request) -> Response:
     with bridge.db.snapshot() as tx:
         status = _get_job(tx, actor, request.path_params["id"])
         patient = find(tx, "Patient", status["patient"]) if status["patient"] else None
-        photos = by_id(tx, "Media", [item["target"] for item in status["items"]])
+        photos = _in_reach(tx, actor, by_id(tx, "Media", [item["target"] for item in status["items"]]))
         lines = _planned(batch.tally(tx, status["id"])) if status["state"] in PLANNED else _told(status)
         about = _about(tx, status)
     _note_shown(bridge, actor, status, [one.version_reference for one in photos.values()])
@@ -253,13 +253,21 @@ def _export(web: Web, actor: Actor, media_ids: list[str]) -> Response:
     return StreamingResponse(stream.chunks, headers=headers, media_type="application/zip")
 
 
+def _in_reach(tx: Connection, actor: Actor, photos: dict[str, Stored]) -> dict[str, Stored]:
+    """A photo that was moved out of the session's chart is told of and no more shown."""
+    if actor.patient_id is None:
+        return photos
+    within = same_patients(tx, {actor.patient_id})
+    return {media_id: one for media_id, one in photos.items() if patient_of(one.resource) in within}
+
+
 def _result(web: Web, item: dict[str, Any], photo: Stored | None) -> dict[str, Any]:
     media_id = item["target"]
     at = taken_at(photo.resource, web.bridge.settings.zone) if photo else None
     return {
         "title": ", ".join(filter(None, [photo_label(photo), day(at) if at else None])),
-        "href": f"/photos/{media_id}",
-        "thumbnail": f"/captures/{media_id}/thumbnail",
+        "href": f"/photos/{media_id}" if photo else None,
+        "thumbnail": f"/captures/{media_id}/thumbnail" if photo else None,
         "state": item["state"],
         "detail": item["result"],
     }

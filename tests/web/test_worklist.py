@@ -178,6 +178,8 @@ def test_a_session_in_a_chart_can_only_say_that_it_is_not_this_patients(bridge: 
     assert state_of(media_of(bridge, wrong)) == "quarantined"
     assert clinician.get(f"/photos/{wrong}").status_code == 404
     assert wrong not in clinician.get("/patients/p1").text
+    assert wrong not in clinician.get(preview).text
+    assert "put into quarantine" in clinician.get(preview).text
 
 
 def test_where_a_photo_was_stands_that_it_is_gone(bridge: Bridge, photographer: Browser) -> None:
