@@ -157,6 +157,7 @@ def security_headers(frame_ancestors: list[str], *, https: bool) -> list[tuple[b
             "font-src 'self'",
             "media-src 'self' blob:",
             "form-action 'self'",
+            "object-src 'none'",
             "base-uri 'none'",
             f"frame-ancestors {' '.join(frame_ancestors) or chr(39) + 'none' + chr(39)}",
         )

@@ -73,7 +73,7 @@ def callback(web: Web, request: Request) -> Response:
     name = cookie_name(actor, https=_is_https(bridge))
     _end_others(bridge, request, response, name, actor)
     _set_cookie(response, bridge, name, cookie)
-    _set_cookie(response, bridge, launch_cookie(request.query_params["state"]), "", max_age=0)
+    _set_cookie(response, bridge, _on_host(bridge, launch_cookie(request.query_params["state"])), "", max_age=0)
     return response
 
 
@@ -106,7 +106,7 @@ def _came_back(web: Web, request: Request) -> tuple[Actor, str, bytes | None]:
     begun = take(
         bridge,
         state=query["state"],
-        browser_cookie=request.cookies.get(launch_cookie(query["state"])),
+        browser_cookie=request.cookies.get(_on_host(bridge, launch_cookie(query["state"]))),
         iss=query.get("iss"),
         arrived_at=redirect_uri(bridge, request.path_params.get("callback")),
     )
@@ -166,7 +166,8 @@ def _tell_failure(bridge: Bridge, address: str, problem: str) -> None:
 
 def _send_off(web: Web, begun: Begun) -> Response:
     response = RedirectResponse(begun.url, 302)
-    _set_cookie(response, web.bridge, begun.cookie_name, begun.browser, max_age=int(LAUNCH_LIFETIME.total_seconds()))
+    name = _on_host(web.bridge, begun.cookie_name)
+    _set_cookie(response, web.bridge, name, begun.browser, max_age=int(LAUNCH_LIFETIME.total_seconds()))
     return response
 
 
@@ -199,6 +200,11 @@ def _set_cookie(response: Response, bridge: Bridge, name: str, value: str, *, ma
     parts += ["SameSite=None", "Secure", "Partitioned"] if _is_https(bridge) else ["SameSite=Lax"]
     parts += [f"Max-Age={max_age}"] if max_age is not None else []
     response.headers.append("Set-Cookie", "; ".join(parts))
+
+
+def _on_host(bridge: Bridge, name: str) -> str:
+    """`__Host-` binds a cookie to this host and to https (RFC 6265bis section 4.1.3.2)."""
+    return f"__Host-{name}" if _is_https(bridge) else name
 
 
 def _is_https(bridge: Bridge) -> bool:

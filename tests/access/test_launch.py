@@ -148,7 +148,7 @@ def test_under_https_cookies_are_bound_to_the_host_and_partitioned(
         to_us = path_of(browser.get("/patients/astrid/launch").headers["location"])
         cookie = client.get(to_us).headers["set-cookie"]
     bridge.close()
-    for part in ("SameSite=None", "Secure", "Partitioned", "HttpOnly", "Path=/"):
+    for part in ("__Host-", "SameSite=None", "Secure", "Partitioned", "HttpOnly", "Path=/"):
         assert part in cookie
 
 

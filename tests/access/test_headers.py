@@ -1,0 +1,35 @@
+"""What every answer carries, whoever asks and whatever comes of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.access.conftest import Serve
+
+ADDRESSES = ("/healthz", "/patients/p1", "/nowhere", "/fhir/metadata", "/fhir/Media", "/launch", "/auth/token")
+EHR = {"name": "L", "iss": "https://ehr.test/fhir", "client_id": "x", "frame_ancestors": ["https://ehr.test"]}
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_every_answer_carries_the_security_headers(serve: Serve, address: str) -> None:
+    _, client = serve(public_url="https://bridge.test")
+    headers = client.get(address).headers
+    policy = headers["content-security-policy"]
+    for directive in ("default-src 'none'", "object-src 'none'", "base-uri 'none'", "frame-ancestors 'none'"):
+        assert directive in policy
+    assert "unsafe" not in policy
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["strict-transport-security"] == "max-age=31536000; includeSubDomains"
+
+
+def test_only_registered_ehrs_may_frame_us(serve: Serve) -> None:
+    _, client = serve(ehrs=[EHR])
+    assert "frame-ancestors https://ehr.test" in client.get("/healthz").headers["content-security-policy"]
+
+
+def test_a_refused_token_is_told_why_in_the_words_of_rfc_6750(serve: Serve) -> None:
+    _, client = serve()
+    refused = client.get("/fhir/Media", headers={"Authorization": "Bearer dbt_nonsense"})
+    assert refused.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+    assert "www-authenticate" in client.get("/fhir/Media").headers
