@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import logging
 import socket
 import threading
 import time
@@ -143,7 +144,7 @@ class Story:
 
 def run_demo(*, once: bool, data_dir: Path | None = None) -> None:
     """Run the story; unless `once`, keep serving afterwards. Raises DemoFailed at the first broken promise."""
-    configure_logs()
+    configure_logs(least=logging.WARNING)  # the story is told, not the log
     console = Console()
     began = time.monotonic()
     folder = (data_dir or Path("var/demo")) / f"{datetime.now():%Y%m%d-%H%M%S}"  # noqa: DTZ005 (a folder's name)

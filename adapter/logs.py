@@ -19,8 +19,8 @@ from adapter.errors import DermBridgeError
 ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 
-def configure_logs() -> None:
-    """For the long-running processes. Names, bodies and addresses with queries never get this far."""
+def configure_logs(*, least: int = logging.INFO) -> None:
+    """For the long-running processes; `least` is the lowest level of ours to write. Names, bodies and addresses with queries never get this far."""
     told = structlog.processors.ExceptionRenderer(traceback_without_messages)
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -30,7 +30,7 @@ def configure_logs() -> None:
     ]
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer()],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(least),
     )
     handler = logging.StreamHandler()
     handler.setFormatter(
