@@ -20,7 +20,10 @@ ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | N
 
 
 def configure_logs(*, least: int = logging.INFO) -> None:
-    """For the long-running processes; `least` is the lowest level of ours to write. Names, bodies and addresses with queries never get this far."""
+    """For the long-running processes; `least` is the lowest level of ours to write.
+
+    Names, bodies and addresses with queries never get this far.
+    """
     told = structlog.processors.ExceptionRenderer(traceback_without_messages)
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
