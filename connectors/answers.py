@@ -91,7 +91,7 @@ class Answer:
         """The body as JSON; None when it is none."""
         try:
             return json.loads(self.content)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
     def resource(self) -> dict[str, Any]:

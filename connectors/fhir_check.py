@@ -14,6 +14,8 @@ from connectors.fhir_server import FhirServer
 from connectors.kinds import FhirR4Profile
 
 KINDS: Final = {"fhir-media": "Media", "fhir-documentreference": "DocumentReference"}
+OPERATION: Final = {"match": "match", "cross-reference": "ihe-pix"}
+PARAMETERS: Final = {"identifier": ["identifier"], "demographics": ["family", "birthdate"]}
 LETTER: Final = {"create": "c", "read": "r", "search-type": "s", "update": "u"}
 
 
@@ -29,6 +31,7 @@ def check(profile: FhirR4Profile, server: FhirServer, credentials: Credentials) 
     if all(_missing(statement, kind, ["create"]) for kind in map(KINDS.__getitem__, profile.routes)):
         remedy = "Choose routes the destination offers, or ask it to allow them."
         findings.append(Finding("routes", "error", "no route of the profile is declared", remedy))
+    findings += [_lookup(statement, way) for way in profile.patient_lookup.ways]
     if profile.conditional_create:
         findings.append(_conditional(statement, KINDS[profile.routes[0]]))
     if authorised and credentials.granted is not None:
@@ -64,6 +67,23 @@ def _interactions(statement: dict[str, Any], kind: str, wanted: list[str]) -> Fi
         return Finding(kind, "ok", ", ".join(wanted))
     remedy = "Try one photo with `connectors dry-run`; ask the destination if it is refused."
     return Finding(kind, "warning", f"not declared: {', '.join(missing)}", remedy)
+
+
+def _lookup(statement: dict[str, Any], way: str) -> Finding:
+    subject = f"asking for patients by {way}"
+    declared = _declared(statement, "Patient")
+    if way in OPERATION:
+        offered = [str(each.get("name", "")).lstrip("$") for each in declared.get("operation", [])]
+        if OPERATION[way] in offered:
+            return Finding(subject, "ok", f"${OPERATION[way]} is declared")
+        remedy = f"Try `connectors look-up`; if it does not answer, take {way!r} out of patient_lookup.ways."
+        return Finding(subject, "warning", f"Patient/${OPERATION[way]} is not declared", remedy)
+    offered = [each.get("name") for each in declared.get("searchParam", [])]
+    missing = [name for name in PARAMETERS[way] if offered and name not in offered]
+    if missing or _missing(statement, "Patient", ["search-type"]):
+        what = ", ".join(missing) or "search"
+        return Finding(subject, "warning", f"not declared: {what}", f"Take {way!r} out of patient_lookup.ways if so.")
+    return Finding(subject, "ok", "declared")
 
 
 def _version(statement: dict[str, Any]) -> Finding:

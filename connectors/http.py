@@ -134,12 +134,13 @@ class Http:
             if answer.status == 401 and self._authoriser is not None and self._authoriser.renew():
                 answer = self._exchange(method, path, doing, write, limit, content)
             if answer.status not in accepted:
-                self._check(answer, doing, write, type_level)
+                self.check(answer, doing=doing, write=write, type_level=type_level)
             return answer
 
         return retrying(attempt)
 
-    def _check(self, answer: Answer, doing: str, write: bool, type_level: bool) -> None:
+    def check(self, answer: Answer, *, doing: str, write: bool, type_level: bool = False) -> None:
+        """Raise the DeliveryError that an answer taken as `accepted` means after all."""
         self._check_signals(answer, doing)
         try:
             check_answer(answer, doing=doing, write=write, type_level=type_level)

@@ -23,6 +23,7 @@ from connectors.knobs import (
     Launch,
     Limits,
     MimeType,
+    PatientLookup,
     PatientResolution,
     Signal,
     Table,
@@ -129,6 +130,7 @@ class FhirR4Profile(HttpProfile):
     attachment_url: Literal["relative", "absolute"] = "relative"
     references: Literal["relative", "absolute"] = "relative"
     patient: PatientResolution = PatientResolution()
+    patient_lookup: PatientLookup = PatientLookup()
     encounter: EncounterPolicy = EncounterPolicy()
     type_coding: Coding = Coding()
     category: Coding | None = None

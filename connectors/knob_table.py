@@ -56,7 +56,7 @@ def _knobs() -> Iterator[Knob]:
         ("headers", "headers auth.secret_headers"),
         ("taking back", "retract retract_with replaces replace_with landing.retracts"),
         ("tested against", "tested"),
-        ("whose record", "patient authorities dicom.patient_id_system dicom.issuer"),
+        ("whose record", "patient patient_lookup authorities dicom.patient_id_system dicom.issuer"),
         ("which visit", "encounter dicom.visit_system dicom.accession"),
         ("where it lands", "landing.zone landing.reviewed_by_people"),
         ("launch", "launch"),

@@ -113,6 +113,35 @@ class PatientResolution(Table):
     create_missing: bool = False
 
 
+class PatientLookup(Table):
+    """How the destination is asked who a patient is (IHE PDQm, PIXm). Without `ways` it is not asked."""
+
+    ways: tuple[Literal["identifier", "demographics", "match", "cross-reference"], ...] = ()
+    """In this order, until one finds somebody: search by identifier, by demographics, `$match`, `$ihe-pix`."""
+    demographics: tuple[Literal["family", "given", "birthdate", "gender"], ...] = ("family", "birthdate")
+    """What a search by demographics names; it is made only when all of these came with the photo."""
+    only_certain: bool = True
+    """onlyCertainMatches of `$match`."""
+    target_systems: tuple[str, ...] = ()
+    """What `$ihe-pix` is asked for; empty: every identifier there is."""
+    none_codes: tuple[str, ...] = ()
+    """Vendor codes (at `code_paths`) that mean: nobody fits."""
+    several_codes: tuple[str, ...] = ()
+    """Vendor codes that mean: somebody fits, but not one alone for certain."""
+    at_most: int = Field(default=9, ge=2, le=50)
+    """Patients of one answer that are looked at."""
+    visit: bool = True
+    """Also ask for the one visit that covers the capture time."""
+    seconds: Seconds = 10.0
+    """How long one answer may take: somebody may be waiting for it."""
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        if len(set(self.ways)) < len(self.ways):
+            raise ValueError("ways names one of them twice")
+        return self
+
+
 class EncounterPolicy(Table):
     """Whether a photo is filed under a visit."""
 
