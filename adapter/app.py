@@ -31,7 +31,7 @@ from adapter.fhir_api.offered import fhir_server
 from adapter.governance import feeds
 from adapter.web.auth import auth_routes
 from adapter.web.gates import Gate
-from adapter.web.metrics import Metrics, Timed
+from adapter.web.metrics import Metrics, Timed, route_of
 from adapter.web.pages import error_page
 from adapter.web.routes import web_routes
 from adapter.work import Lane
@@ -102,7 +102,7 @@ def error_response(request: Request, error: DermBridgeError) -> Response:
     """An OperationOutcome for programs, a page for people."""
     path = request.url.path
     if isinstance(error, Unavailable):
-        log.error("http.unavailable", path=request.scope.get("route_path", ""), exc_info=error)
+        log.error("http.unavailable", route=route_of(request.scope), exc_info=error)
     if path.startswith(MACHINE_PATHS) or "text/html" not in request.headers.get("accept", ""):
         issue = Issue("error", error.issue_type, error.expression or "", str(error))
         response = Response(
@@ -133,5 +133,5 @@ async def _on_unknown_path(request: Request, _error: Exception) -> Response:
 
 
 async def _on_unexpected(request: Request, error: Exception) -> Response:
-    log.error("http.failed", path=request.scope.get("route_path", ""), error=type(error).__name__, exc_info=error)
+    log.error("http.failed", route=route_of(request.scope), error=type(error).__name__, exc_info=error)
     return error_response(request, DermBridgeError("something went wrong here; nothing you sent was lost halfway"))

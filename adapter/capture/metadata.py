@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Any, Literal
 
@@ -11,9 +12,19 @@ from adapter.errors import BadInput, Unprocessable
 from mappings.body_sites import UnknownBodySite, get_body_site
 from mappings.photo_use import get_photo_use
 
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _of_letters(cls, value: Any) -> Any:
+        """Text as FHIR and PostgreSQL take it (http://hl7.org/fhir/R4/datatypes.html#string)."""
+        if isinstance(value, str) and _CONTROL.search(value):
+            raise ValueError("Text may hold no control characters but tab and line end")
+        return value
 
 
 class PatientIdentifier(_Strict):
@@ -70,6 +81,20 @@ class Metadata(_Strict):
     consent: ConsentStatement = ConsentStatement()
     identifiers: tuple[Identifier, ...] = Field(default=(), max_length=5)
     note: str | None = Field(default=None, max_length=4000)
+
+    @field_validator("taken_at", mode="before")
+    @classmethod
+    def _is_iso_8601(cls, value: Any) -> Any:
+        if value is None or isinstance(value, datetime) or re.match(r"\d{4}-\d\d-\d\d", str(value)):
+            return value
+        raise ValueError("Write the time as 2026-03-12T14:30:00+01:00")  # 20260312 would be a day in 1970
+
+    @field_validator("taken_at")
+    @classmethod
+    def _of_a_photo(cls, value: datetime | None) -> datetime | None:
+        if value is not None and not 1826 <= value.year <= 9000:  # the first photograph
+            raise ValueError("No photo was taken in that year")
+        return value
 
 
 def read_metadata(values: dict[str, Any], *, accept_unlisted_sites: bool) -> Metadata:

@@ -24,12 +24,16 @@ def date_interval(text: str) -> tuple[datetime, datetime]:
     return low, _later(low, timedelta(seconds=1) if has_seconds else timedelta(minutes=1))
 
 
+_FIRST = datetime.min.replace(tzinfo=UTC)
 _LAST = datetime.max.replace(tzinfo=UTC)  # 9999-12-31 is how many systems say "for ever"
 
 
 def _utc(text: str) -> datetime:
     at = _LAST if text.startswith("10000") else datetime.fromisoformat(text)
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    try:
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except OverflowError:  # the first and the last day there are, in a zone beside ours
+        return _LAST if at.year > 1 else _FIRST
 
 
 def _later(at: datetime, span: timedelta) -> datetime:

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 from python_multipart import MultipartParser
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import parse_options_header
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from adapter.errors import BadInput, TooLarge, UnsupportedMedia
 
@@ -48,17 +48,20 @@ class Form:
 
 
 async def read_body(request: Request, most: int) -> bytes:
-    """Raises TooLarge as soon as the limit is passed."""
+    """Raises TooLarge as soon as the limit is passed, BadInput when the sender breaks off."""
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared[:18]) <= most:
         pieces, size = [], 0
-        async for piece in request.stream():
-            pieces.append(piece)
-            size += len(piece)
-            if size > most:
-                break
-        else:
-            return b"".join(pieces)
+        try:
+            async for piece in request.stream():
+                pieces.append(piece)
+                size += len(piece)
+                if size > most:
+                    break
+            else:
+                return b"".join(pieces)
+        except ClientDisconnect:  # as phones do; nobody is left to read the answer
+            raise BadInput("the connection ended before the whole request was here; send it again") from None
     raise TooLarge(f"a request may have at most {most} bytes here")
 
 
@@ -93,6 +96,10 @@ class _Collector:
     name: bytearray = field(default_factory=bytearray)
     value: bytearray = field(default_factory=bytearray)
     content: bytearray = field(default_factory=bytearray)
+    is_whole: bool = False
+
+    def on_end(self) -> None:
+        self.is_whole = True
 
     def on_part_begin(self) -> None:
         self.headers, self.content = {}, bytearray()
@@ -133,7 +140,7 @@ def parse_multipart(content_type: str, body: bytes) -> list[Part]:
     if not (boundary := options.get(b"boundary")):
         raise BadInput("the multipart body names no boundary")
     seen = _Collector()
-    names = ("part_begin", "part_data", "part_end", "header_field", "header_value", "header_end")
+    names = ("part_begin", "part_data", "part_end", "header_field", "header_value", "header_end", "end")
     callbacks = {f"on_{name}": getattr(seen, f"on_{name}") for name in names}
     try:
         parser = MultipartParser(boundary, callbacks)  # type: ignore[arg-type]
@@ -141,6 +148,8 @@ def parse_multipart(content_type: str, body: bytes) -> list[Part]:
         parser.finalize()
     except MultipartParseError:
         raise BadInput("the multipart body is malformed; send it again") from None
+    if not seen.is_whole:  # what is missing may be whose photo it is
+        raise BadInput("the multipart body ends before its last boundary; send it again")
     return seen.parts
 
 

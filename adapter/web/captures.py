@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -61,9 +60,12 @@ async def post_capture(web: Web, request: Request) -> Response:
 def _read_upload(request: Request, body: bytes) -> Upload:
     metadata = request.headers.get("dermbridge-metadata", "")
     if content_type_of(request) == "multipart/form-data":
-        parts = {part.name: part for part in parse_multipart(request.headers["content-type"], body)}
+        sent = parse_multipart(request.headers["content-type"], body)
+        parts = {part.name: part for part in sent}
         if "image" not in parts:
             raise BadInput("the multipart body has no part 'image'")
+        if len(parts) < len(sent):
+            raise BadInput("a part of the multipart body comes twice; send each photo in a request of its own")
         body = parts["image"].content
         described = _json_object(parts["metadata"].content) if "metadata" in parts else _from_header(metadata)
     else:
@@ -83,7 +85,7 @@ def _from_header(text: str) -> dict[str, Any]:
         return {}
     try:
         return _json_object(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
-    except binascii.Error:
+    except ValueError:  # binascii.Error, or letters beyond ASCII
         raise BadInput("the header DermBridge-Metadata is not base64url") from None
 
 

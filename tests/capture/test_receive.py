@@ -131,6 +131,12 @@ def test_the_same_photo_of_another_patient_is_another_photo(bridge: Bridge) -> N
         ({"patient": "Patient/asa", "body_site": "118878009"}, Unprocessable),
         ({"patient": "Patient/asa", "encounter": "Encounter/none"}, Unprocessable),
         ({"patient": "Patient/asa", "surprise": 1}, BadInput),
+        ({"patient": "Patient/asa", "note": "a\0b"}, BadInput),
+        ({"patient": {"system": MRN, "value": "47\x0011"}}, BadInput),
+        ({"patient": "Patient/asa", "taken_at": "20240131"}, BadInput),
+        ({"patient": "Patient/asa", "taken_at": 5}, BadInput),
+        ({"patient": "Patient/asa", "taken_at": "0001-01-01T00:00:00+14:00"}, BadInput),
+        ({"patient": "Patient/asa", "taken_at": "9999-12-31T23:59:59-12:00"}, BadInput),
     ],
 )
 def test_wrong_metadata_is_refused_and_nothing_is_kept(

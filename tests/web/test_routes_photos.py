@@ -64,6 +64,33 @@ def test_a_large_multipart_photo_never_reaches_a_file(
     assert answer.status_code == 201, answer.text
 
 
+@pytest.mark.parametrize(
+    ("parts", "end", "says"),
+    [
+        (("image", "metadata"), "", "last boundary"),
+        (("image",), "\r\n--b\r\n", "last boundary"),
+        (("image", "image"), "\r\n--b--\r\n", "twice"),
+        (("photo",), "\r\n--b--\r\n", "'image'"),
+    ],
+)
+def test_a_multipart_body_that_is_not_one_whole_photo_is_refused(
+    clinician: Browser, parts: tuple[str, ...], end: str, says: str
+) -> None:
+    sent = {"image": picture(), "photo": picture(), "metadata": b'{"patient": {"system": "urn'}
+    body = b"\r\n".join(
+        f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'.encode() + sent[name] for name in parts
+    )
+    headers = {"Content-Type": "multipart/form-data; boundary=b", "X-CSRF-Token": clinician.csrf}
+    answer = clinician.client.post("/captures", content=body + end.encode(), headers=headers)
+    assert (answer.status_code, says in answer.text) == (400, True)
+
+
+def test_metadata_that_is_no_base64url_is_refused(clinician: Browser) -> None:
+    for header in (b"%%%", b"caf\xe9"):
+        headers = {b"X-CSRF-Token": clinician.csrf.encode(), b"DermBridge-Metadata": header}
+        assert clinician.client.post("/captures", content=picture(), headers=headers).status_code == 400
+
+
 def test_ranges_and_headers_of_photo_bytes(clinician: Browser) -> None:
     photo_id = stored(clinician, 90)
     whole = clinician.get(f"/captures/{photo_id}/clean")
