@@ -58,9 +58,10 @@ def _correlate(
     ours = _cut(left, corners + reach, block) * window
     searched = _cut(right, corners, span)
     theirs = searched[:, reach : reach + block, reach : reach + block] * window
-    energy = np.sqrt(np.square(ours).sum((1, 2)) * np.square(theirs).sum((1, 2)))
+    our_energy, their_energy = (np.einsum("nij,nij->n", one, one) for one in (ours, theirs))
+    energy = np.sqrt(our_energy * their_energy)
     least = _LEAST_TEXTURE**2 * float(np.square(window).sum())
-    enough = (np.square(ours).sum((1, 2)) > least) & (np.square(theirs).sum((1, 2)) > least)
+    enough = (our_energy > least) & (their_energy > least)
     ours, searched, energy, corners = ours[enough], searched[enough], energy[enough], corners[enough]
     surface = np.empty((len(ours), 2 * reach + 1, 2 * reach + 1), np.float32)
     template = np.zeros((span, span), np.float32)

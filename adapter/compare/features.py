@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from adapter.compare.geometry import Mask, Points, Size, fitted, size_of, to_full
 
-_EDGES = (500, 1000)
+_LEVELS = ((500, 3000), (1000, 2000))
+"""Longest edge, and how many points are kept."""
 _SMALLEST = 128
 """ORB looks at copies 3.6 times smaller, with 31 pixels around each point."""
-_COUNT = 3000
 _RATIO = 0.85
 
 
@@ -32,13 +32,13 @@ def detect(green: npt.NDArray[np.uint8], mask: Mask, full: Size) -> Features:
     """The key points of a photo's green channel at working size."""
     points, descriptors = [np.empty((0, 2), np.float32)], [np.empty((0, 33), np.uint8)]
     even = cv2.createCLAHE(clipLimit=3.0, tileGridSize=(8, 8))
-    orb = cv2.ORB.create(_COUNT, 1.2, 8, fastThreshold=7)
-    for level, edge in enumerate(_EDGES):
+    for level, (edge, count) in enumerate(_LEVELS):
         size = fitted(size_of(green), edge)
         if min(size) < _SMALLEST:
             continue
         smaller = cv2.resize(green, size, interpolation=cv2.INTER_AREA)
         where = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
+        orb = cv2.ORB.create(count, 1.2, 8, fastThreshold=7)
         found, bits = orb.detectAndCompute(even.apply(smaller), where)
         if found:
             points.append(to_full(np.array([one.pt for one in found]), size, full).astype(np.float32))
@@ -50,7 +50,7 @@ def match(left: Features, right: Features) -> tuple[Points, Points]:
     """Points of LEFT and RIGHT that look alike and look like nothing else (Lowe's ratio, IJCV 2004); equal lengths."""
     pairs: list[tuple[int, int]] = []
     matcher = cv2.BFMatcher(cv2.NORM_HAMMING)
-    for level in range(len(_EDGES)):
+    for level in range(len(_LEVELS)):
         ours, theirs = (np.flatnonzero(one.descriptors[:, 0] == level) for one in (left, right))
         if len(ours) < 2 or len(theirs) < 2:
             continue

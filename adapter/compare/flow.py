@@ -139,9 +139,9 @@ def _measure(layer: Layer, spline: Spline, how: Pass) -> Measured:
     ours, theirs = layer.textures(how.edge)
     copy, full = size_of(ours), layer.left.size
     pixel = full[0] / copy[0]
-    shift = spline.on_grid(copy) / np.float32(pixel)
-    ys, xs = np.mgrid[0 : copy[1], 0 : copy[0]].astype(np.float32)
-    moved = cv2.remap(theirs, xs + shift[..., 0], ys + shift[..., 1], cv2.INTER_CUBIC)
+    x, y = (shift / np.float32(pixel) for shift in spline.on_grid(copy))
+    xs, ys = np.arange(copy[0], dtype=np.float32), np.arange(copy[1], dtype=np.float32)[:, None]
+    moved = cv2.remap(theirs, xs + x, ys + y, cv2.INTER_CUBIC)
     found: Shifts = measure_shifts(
         ours, np.asarray(moved, np.float32), block=how.block, reach=how.reach, stride=how.stride
     )

@@ -42,10 +42,10 @@ class SkinMap:
 
     def lookup(self, left_copy: Size, right_copy: Size) -> tuple[Plane, Plane]:
         """For cv2.remap: the pixel of a copy of RIGHT that each pixel of a copy of LEFT shows."""
-        (across, down), moved = left_copy, self.spline.on_grid(left_copy)
+        (across, down), (moved_x, moved_y) = left_copy, self.spline.on_grid(left_copy)
         ends = to_full(np.array([[0, 0], [across - 1, down - 1]]), left_copy, self.left)
-        x = np.linspace(ends[0, 0], ends[1, 0], across, dtype=np.float32) + moved[..., 0]
-        y = np.linspace(ends[0, 1], ends[1, 1], down, dtype=np.float32)[:, None] + moved[..., 1]
+        x = np.linspace(ends[0, 0], ends[1, 0], across, dtype=np.float32) + moved_x
+        y = np.linspace(ends[0, 1], ends[1, 1], down, dtype=np.float32)[:, None] + moved_y
         scale_x, scale_y = np.float32(right_copy[0] / self.right[0]), np.float32(right_copy[1] / self.right[1])
         h, half = self.homography.astype(np.float32), np.float32(0.5)
         depth = h[2, 0] * x + h[2, 1] * y + h[2, 2]

@@ -33,13 +33,15 @@ class Spline:
         columns, values = _design(points, self.size, self.spans)
         return np.asarray((values[:, :, None] * self.coefficients[columns]).sum(axis=1))
 
-    def on_grid(self, copy: Size) -> Plane:
-        """The displacement (in full pixels) of every pixel of a copy: (height, width, 2)."""
+    def on_grid(self, copy: Size) -> tuple[Plane, Plane]:
+        """The displacement (x and y, in full pixels) of every pixel of a copy."""
         xs = to_full(np.c_[np.arange(copy[0]), np.zeros(copy[0])], copy, self.size)[:, 0]
         ys = to_full(np.c_[np.zeros(copy[1]), np.arange(copy[1])], copy, self.size)[:, 1]
         across, down = _basis(xs, self.size[0], self.spans[0]), _basis(ys, self.size[1], self.spans[1])
         control = self.coefficients.reshape(self.spans[1] + 3, self.spans[0] + 3, 2).astype(np.float32)
-        return np.stack([down @ control[..., axis] @ across.T for axis in (0, 1)], axis=-1)
+        rows = [np.ascontiguousarray(control[..., axis]) @ across.T for axis in (0, 1)]
+        x, y = (cv2.gemm(down, row, 1.0, np.empty(0, np.float32), 0.0) for row in rows)  # no threads that spin
+        return np.asarray(x, np.float32), np.asarray(y, np.float32)
 
 
 def fit_spline(

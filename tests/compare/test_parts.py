@@ -80,7 +80,7 @@ def test_a_spline_goes_through_smooth_movement_and_past_what_contradicts_it() ->
 
 def test_a_spline_is_the_same_point_by_point_and_as_a_grid() -> None:
     spline = Spline((400, 300), (3, 2), np.random.default_rng(3).normal(size=(30, 2)))
-    grid = spline.on_grid((40, 30))
+    grid = np.stack(spline.on_grid((40, 30)), axis=-1)
     points = to_full(np.array([[0, 0], [39, 29], [17, 5]]), (40, 30), (400, 300))
     assert spline.at(points) == pytest.approx(np.array([grid[0, 0], grid[29, 39], grid[5, 17]]), abs=1e-4)
 
