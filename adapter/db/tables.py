@@ -344,6 +344,15 @@ circuit = Table(
     Column("reason", Text),
     Column("updated_at", Instant, nullable=False),
 )
+patient_answer = Table(  # what an EHR said when it was asked whose photo it is; kept until the photo is bound
+    "patient_answer",
+    metadata,
+    _id("media_id", primary_key=True),
+    Column("destination", String(64), primary_key=True),
+    Column("asked_at", Instant, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("candidates", Text, nullable=False),  # JSON: what `identity.ehr_answers` makes of them
+)
 adt_message = Table(
     "adt_message",
     metadata,

@@ -480,6 +480,14 @@ def upgrade() -> None:
         batch_op.create_index('ix_patient_last_updated', ['last_updated', 'id'], unique=False)
         batch_op.create_index('ix_patient_replaced_by', ['replaced_by'], unique=False, sqlite_where=sa.text('replaced_by IS NOT NULL'), postgresql_where=sa.text('replaced_by IS NOT NULL'))
 
+    op.create_table('patient_answer',
+    sa.Column('media_id', sa.String(length=64), nullable=False),
+    sa.Column('destination', sa.String(length=64), nullable=False),
+    sa.Column('asked_at', adapter.db.tables.Instant(timezone=True), nullable=False),
+    sa.Column('reason', sa.Text(), nullable=False),
+    sa.Column('candidates', sa.Text(), nullable=False),
+    sa.PrimaryKeyConstraint('media_id', 'destination')
+    )
     op.create_table('patient_key',
     sa.Column('id', sa.String(length=64), nullable=False),
     sa.Column('patient', sa.String(length=64), nullable=True),
