@@ -131,6 +131,8 @@ def audit_report(
 
     if as_csv + as_fhir + as_json > 1 or (as_fhir and for_patient):
         raise BadInput("choose one of --csv, --fhir and --json; --for-patient goes with --csv and --json")
+    if for_patient and patient is None:
+        raise BadInput("say which patient it is for: --patient")
     with beside_service() as bridge:
         asked = _question(bridge, patient, photo, user, since, until)
         if asked is None:

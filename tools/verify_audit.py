@@ -187,10 +187,10 @@ class Export:
         proofs = {one["first"]: one["path"] for one in self.lines("consistency.ndjson")}
         for head in [*self.heads, *self.noted]:
             try:
-                path = [] if head["tree_size"] == newest["tree_size"] else proofs.get(head["tree_size"], [])
+                steps = [] if head["tree_size"] == newest["tree_size"] else proofs.get(head["tree_size"], [])
                 roots = [bytes.fromhex(one["root_hash"]) for one in (head, newest)]
                 sizes = [one["tree_size"] for one in (head, newest)]
-                check_consistency(sizes[0], roots[0], sizes[1], roots[1], [bytes.fromhex(one) for one in path])
+                check_consistency(sizes[0], roots[0], sizes[1], roots[1], [bytes.fromhex(one) for one in steps])
             except ValueError as error:
                 self.problems.append(f"head {head['tree_size']}: {error}")
         return checked
