@@ -165,7 +165,7 @@ def find_id(answer: Answer, resource_type: str) -> tuple[str | None, str | None]
     for name in ("location", "content-location"):
         if found := re.search(pattern, answer.headers.get(name, "")):
             return found[1], found[2] or version
-    body = answer.resource()
-    if body.get("resourceType") == resource_type and isinstance(body.get("id"), str):
-        return body["id"], body.get("meta", {}).get("versionId", version)
+    body, meta = answer.resource(), answer.resource().get("meta")
+    if body.get("resourceType") == resource_type and re.fullmatch(r"[A-Za-z0-9.\-]{1,64}", str(body.get("id", ""))):
+        return str(body["id"]), meta.get("versionId", version) if isinstance(meta, dict) else version
     return None, version

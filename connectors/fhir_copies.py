@@ -34,14 +34,16 @@ class Copy:
 
     @property
     def encounter(self) -> str | None:
-        in_context = self.resource.get("context", {}).get("encounter", [{}])[0]
-        return tail(self.resource.get("encounter", in_context).get("reference")) or None
+        visits: list[Resource] = self.resource.get("context", {}).get("encounter", [])
+        visit = self.resource.get("encounter") or next(iter(visits), {})
+        return tail(visit.get("reference")) or None
 
     @property
     def attachment(self) -> Resource:
         if self.route == "fhir-media":
             return dict(self.resource.get("content", {}))
-        return dict(self.resource.get("content", [{}])[0].get("attachment", {}))
+        contents: list[Resource] = self.resource.get("content", [])
+        return dict(next(iter(contents), {}).get("attachment", {}))
 
 
 def find_copies(server: FhirServer, profile: FhirR4Profile, parcel: Parcel, place: Place) -> list[Copy]:
@@ -66,7 +68,7 @@ def _search(server: FhirServer, profile: FhirR4Profile, parcel: Parcel, place: P
         return server.find_by_identifier(kind, find_capture_identifier(parcel.media) or {})
     asked = {"patient": place.patient.partition("/")[2]}
     asked |= filled(profile.look_parameters, values(parcel, profile))
-    return [each for each in server.search(kind, asked) if is_of_capture(each, parcel)]
+    return [each for each in server.search_all(kind, asked) if is_of_capture(each, parcel)]
 
 
 def find_in_record(copies: list[Copy], place: Place) -> Copy | None:

@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from connectors.answers import Answer, check_answer, find_id
 from connectors.contract import DeliveryError, Retry
+from connectors.fhir_shapes import get_entries, get_resource, is_shaped, no_fhir
 from connectors.http import FHIR_JSON, Http
 from connectors.kinds import FhirR4Profile
 from connectors.outward import has_identifier
@@ -62,8 +63,7 @@ class FhirServer:
         else:
             path = f"{resource_type}?{urlencode(parameters, quote_via=quote)}"
             answer = self._http.request("GET", path, doing=doing, write=False, type_level=True)
-        entries = [entry.get("resource", {}) for entry in answer.resource().get("entry", [])]
-        return [each for each in entries if each.get("resourceType") == resource_type]
+        return get_entries(answer, resource_type, doing=doing)
 
     def find(self, resource_type: str, resource_id: str) -> Resource | None:
         """The current version; None when it is not there or was deleted."""
@@ -71,7 +71,7 @@ class FhirServer:
         answer = self._http.request(
             "GET", f"{resource_type}/{resource_id}", doing=doing, write=False, accepted=frozenset({404, 410})
         )
-        return answer.resource() if answer.status < 300 else None
+        return get_resource(answer, resource_type, doing=doing) if answer.status < 300 else None
 
     def create(self, body: Resource, *, unless: Mapping[str, Any] | None = None) -> Stored:
         """Create `body`; with `unless` (an identifier), and if the destination offers it, only when none bears it."""
@@ -174,7 +174,8 @@ def _transaction(body: Resource, condition: str) -> Resource:
 
 def _first_of(answer: Answer) -> Answer:
     """What a transaction-response says of its only entry (http://hl7.org/fhir/R4/http.html#transaction-response)."""
-    entry: Resource = next(iter(answer.resource().get("entry", [])), {})
+    bundle = answer.resource()
+    entry: Resource = next(iter(bundle.get("entry", [])), {}) if is_shaped(bundle) else {}
     response = entry.get("response", {})
     status = re.match(r"\d{3}", str(response.get("status", "")))
     headers = {name: str(response[name]) for name in ("location", "etag") if name in response}
@@ -193,7 +194,9 @@ def search_token(identifier: Mapping[str, Any]) -> str:
 def _stored(answer: Answer, kind: str, *, created: bool) -> Stored:
     resource_id, version = find_id(answer, kind)
     body = answer.resource()
-    return Stored(resource_id, version, created, body if body.get("resourceType") == kind else {})
+    if resource_id is None and not body and answer.content.strip():
+        raise no_fhir(kind, f"Writing {kind}", answer, Retry.UNKNOWN)
+    return Stored(resource_id, version, created, body if body.get("resourceType") == kind and is_shaped(body) else {})
 
 
 def _decoded(data: object) -> bytes | None:
