@@ -12,7 +12,7 @@ import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
 from connectors.answers import Answer, check_answer, find_id
@@ -23,6 +23,8 @@ from connectors.kinds import FhirR4Profile
 from connectors.outward import has_identifier
 
 Resource = dict[str, Any]
+
+PAGES: Final = 50  # of one patient's documents, looked through before anything is said not to be there
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +54,40 @@ class FhirServer:
         return [each for each in found if has_identifier(each, identifier)]
 
     def search(
-        self, resource_type: str, parameters: Mapping[str, str], *, doing: str = "of a patient"
+        self, resource_type: str, parameters: Mapping[str, str], *, doing: str = "by identifier"
     ) -> list[Resource]:
         """The resources on the first page of a search."""
+        return get_entries(self._searched(resource_type, parameters, doing), resource_type, doing=f"Searching {doing}")
+
+    def search_all(self, resource_type: str, parameters: Mapping[str, str]) -> list[Resource]:
+        """The resources on all pages: to say that something is not there, none may be left out.
+
+        Raises DeliveryError beyond `PAGES` pages, and when the next one is not below base_url.
+        """
+        doing = "of a patient"
+        answer = self._searched(resource_type, parameters, doing)
+        found = get_entries(answer, resource_type, doing=f"Searching {doing}")
+        for _ in range(PAGES):
+            links = {each.get("relation"): str(each.get("url", "")) for each in answer.resource().get("link", [])}
+            if not (following := links.get("next")):
+                return found
+            if not self._http.is_ours(self._http.absolute(following)):
+                break
+            answer = self._http.request("GET", following, doing=f"Searching {resource_type} {doing}", write=False)
+            found += get_entries(answer, resource_type, doing=f"Searching {doing}")
+        raise DeliveryError(
+            f"The patient's {resource_type} list is longer than can be looked through.",
+            remedy="Narrow it by look_parameters of the profile, such as a category or a date, then replay.",
+            retry=Retry.NEVER,
+        )
+
+    def _searched(self, resource_type: str, parameters: Mapping[str, str], doing: str) -> Answer:
         doing = f"Searching {resource_type} {doing}"
         if self._profile.search == "post":
-            answer = self._http.request(
-                "POST", f"{resource_type}/_search", doing=doing, write=False, type_level=True, data=dict(parameters)
-            )
-        else:
-            path = f"{resource_type}?{urlencode(parameters, quote_via=quote)}"
-            answer = self._http.request("GET", path, doing=doing, write=False, type_level=True)
-        return get_entries(answer, resource_type, doing=doing)
+            path = f"{resource_type}/_search"
+            return self._http.request("POST", path, doing=doing, write=False, type_level=True, data=dict(parameters))
+        path = f"{resource_type}?{urlencode(parameters, quote_via=quote)}"
+        return self._http.request("GET", path, doing=doing, write=False, type_level=True)
 
     def find(self, resource_type: str, resource_id: str) -> Resource | None:
         """The current version; None when it is not there or was deleted."""

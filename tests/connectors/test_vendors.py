@@ -414,6 +414,19 @@ def test_one_photo_of_a_visit_at_a_time_where_the_vendor_wants_it(opened: Open) 
     assert site.numbers() == ["1001", "1001"]
 
 
+@pytest.mark.parametrize("lost", ["lost-before", "lost-after"])
+def test_a_patient_with_many_documents_is_looked_through_to_the_last_page(lost: str, opened: Open) -> None:
+    site = opened("oracle-health")
+    for number in range(1, 13):
+        site.capture(number)
+    site.run()
+    site.capture(13)
+    site.vendor.faults = [fault("oracle-health", lost)]
+    site.run()
+    site.later()
+    assert site.rows(13)[0].state == "confirmed" and len(site.filed()) == 13
+
+
 MANY = int(os.environ.get("DERMBRIDGE_FAULT_RUN", "40"))
 LUCK = ("lost-before", "lost-after", "busy", "token-expired", "refuse")
 

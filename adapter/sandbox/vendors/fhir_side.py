@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs, unquote, urlencode
 
 from adapter.sandbox.vendors.behaviour import FhirBehaviour, Refusal
 from adapter.sandbox.vendors.engine import OUTCOME, Document, Request, Resource, Response, at, refused
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from adapter.sandbox.vendors.engine import Vendor
 
 FILED = ("Media", "DocumentReference")
+PAGE = 10
 _COUNTS = {"current", "completed", "preliminary"}
 
 
@@ -27,7 +28,8 @@ def respond(vendor: Vendor, behaviour: FhirBehaviour, request: Request) -> Respo
         return _transaction(vendor, behaviour, request)
     if rest == "_search" or (request.method == "GET" and not rest):
         query = parse_qs(request.body.decode()) if rest == "_search" else {k: [v] for k, v in request.query.items()}
-        return _bundle(_found(vendor, kind, {name: values[0] for name, values in query.items()}))
+        asked = {name: values[0] for name, values in query.items()}
+        return _bundle(_found(vendor, kind, asked), f"{vendor.address}{request.path}", asked)
     if request.method == "GET":
         return _read(vendor, kind, rest)
     if kind not in behaviour.creates:
@@ -84,9 +86,15 @@ def _with_system(resource: Resource, system: str) -> Resource:
     return resource | {"identifier": [each | {"system": system} for each in resource["identifier"]]}
 
 
-def _bundle(resources: list[Resource]) -> Response:
-    entries = [{"resource": each} for each in resources]
-    return Response.json(200, {"resourceType": "Bundle", "type": "searchset", "entry": entries})
+def _bundle(resources: list[Resource], address: str, asked: dict[str, str]) -> Response:
+    """One page of a search, with the link to the next."""
+    start = int(asked.get("_offset", "0"))
+    entries = [{"resource": each} for each in resources[start : start + PAGE]]
+    bundle: Resource = {"resourceType": "Bundle", "type": "searchset", "entry": entries}
+    if start + PAGE < len(resources):
+        following = urlencode(asked | {"_offset": str(start + PAGE)})
+        bundle["link"] = [{"relation": "next", "url": f"{address}?{following}"}]
+    return Response.json(200, bundle)
 
 
 def _read(vendor: Vendor, kind: str, resource_id: str) -> Response:
