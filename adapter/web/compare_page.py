@@ -15,8 +15,9 @@ from adapter.compare.comparing import PICTURES, compare, open_picture
 from adapter.errors import BadInput, Unprocessable
 from adapter.records import Stored, find
 from adapter.records.timeline import photos_of_site
+from adapter.web.bodies import Form
 from adapter.web.gate import actor_of, get_photo
-from adapter.web.pages import Web
+from adapter.web.pages import Web, see_other
 from adapter.web.photo_card import day, laterality_of, photo_card, site_of, taken_at
 
 MOST = 8
@@ -72,6 +73,11 @@ def compare_page(web: Web, request: Request) -> Response:
         comparison_href=f"/comparison?{urlencode([('media', one) for one in ids])}" if len(ids) == 2 else None,
         back_href=f"/patients/{patient_id}",
     )
+
+
+def chosen(_web: Web, _request: Request, form: Form) -> Response:
+    """POST /compare: the photos ticked on the timeline, at an address that holds nothing else of the form."""
+    return see_other(f"{_href(form.all('media'))}&order=taken")
 
 
 def comparison(web: Web, request: Request) -> Response:

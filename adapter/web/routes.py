@@ -88,6 +88,7 @@ POST: dict[str, Change] = {
     "/logout": launch.logout,
     "/break-glass": break_glass.post_break_glass,
     "/break-glass/end": break_glass.end,
+    "/compare": compare_page.chosen,
     "/photos/{id}": photo.edit_photo,
     "/patients/{id}/consents": consent_page.record_consent,
     "/consents/{id}/withdraw": consents.withdraw,

@@ -220,3 +220,8 @@ def test_consent_is_recorded_from_the_form(clinician: Browser) -> None:
     assert answer.json()["summary"].startswith("Spoken consent by the patient, 23 Nov 2026")
     assert clinician.post("/patients/p1/consents", fields | {"statement_read": ""}).status_code == 400
     assert clinician.post("/patients/p2/consents", fields).status_code == 404
+
+
+def test_comparing_from_the_timeline_puts_nothing_but_the_photos_into_the_address(clinician: Browser) -> None:
+    answer = clinician.post("/compare", {"media": ["a", "b"], "site": "70559009"}, follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/compare?media=a&media=b&order=taken")
