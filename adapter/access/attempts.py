@@ -32,8 +32,8 @@ class Limit:
 _MINUTE = timedelta(minutes=1)
 LIMITS = {
     "token": Limit(120, _MINUTE, 10, 5 * _MINUTE),
-    "launch": Limit(120, _MINUTE, 30, 5 * _MINUTE),
-    "callback": Limit(120, _MINUTE, 30, 5 * _MINUTE),
+    "launch": Limit(1200, _MINUTE, 200, _MINUTE),  # a whole hospital may come from one address
+    "callback": Limit(1200, _MINUTE, 200, _MINUTE),
     "bearer": Limit(0, _MINUTE, 30, 5 * _MINUTE),  # good tokens are not counted, only wrong ones
     "break-glass": Limit(20, 60 * _MINUTE, 20, 60 * _MINUTE),
 }
