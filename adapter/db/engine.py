@@ -63,9 +63,10 @@ class Database:
             self.writing_engine = self.engine
 
     @contextmanager
-    def transaction(self) -> Iterator[Connection]:
+    def transaction(self, *, wakes: bool = True) -> Iterator[Connection]:
         """A writing transaction; durable once the block is left without an error.
 
+        `wakes` is False for what nobody waits for, such as who looked at what: it spares the work loop a look.
         Raises Unavailable when disk, lock or server keep the database from writing: it is for the caller to repeat.
         """
         with _as_unavailable():
@@ -75,7 +76,8 @@ class Database:
             else:
                 with self._writer.transaction() as connection:
                     yield connection
-        self.wake()
+        if wakes:
+            self.wake()
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:

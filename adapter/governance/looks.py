@@ -45,7 +45,7 @@ class _Looks:
 
     def _write(self, bridge: Bridge, together: list[_Look]) -> None:
         try:
-            with bridge.db.transaction() as tx:
+            with bridge.db.transaction(wakes=False) as tx:
                 create_all(tx, [told for look in together for told in look.told], at=bridge.now())
         except BaseException as error:
             for look in together:
