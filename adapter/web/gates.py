@@ -140,10 +140,21 @@ class Gate:
                 if bearer and message["status"] in _REFUSED:
                     message["headers"] = [one for one in message["headers"] if one[0].lower() != b"www-authenticate"]
                     added.append((b"www-authenticate", _REFUSED[message["status"]]))
+                if self._clears_itself(request, dict(message["headers"])):
+                    added.append((b"refresh", str(int(self._idle.total_seconds()) + 5).encode()))
                 message["headers"] = [*message["headers"], *added]
             await send(message)
 
         return protected
+
+    def _clears_itself(self, request: Request, headers: dict[bytes, bytes]) -> bool:
+        """Whether the page asks for itself again once its session is idle, which takes a patient off the screen.
+
+        Not the camera page: what waits there to be sent must not vanish.
+        """
+        signed_in = request.scope.get("state", {}).get("session") is not None
+        is_page = headers.get(b"content-type", b"").startswith(b"text/html")
+        return signed_in and is_page and request.url.path != "/capture"
 
 
 def security_headers(frame_ancestors: list[str], *, https: bool) -> list[tuple[bytes, bytes]]:

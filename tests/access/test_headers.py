@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.access.conftest import Serve
+from tests.web.conftest import sign_in
 
 ADDRESSES = ("/healthz", "/patients/p1", "/nowhere", "/fhir/metadata", "/fhir/Media", "/launch", "/auth/token")
 EHR = {"name": "L", "iss": "https://ehr.test/fhir", "client_id": "x", "frame_ancestors": ["https://ehr.test"]}
@@ -26,6 +27,15 @@ def test_every_answer_carries_the_security_headers(serve: Serve, address: str) -
 def test_only_registered_ehrs_may_frame_us(serve: Serve) -> None:
     _, client = serve(ehrs=[EHR])
     assert "frame-ancestors https://ehr.test" in client.get("/healthz").headers["content-security-policy"]
+
+
+def test_a_page_leaves_the_screen_when_its_session_is_idle(serve: Serve) -> None:
+    bridge, client = serve(session_idle_minutes=10)
+    browser = sign_in(bridge, client._transport._inner.app, "clinician", "p1")  # type: ignore[attr-defined]
+    assert browser.get("/patients/p1").headers["refresh"] == "605"
+    assert "refresh" not in browser.get("/capture?patient=p1").headers
+    assert "refresh" not in browser.get("/fhir/Media").headers
+    assert "refresh" not in client.get("/patients/p1", headers={"Accept": "text/html"}).headers
 
 
 def test_a_refused_token_is_told_why_in_the_words_of_rfc_6750(serve: Serve) -> None:
