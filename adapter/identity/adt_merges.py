@@ -43,7 +43,9 @@ def _merge_group(a: Applying, group: PatientGroup) -> Stored:
     unknown = []
     for token in prior:
         sources = [found for found in a.owners(token) if found.id != target.id]
-        unknown += [] if sources else [token]
+        if not sources:
+            _check_nobody_elses(a, token, target)
+            unknown.append(token)
         a.drafts.write()
         for source in sources:
             _check_prior_name(source, group)
@@ -73,6 +75,15 @@ def _check_pairs(a: Applying, group: PatientGroup) -> None:
         raise NotApplied(
             "not applied: PID-3 has no identifier of the authority and type (CX.4, CX.5) of MRG-1 to merge into",
             remedy=_ASK.format("PID-3 or MRG-1"),
+        )
+
+
+def _check_nobody_elses(a: Applying, token: Token, target: Stored) -> None:
+    """A former number still finds a patient; whether that is who the sender merges, nobody may guess."""
+    if any(found.id != target.id for found in a.survivors([token])):
+        raise NotApplied(
+            "not applied: MRG-1 is a former number of another patient here, by a merge or a change of numbers",
+            remedy=f"compare both charts; {_BY_HAND}",
         )
 
 

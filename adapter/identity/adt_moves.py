@@ -78,7 +78,8 @@ def _under_identifier(a: Applying, source: Stored, token: Token) -> list[Stored]
         if belongs_to(one, source)
     ]
     media = TABLES["Media"].c
-    if find_where(a.tx, "Media", media.patient == source.id, media.encounter.is_(None), limit=1):
+    loose = media.patient == source.id, media.encounter.is_(None), media.status != "entered-in-error|"
+    if find_where(a.tx, "Media", *loose, limit=1):
         raise NotApplied(
             "not applied: the source has other identifiers and photos without a visit; which of them move is not known",
             remedy="give those photos their visit or patient by hand, then replay",

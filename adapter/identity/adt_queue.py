@@ -21,7 +21,7 @@ def queue(tx: Connection, limit: int = 100, after: str | None = None) -> list[Ro
     """Messages refused, queued, held up by those, or failing, oldest first; `after` is the id of the last one seen.
 
     Rows: id, sender (MSH-3|MSH-4), control_id, trigger_event, patient (authority|value, …), state, reason, remedy,
-    received_at.
+    received_at, is_dead (nothing happens to it before a person replays or dismisses it).
     """
     message, item, mine, older, dead = adt_message.c, work.c, work_key.alias(), work_key.alias(), work.alias()
     held_up = exists().where(
@@ -47,6 +47,7 @@ def queue(tx: Connection, limit: int = 100, after: str | None = None) -> list[Ro
             reason.label("reason"),
             func.coalesce(remedy, "it is tried again by itself").label("remedy"),
             message.received_at,
+            (item.state == "dead").label("is_dead"),
         )
         .outerjoin(work, item.idempotency_key == "adt:" + message.id)
         .where(message.id.in_(waiting), or_(stopped, in_trouble))
@@ -82,20 +83,24 @@ def replay_all(tx: Connection, bridge: Bridge) -> int:
 def dismiss(tx: Connection, bridge: Bridge, actor: Actor, message_id: str, *, because: str) -> None:
     """A person settled it otherwise: the message is kept, and those behind it go on.
 
-    `because` must hold no name or identifier. Raises NotFound, or Conflict when it is not queued.
+    `because` must hold no name or identifier. Raises NotFound, or Conflict when it may still be applied by itself.
     """
     _get_waiting(tx, message_id, "dismissed")
-    cancel(tx, f"adt:{message_id}")
+    if not cancel(tx, f"adt:{message_id}"):
+        raise Conflict("this message is being applied at the moment; look again")
     values = {"state": "dismissed", "reason": because, "remedy": None}
     tx.execute(update(adt_message).where(adt_message.c.id == message_id).values(**values))
     audit(tx, bridge, "adt-applied", actor or SYSTEM, outcome="4", detail=f"dismissed: {because}")
 
 
 def _get_waiting(tx: Connection, message_id: str, what: str) -> None:
-    state = tx.execute(select(adt_message.c.state).where(adt_message.c.id == message_id)).scalar_one_or_none()
-    if state is None:
+    """What failed for good at an error of ours is "received" as long as its work is dead."""
+    is_message = adt_message.c.id == message_id
+    dead = select(work.c.id).where(work.c.idempotency_key == f"adt:{message_id}", work.c.state == "dead")
+    row = tx.execute(select(adt_message.c.state, exists(dead).label("is_dead")).where(is_message)).one_or_none()
+    if row is None:
         raise NotFound(f"there is no ADT message {message_id}")
-    if state == "refused":
+    if row.state == "refused":
         raise Conflict("this message was refused to its sender, who must correct it and send it again")
-    if state != "queued" and not (state == "received" and what == "replayed"):
-        raise Conflict(f"this message is {state}; only a queued one can be {what}")
+    if not row.is_dead and not (row.state == "received" and what == "replayed"):
+        raise Conflict(f"this message is {row.state}; only a queued one can be {what}")

@@ -89,14 +89,20 @@ def _visit(tx: Connection, media: Resource, target: Stored, encounter_id: str | 
     """The visit chosen, the one it has when that is the patient's own, or the one covering the capture time."""
     chosen = f"Encounter/{encounter_id}" if encounter_id else media.get("encounter", {}).get("reference")
     if chosen:
-        found = find(tx, "Encounter", chosen.removeprefix("Encounter/"))
-        if found and found.resource.get("subject", {}).get("reference") == target.reference:
+        if _is_visit_of(tx, chosen, target.reference):
             return str(chosen)
         if encounter_id:
             raise Unprocessable("this visit does not belong to the patient chosen; choose another, or none")
     without = {name: value for name, value in media.items() if name != "encounter"}
     visit = visit_of(tx, without, target.id)
     return None if visit is KEEP else str(visit)
+
+
+def _is_visit_of(tx: Connection, encounter: str, patient: str) -> bool:
+    """Whether the visit is that patient's, and was not deleted (ADT A23, A29). Both are references."""
+    found = find(tx, "Encounter", encounter.removeprefix("Encounter/"))
+    resource = found.resource if found else {}
+    return resource.get("subject", {}).get("reference") == patient and resource.get("status") != "entered-in-error"
 
 
 def refile(tx: Connection, bridge: Bridge, actor: Actor, media_id: str, refiling: Refiling) -> Refiled | None:
@@ -123,7 +129,7 @@ def refile(tx: Connection, bridge: Bridge, actor: Actor, media_id: str, refiling
 def unrefile(tx: Connection, bridge: Bridge, actor: Actor, media_id: str, done: Refiled) -> Stored:
     """Put back exactly what was before: content, patient, key, deliveries; the stub goes.
 
-    Raises Conflict when the photo was changed since, or its former patient was merged away meanwhile.
+    Raises Conflict when the photo was changed since, or its former patient or visit is not what it was.
     """
     before = get(tx, "Media", media_id, done.before).resource
     _lock(tx, bridge, media_id, patient_of(before))
@@ -135,9 +141,8 @@ def unrefile(tx: Connection, bridge: Bridge, actor: Actor, media_id: str, done: 
         check_whose(tx, actor, patient_id)  # who said "not this patient's" may take that back, also within the chart
     else:
         check_may_refile(tx, actor, media, patient_id if former != patient_id else None)
-    survivor = find_survivor(tx, patient_id) if patient_id else None
-    if patient_id and (survivor is None or survivor.id != patient_id):
-        raise Conflict("the patient it was filed under before is merged into another since; move it by hand")
+    if patient_id:
+        _check_still_so(tx, before, patient_id)
     stored = update_resource(tx, before, at=at, expected_version=media.version_id)
     if former != patient_id:
         rekey_photo(tx, bridge, media_id, patient_id)
@@ -149,6 +154,16 @@ def unrefile(tx: Connection, bridge: Bridge, actor: Actor, media_id: str, done: 
         audit(tx, bridge, "update", actor, patient_id=told, references=[stored.version_reference], detail="put back")
     deliver_media(tx, bridge, stored)
     return stored
+
+
+def _check_still_so(tx: Connection, before: Resource, patient_id: str) -> None:
+    """Nothing goes back to a patient who was merged away or deleted since, nor into a visit that is another's now."""
+    survivor = find_survivor(tx, patient_id)
+    if survivor is None or survivor.id != patient_id or survivor.resource.get("active") is False:
+        raise Conflict("the record it was filed under before is merged into another or out of use; move it by hand")
+    visit = before.get("encounter", {}).get("reference")
+    if visit and not _is_visit_of(tx, visit, survivor.reference):
+        raise Conflict("the visit it was filed in before was deleted or is another patient's now; move it by hand")
 
 
 def _lock(tx: Connection, bridge: Bridge, media_id: str, patient_id: str | None) -> None:

@@ -49,10 +49,7 @@ def whose(tx: Connection, given: str | dict[str, Any] | None) -> Whose:
     if given is None:
         return Whose("unidentified", None, None, "no patient was given")
     if isinstance(given, str):
-        survivor = find_survivor(tx, given.removeprefix("Patient/"))
-        if survivor is None:
-            raise Unprocessable("there is no such patient; send an identifier, or leave the patient out")
-        return Whose("bound", survivor.id, None, "the patient was given by reference")
+        return _whose_chart(tx, given.removeprefix("Patient/"))
     system, value = given.get("system"), given.get("value")
     if not system or not value:
         raise BadInput("a patient identifier needs both its system and its value")
@@ -65,6 +62,16 @@ def whose(tx: Connection, given: str | dict[str, Any] | None) -> Whose:
         because = f"the {differs} given is not that of this identifier"
         return Whose("quarantined", None, (system, value), because, "demographics-differ")
     return Whose("bound", found[0].id, None, "the identifier is this patient's")
+
+
+def _whose_chart(tx: Connection, patient_id: str) -> Whose:
+    """A chart may still be open when its patient is deleted (ADT A29): then it only says whose the photo would be."""
+    survivor = find_survivor(tx, patient_id)
+    if survivor is None:
+        raise Unprocessable("there is no such patient; send an identifier, or leave the patient out")
+    if survivor.resource.get("active") is False:
+        return Whose("quarantined", survivor.id, None, "the patient's record is not in use any more", "person-deleted")
+    return Whose("bound", survivor.id, None, "the patient was given by reference")
 
 
 def find_survivor(tx: Connection, patient_id: str) -> Stored | None:

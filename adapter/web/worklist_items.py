@@ -105,7 +105,7 @@ def job_detail(row: Any) -> dict[str, Any]:
 
 
 def message_detail(bridge: Bridge, row: Any) -> dict[str, Any]:
-    base, stopped = f"/worklist/adt/{row.id}", row.state == "queued"
+    base = f"/worklist/adt/{row.id}"
     return {
         "kind": "adt",
         "id": row.id,
@@ -114,8 +114,8 @@ def message_detail(bridge: Bridge, row: Any) -> dict[str, Any]:
         "patient": row.patient,
         "reason": _sentence(row.reason or "it is in line to be applied"),
         "remedy": _sentence(row.remedy),
-        "replay_href": f"{base}/replay" if stopped or row.state == "received" else None,
-        "dismiss_href": f"{base}/dismiss" if stopped else None,
+        "replay_href": f"{base}/replay" if row.state in ("queued", "received") else None,
+        "dismiss_href": f"{base}/dismiss" if row.is_dead else None,
         **_age(bridge, row.received_at),
     }
 
