@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from adapter.db.engine import Database
+from adapter.errors import Misconfigured
 from adapter.records.blob_store import LocalBlobStore
 from adapter.records.keys import open_key_ring
 from adapter.records.vault import Vault
@@ -35,7 +36,10 @@ def open_bridge(settings: Settings, *, owner: bool = True, now: Callable[[], dat
 
     `owner` is False in commands that run beside a service (see Database). Raises Misconfigured.
     """
-    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise Misconfigured(f"data_dir {settings.data_dir} cannot be made: {error.strerror}") from None
     db = Database(settings.database, owner=owner)
     store = LocalBlobStore(settings.data_dir / "blobs")
     keys = open_key_ring(settings.data_dir, data_exists=bool(store.list_ids(limit=1)), environ=environment())

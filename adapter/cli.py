@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from adapter.bridge import Bridge, open_bridge
@@ -47,7 +48,7 @@ def main() -> None:
     try:
         cli()
     except DermBridgeError as error:
-        err.print(f"[bold red]dermbridge:[/] {error}", highlight=False)
+        err.print(f"[bold red]dermbridge:[/] {escape(str(error))}", highlight=False)
         sys.exit(2)
 
 
@@ -74,7 +75,7 @@ def show(rows: list[dict[str, Any]], columns: list[str], *, as_json: bool, empty
         return
     table = Table(*columns)
     for row in rows:
-        table.add_row(*("" if row.get(column) is None else str(row[column]) for column in columns))
+        table.add_row(*("" if row.get(column) is None else escape(str(row[column])) for column in columns))
     out.print(table)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -46,10 +47,11 @@ def keep_freed_memory() -> None:
 
 
 def open_prepared(settings: Settings) -> Bridge:
-    """The installation with its schema and its destinations in order. Raises Misconfigured."""
+    """The installation for a process that stays: schema and destinations in order. Raises Misconfigured."""
     check_destinations(settings)
     bridge = open_bridge(settings)
     try:
+        bridge.db.own()
         prepare(bridge.db)
     except BaseException:
         bridge.close()
@@ -137,6 +139,8 @@ def serve_http(settings: Settings, *, everything: bool) -> None:
     structlog.get_logger().info(
         "serve.start", url=settings.base_url, mllp_port=settings.mllp_port if everything else None
     )
+    # uvicorn ends with the signal that stopped it, which must not cut off what follows here.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         with running(bridge, "serve"):
             http_server(bridge, everything=everything).run()

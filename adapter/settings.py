@@ -8,6 +8,7 @@ mounted by an orchestrator). A wrong value stops start-up with a sentence that n
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -231,6 +232,20 @@ class Settings(_Frozen):
     )
     audit_feeds: tuple[AuditFeed, ...] = ()
     audit_seal_seconds: int = Field(default=10, ge=1, description="the audit log is sealed at least so often")
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"(postgresql|sqlite)(\+\w+)?://", value):
+            raise ValueError("is neither postgresql://… nor sqlite:///…; left out, the embedded database is used")
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _web_address(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"https?://[^/]", value):
+            raise ValueError("is no address such as https://photos.hospital.example")
+        return value
 
     @field_validator("time_zone")
     @classmethod

@@ -46,6 +46,12 @@ def test_a_wrong_variable_is_named() -> None:
         load_settings(environment={"DERMBRIDGE_CONSENT_MODE": "maybe"})
 
 
+@pytest.mark.parametrize(("key", "value"), [("database_url", "mysql://host/db"), ("public_url", "photos.example")])
+def test_an_address_of_no_use_is_refused_at_the_start(key: str, value: str) -> None:
+    with pytest.raises(Misconfigured, match=rf"{key}.*is n"):
+        load_settings(environment={f"DERMBRIDGE_{key.upper()}": value})
+
+
 def test_a_missing_file_that_was_asked_for_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match="does not exist"):
         load_settings(environment={"DERMBRIDGE_CONFIG": str(tmp_path / "none.toml")})

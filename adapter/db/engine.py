@@ -12,6 +12,8 @@ one fsync makes them all durable.
 
 from __future__ import annotations
 
+import fcntl
+import os
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,7 +25,7 @@ from sqlalchemy import Connection, Engine, RootTransaction, create_engine, event
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
-from adapter.errors import Unavailable
+from adapter.errors import Misconfigured, Unavailable
 
 GROUP_LIMIT = 256  # transactions that may share one commit; bounds the wait of the first
 SQLITE_BUSY_MS = 10_000
@@ -51,6 +53,7 @@ class Database:
         self.commits = 0
         self._committed = threading.Condition()
         self._writer: _GroupCommit | None = None
+        self._owned: int | None = None
         if self.is_sqlite:
             if self.url.database:
                 Path(self.url.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -102,11 +105,28 @@ class Database:
             for key in sorted(set(keys)):
                 tx.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(key, 0))))
 
+    def own(self) -> None:
+        """Keep other services off an SQLite file, which two that checkpoint can damage. Raises Misconfigured."""
+        if not self.is_sqlite or not self.url.database:
+            return
+        self._owned = os.open(f"{self.url.database}.owner", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._owned, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however that ends
+        except OSError:
+            self.close()
+            raise Misconfigured(
+                f"another DermBridge runs on {self.url.database}; stop it, give this one a data_dir of its own, or set "
+                "database_url to PostgreSQL, which any number may share"
+            ) from None
+
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
         self.writing_engine.dispose()
         self.engine.dispose()
+        if self._owned is not None:
+            os.close(self._owned)
+            self._owned = None
 
 
 @contextmanager
@@ -114,6 +134,9 @@ def _as_unavailable() -> Iterator[None]:
     try:
         yield
     except OperationalError as error:  # disk full or failing, locked by another process, server gone
+        is_statement = getattr(error.orig, "sqlite_errorname", "") == "SQLITE_ERROR"  # wrong, or its table missing
+        if is_statement and "no such savepoint" not in str(error.orig):  # that one went with a full disk
+            raise
         reason = "the database does not answer at the moment (its disk, a lock or its server); send it again later"
         raise Unavailable(reason) from error
 

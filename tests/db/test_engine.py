@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import event, func, insert, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from adapter.bridge import Bridge
 from adapter.db import engine
@@ -139,6 +139,24 @@ def test_a_thread_that_met_a_locked_database_may_try_again(tmp_path: Path, monke
     with db.transaction() as tx:
         tx.exec_driver_sql("INSERT INTO note VALUES ('at last')")
     db.close()
+
+
+def test_a_missing_table_is_a_defect_and_not_said_to_pass(tmp_path: Path) -> None:
+    db = Database(f"sqlite+pysqlite:///{tmp_path / 'x.sqlite3'}")
+    with pytest.raises(OperationalError, match="no such table"), db.snapshot() as tx:
+        tx.exec_driver_sql("SELECT * FROM note")
+    db.close()
+
+
+def test_a_second_service_keeps_off_an_sqlite_file_until_the_first_has_ended(tmp_path: Path) -> None:
+    url = f"sqlite+pysqlite:///{tmp_path / 'x.sqlite3'}"
+    first, second, third = Database(url), Database(url), Database(url)
+    first.own()
+    with pytest.raises(Misconfigured, match="another DermBridge"):
+        second.own()
+    first.close()
+    third.own()
+    third.close()
 
 
 def test_an_error_of_the_database_never_tells_what_was_being_written(bridge: Bridge) -> None:

@@ -1,0 +1,36 @@
+"""What the command line says to people."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from adapter.bridge import open_bridge
+from adapter.cli import main, show
+from adapter.errors import Misconfigured
+from adapter.settings import load_settings
+
+
+def test_an_error_keeps_its_brackets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "dermbridge.toml"
+    config.write_text('[[destinations]]\nname = "main-ehr"\nprofile = "hapi"\nbase_url = "ftp://x"\n')
+    monkeypatch.setenv("DERMBRIDGE_CONFIG", str(config))
+    monkeypatch.setenv("DERMBRIDGE_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setattr(sys, "argv", ["dermbridge", "serve"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "[[destinations]]" in capsys.readouterr().err
+
+
+def test_a_table_shows_what_senders_wrote_as_they_wrote_it(capsys: pytest.CaptureFixture[str]) -> None:
+    show([{"reason": "PV1-3 is [/ward] here"}], ["reason"], as_json=False, empty="")
+    assert "[/ward]" in capsys.readouterr().out
+
+
+def test_a_data_dir_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Misconfigured, match="data_dir"):
+        open_bridge(load_settings(environment={}, data_dir=tmp_path / "file" / "data"))
