@@ -87,6 +87,7 @@ class Sealer:
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
         self._stop = threading.Event()
+        self._told = 0
         self._thread = threading.Thread(target=self._run, name="audit-seal", daemon=True)
 
     def start(self) -> None:
@@ -104,8 +105,10 @@ class Sealer:
 
     def _attempt(self, *, force: bool = False) -> None:
         try:
-            if (force or is_due(self._bridge)) and (head := seal_all(self._bridge)) is not None:
+            head = seal_all(self._bridge) if force or is_due(self._bridge) else None
+            if head is not None and head.tree_size != self._told:
                 log.info("audit.sealed", **head.as_json())  # where logs are collected, a head noted outside
+                self._told = head.tree_size
         except (DermBridgeError, LookupError) as error:
             log.error("audit.not_sealed", error=str(error))
         except Exception as error:  # outermost edge of a thread: the next look tries again

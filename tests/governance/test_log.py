@@ -82,12 +82,13 @@ def _plans(tx: Connection, asked: Question) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("db_url", ["sqlite"], indirect=True)  # PostgreSQL scans tables as small as these
 @pytest.mark.parametrize(
     "asked",
     [Question(photo="m1"), Question(patient_ids=frozenset({"p1"})), Question(user="Practitioner/d1"), Question()],
 )
 def test_no_question_reads_the_whole_log_or_sorts_it(bridge: Bridge, asked: Question) -> None:
+    if not bridge.db.is_sqlite:
+        return  # PostgreSQL scans tables as small as these
     with bridge.db.snapshot() as tx:
         plans = _plans(tx, asked)
     assert plans

@@ -34,10 +34,10 @@ def changes(bridge: Bridge) -> list[str]:
 def test_a_start_and_a_stop_are_told_and_the_first_settings(bridge: Bridge, clock: Clock) -> None:
     start(bridge, clock, "serve")
     started, changed, stopped = told(bridge)
-    assert started == ("110120", "serve")
+    assert started == ("Started", "serve")
     assert changed[1].startswith("serve settings ")
     assert changed[1].endswith(", the first")
-    assert stopped == ("110121", "serve")
+    assert stopped == ("Stopped", "serve")
 
 
 @pytest.mark.parametrize(
@@ -69,4 +69,4 @@ def test_each_command_is_compared_with_itself(bridge: Bridge, clock: Clock) -> N
 def test_a_process_that_ends_badly_has_stopped_all_the_same(bridge: Bridge) -> None:
     with pytest.raises(ZeroDivisionError), running(bridge, "serve"):
         _ = 1 / 0
-    assert told(bridge)[-1] == ("110121", "serve")
+    assert told(bridge)[-1] == ("Stopped", "serve")
