@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -46,7 +47,6 @@ class Service:
         registered = {"name": "Larkfield", "iss": ehr.settings.fhir_base, "client_id": "dermbridge"} | registration
         settings = load_settings(environment={}, data_dir=folder, ehrs=[registered], **(options or {}))
         self.bridge: Bridge = open_bridge(settings, now=lambda: datetime.now(UTC) + self.ahead)
-        prepare(self.bridge.db)
         self.app = build_app(self.bridge)
         self.client = self.new_browser()
 
@@ -98,11 +98,14 @@ def ehr(tmp_path: Path, sandbox_options: dict[str, Any]) -> Iterator[SandboxEhr]
 
 
 @pytest.fixture
-def start(tmp_path: Path, ehr: SandboxEhr) -> Iterator[Callable[..., Service]]:
+def start(tmp_path: Path, ehr: SandboxEhr, sqlite_template: Path) -> Iterator[Callable[..., Service]]:
     opened: list[Service] = []
 
     def begin(**registration: Any) -> Service:
-        opened.append(Service(tmp_path / f"service{len(opened)}", ehr, **registration))
+        folder = tmp_path / f"service{len(opened)}"
+        folder.mkdir(mode=0o700)
+        shutil.copyfile(sqlite_template, folder / "dermbridge.sqlite3")
+        opened.append(Service(folder, ehr, **registration))
         return opened[-1]
 
     yield begin
