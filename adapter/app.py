@@ -24,6 +24,7 @@ from adapter.bridge import Bridge
 from adapter.capture.render import render_photo
 from adapter.delivery.deliver import deliver
 from adapter.delivery.destinations import Destinations
+from adapter.delivery.patient_lookup import ask_destination
 from adapter.errors import DermBridgeError, NotAuthenticated, Throttled, Unavailable
 from adapter.fhir_api import fhir_routes
 from adapter.fhir_api.cors import FhirCors
@@ -89,6 +90,9 @@ def work_lanes(bridge: Bridge, destinations: Destinations) -> Mapping[str, Lane]
         ),
         "application-ack": Lane(partial(identity.send_application_ack, bridge), threads=2),
         "deliver": Lane(partial(deliver, bridge, destinations), threads=threads),
+        "look-up-patient": Lane(
+            partial(identity.look_up_patient, bridge, partial(ask_destination, destinations)), threads=2
+        ),
         "render": Lane(partial(render_photo, bridge), threads=2),
         "job": Lane(partial(run_job, bridge), threads=2),
         feeds.KIND: Lane(partial(feeds.tell, bridge, feeds.open_repository(bridge))),

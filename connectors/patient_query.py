@@ -7,7 +7,7 @@ A connector only says who was found and how; whether that is certain enough to f
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -16,9 +16,10 @@ from connectors.answers import Answer, find_id, find_issue_codes
 from connectors.contract import RouteRefused, Secrets, utc_now
 from connectors.fhir_identity import tail
 from connectors.fhir_server import search_token
-from connectors.kinds import EhrProfile, FhirR4Profile, Profile
+from connectors.kinds import FhirR4Profile
 from connectors.outward import has_identifier
 from connectors.patient_answers import Resource, no_fhir, read_encounter, read_patient, took_place_at
+from connectors.patients_found import Found, Match, Sought
 from connectors.session import open_session
 from connectors.signals import codes_at
 
@@ -28,42 +29,6 @@ GONE: Final = frozenset({404, 410})
 CODED: Final = frozenset({400, 404, 409, 410, 422})  # refusals in which a code may say more than the status
 LONGEST_CHAIN: Final = 5  # merges followed
 Parameters = Sequence[tuple[str, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Sought:
-    """What is known of the patient; whatever is not is empty."""
-
-    system: str = field(default="", repr=False)
-    value: str = field(default="", repr=False)
-    family: str = field(default="", repr=False)
-    given: str = field(default="", repr=False)
-    birth_date: str = field(default="", repr=False)
-    gender: str = field(default="", repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """A patient in use at the destination, after merges, and the visit that covers the time, when it is the only one.
-
-    `grade` (http://hl7.org/fhir/R4/valueset-match-grade.html) and `score` (0 to 1) are the server's own words.
-    """
-
-    patient: Resource = field(repr=False)
-    way: str
-    grade: str = ""
-    score: float | None = None
-    visit: Resource | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """`several`: more fit than are named. `asked` are the requests, for the audit log: they hold identifiers."""
-
-    matches: tuple[Match, ...] = ()
-    several: bool = False
-    asked: tuple[str, ...] = field(default=(), repr=False)
-    not_offered: tuple[str, ...] = ()
 
 
 class PatientQuery:
@@ -93,12 +58,6 @@ class PatientQuery:
 
     def close(self) -> None:
         self._session.close()
-
-
-def find_profile(profile: Profile) -> FhirR4Profile | None:
-    """The profile, or the first of its routes, that says how to ask for patients."""
-    routes = profile.routes if isinstance(profile, EhrProfile) else (profile,)
-    return next((one for one in routes if isinstance(one, FhirR4Profile) and one.patient_lookup.ways), None)
 
 
 @dataclass(slots=True)

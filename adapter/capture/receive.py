@@ -152,6 +152,7 @@ def _store(
     tx.execute(insert(capture), row)
     governance.audit(tx, bridge, "create", actor, patient_id=patient_id, references=[media.version_reference])
     deliveries = delivery.deliver_media(tx, bridge, media)
+    identity.look_up_later(tx, bridge, media)
     enqueue(tx, Work(kind="render", idempotency_key=f"render:{capture_id}", payload={"media": capture_id}), at=at)
     status = _status(described, decided, held, delivery.deliveries_of(tx, capture_id) if deliveries else ())
     return CaptureAnswer(capture_id, 202 if held else 201, status)

@@ -13,10 +13,16 @@ from adapter.delivery.outbox import (
     send_again,
     take_back,
 )
+from adapter.delivery.patient_lookup import AskedEhr, Found, Match, ask_destination, asked_ehrs
 
 __all__ = [
+    "AskedEhr",
     "DeliveryState",
     "Destinations",
+    "Found",
+    "Match",
+    "ask_destination",
+    "asked_ehrs",
     "deliver",
     "deliver_media",
     "deliveries_of",

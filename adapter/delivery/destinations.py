@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -15,8 +15,12 @@ from adapter.bridge import Bridge
 from adapter.errors import Misconfigured, NotFound
 from adapter.settings import Settings, environment, settings_file
 from connectors.contract import Connector
+from connectors.patients_found import find_profile
 from connectors.profile import Profile, ProfileError, build_profile
 from connectors.registry import open_connector
+
+if TYPE_CHECKING:  # speaks HTTP, which a site that asks nobody need not load
+    from connectors.patient_query import PatientQuery
 
 SECRET_FOLDERS = (Path("/run/secrets"),)
 
@@ -28,6 +32,7 @@ class Destinations:
         self._bridge = bridge
         self._given = {str(entry.get("name")): dict(entry) for entry in bridge.settings.destinations}
         self._open: dict[str, Connector] = {}
+        self._asked: dict[str, PatientQuery | None] = {}
         self._guard = threading.Lock()
 
     @property
@@ -50,11 +55,24 @@ class Destinations:
                 self._open[name] = open_connector(self.profile(name), self._secret, self._bridge.now)
             return self._open[name]
 
+    def patients(self, name: str) -> PatientQuery | None:
+        """Where to ask who a patient is; None when the profile offers no way. Raises NotFound or Misconfigured."""
+        from connectors.patient_query import PatientQuery
+
+        with self._guard:
+            if name not in self._asked:
+                asked = find_profile(self.profile(name))
+                self._asked[name] = PatientQuery(asked, self._secret, self._bridge.now) if asked else None
+            return self._asked[name]
+
     def close(self) -> None:
         with self._guard:
             for connector in self._open.values():
                 connector.close()
+            for asked in filter(None, self._asked.values()):
+                asked.close()
             self._open.clear()
+            self._asked.clear()
 
     def _secret(self, name: str) -> str:
         for folder in (self._bridge.settings.data_dir / "secrets", *SECRET_FOLDERS):

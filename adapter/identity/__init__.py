@@ -5,6 +5,8 @@ from adapter.identity.adt_queue import dismiss, queue, replay, replay_all
 from adapter.identity.application_acks import find_answers, send_application_ack
 from adapter.identity.candidates import Candidate, find_candidates, given_of
 from adapter.identity.correction import Refiled, Refiling, check_may_refile, plan_refiling, refile, unrefile
+from adapter.identity.ehr_answers import EhrAnswer, EhrCandidate, answers_of
+from adapter.identity.ehr_lookup import ask_ehrs, look_up_later, look_up_patient, register_candidate
 from adapter.identity.fhir_feed import PATIENT_FEED, Identifier, feed_patient, read_feed
 from adapter.identity.launched import register_from_ehr
 from adapter.identity.matching import Whose, find_encounter_at, find_patient, given_extension, whose
@@ -18,12 +20,16 @@ __all__ = [
     "REMEDIES",
     "Candidate",
     "Circumstances",
+    "EhrAnswer",
+    "EhrCandidate",
     "Identifier",
     "Refiled",
     "Refiling",
     "Whose",
+    "answers_of",
     "apply_message",
     "apply_messages",
+    "ask_ehrs",
     "bind_waiting",
     "check_may_refile",
     "dismiss",
@@ -34,6 +40,8 @@ __all__ = [
     "find_patient",
     "given_extension",
     "given_of",
+    "look_up_later",
+    "look_up_patient",
     "merge_patients",
     "plan_refiling",
     "queue",
@@ -41,6 +49,7 @@ __all__ = [
     "receive",
     "receive_messages",
     "refile",
+    "register_candidate",
     "register_from_ehr",
     "replay",
     "replay_all",

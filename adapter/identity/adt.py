@@ -17,7 +17,7 @@ from adapter.access import SYSTEM
 from adapter.bridge import Bridge
 from adapter.db.engine import batches
 from adapter.db.tables import adt_message, search_index
-from adapter.errors import Conflict
+from adapter.errors import Conflict, Overtaken, PreconditionFailed
 from adapter.governance import audited
 from adapter.identity.adt_applying import Applying
 from adapter.identity.adt_steps import IN_MEMORY, carry_out
@@ -35,6 +35,7 @@ from mappings.hl7v2.errors import MessageError
 _CORRECT = "ask the sender to correct it and to send it again, then dismiss this one; or mend the cause and replay"
 _SETTLE = "settle the records by hand, then replay or dismiss the message"
 _Refusal = (MessageError, NotApplied, Conflict)
+_OVERTAKEN = (Overtaken, PreconditionFailed)
 
 
 def apply_message(bridge: Bridge, work: Work) -> None:
@@ -42,12 +43,14 @@ def apply_message(bridge: Bridge, work: Work) -> None:
     try:
         with bridge.db.transaction() as tx:
             (row,) = _rows(tx, [work])
-            applying = Applying(tx, bridge, Drafts(tx), _read(bridge, row), row.id)
+            applying = Applying(tx, bridge, Drafts(tx), _read(bridge, row), row.id, row.received_at)
             note = carry_out(applying)
             _conclude(tx, bridge, applying.drafts, [applying])
             _record(tx, [_applied(row, note, bridge.now())])
             answer_application(tx, bridge, row)
             finish(tx, work)
+    except _OVERTAKEN:
+        raise  # nothing is wrong with the message: the work loop tries it again
     except _Refusal as problem:
         _queue(bridge, work, problem)
 
@@ -64,7 +67,7 @@ def apply_messages(bridge: Bridge, items: Sequence[Work]) -> Sequence[Work]:
             if item.id not in events:
                 continue
             row = rows[item.payload["message"]]
-            applying = Applying(tx, bridge, drafts, events[item.id], row.id)
+            applying = Applying(tx, bridge, drafts, events[item.id], row.id, row.received_at)
             try:
                 with drafts.attempt():
                     records.append(_applied(row, carry_out(applying), bridge.now()))

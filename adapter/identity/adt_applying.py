@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -23,6 +24,8 @@ Token = tuple[str, str]
 """(system, value) of an identifier."""
 Tokens = Sequence[Token]
 _LONGEST_CHAIN = 100
+_CLOCKS_DIFFER = timedelta(days=1)
+"""Less than this may be a zone that was not told."""
 
 
 @dataclass
@@ -34,6 +37,7 @@ class Applying:
     drafts: Drafts
     event: AdtEvent
     message_id: str
+    received_at: datetime
     patients: dict[int, Stored] = field(default_factory=dict)
     touched: dict[str, Stored] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
@@ -41,6 +45,13 @@ class Applying:
     @property
     def groups(self) -> Iterable[tuple[int, PatientGroup]]:
         return enumerate(self.event.groups)
+
+    def said_at(self, sent: datetime | None) -> datetime | None:
+        """When the sender said it, to hold later messages against: by its clock, unless that is far ahead of ours.
+
+        One message of the year 2062 would make every later one look old.
+        """
+        return self.received_at if sent and sent > self.received_at + _CLOCKS_DIFFER else sent
 
     def note(self, text: str) -> None:
         """What was done otherwise than the sender may expect."""

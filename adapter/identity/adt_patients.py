@@ -35,7 +35,7 @@ def put_patient(a: Applying, group: PatientGroup, tokens: Tokens | None = None, 
         )
     before = found[0] if found else None
     kept = before.resource if before else None
-    if before and kept and is_stale(kept, a.event.recorded_at, group.pid_33):
+    if before and kept and is_stale(kept, a.event.recorded_by, group.updated_by):
         a.note(STALE)
         a.touch(before)
         return before
@@ -49,7 +49,7 @@ def put_patient(a: Applying, group: PatientGroup, tokens: Tokens | None = None, 
     )
     if kept and kept.get("active") is False:
         changed = _taken_up_again(kept, changed)
-    return a.put(before, stamped(changed, a.event.recorded_at, group.pid_33))
+    return a.put(before, stamped(changed, a.said_at(a.event.recorded_at), a.said_at(group.pid_33)))
 
 
 def former_identifiers(record: Resource | None) -> set[Token]:
@@ -104,22 +104,21 @@ def _put_visit(a: Applying, group: PatientGroup, owner: Stored) -> None:
         occurred=a.event.occurred,
         ignoring=former_identifiers(kept),
     )
-    status = ADT_EVENTS[a.event.trigger_event].get("encounter")
-    if kept and before and is_stale(kept, a.event.recorded_at, None):
+    status, said_at = ADT_EVENTS[a.event.trigger_event].get("encounter"), a.said_at(a.event.recorded_at)
+    if kept and before and is_stale(kept, a.event.recorded_by, None):
         a.note(STALE)
-        if status is None or is_status_stale(kept, a.event.recorded_at):
+        if status is None or is_status_stale(kept, a.event.recorded_by):
             a.touch(before)
             return
         changed = {**kept, **{name: changed[name] for name in _LIFECYCLE if name in changed}}
-        a.put(before, stamped(changed, None, None, status_at=a.event.recorded_at))
+        a.put(before, stamped(changed, None, None, status_at=said_at))
         return
     changed["subject"] = _subject(a, group, owner)
     if group.account:
         changed["account"] = [a.account(group.account)]
     elif group.pid.is_null(18):
         changed.pop("account", None)
-    status_at = a.event.recorded_at if status else None
-    a.put(before, stamped(changed, a.event.recorded_at, None, status_at=status_at))
+    a.put(before, stamped(changed, said_at, None, status_at=said_at if status else None))
 
 
 def _subject(a: Applying, group: PatientGroup, owner: Stored) -> Resource:

@@ -18,6 +18,7 @@ from adapter.db.tables import capture
 from adapter.delivery import deliver_media, take_back
 from adapter.errors import Conflict, NotFound, Unprocessable
 from adapter.governance import audit
+from adapter.identity.ehr_answers import forget_answers
 from adapter.identity.matching import find_survivor
 from adapter.identity.waiting import rekey_photo, visit_of
 from adapter.records import Resource, Stored, create, delete, find, get, new_id, update_resource
@@ -118,6 +119,7 @@ def refile(tx: Connection, bridge: Bridge, actor: Actor, media_id: str, refiling
     tx.execute(update(capture).where(capture.c.id == media_id).values(reason=reason))
     if former != patient_id:
         rekey_photo(tx, bridge, media_id, patient_id)
+    forget_answers(tx, [media_id])
     stub = create(tx, stub_of(media.resource, stub_id=new_id(at), issued_at=at), at=at) if moved else None
     if moved:
         take_back(tx, bridge, media_id, reason=WRONG_PATIENT)

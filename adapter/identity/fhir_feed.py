@@ -18,6 +18,7 @@ from adapter.identity.matching import disagreement, find_survivors
 from adapter.identity.merges import merge_patients
 from adapter.identity.waiting import bind_waiting
 from adapter.records import Resource, Stored, change, find_by_identifier, get, new_id, write_all
+from mappings.fhir_check import check_resource
 
 PATIENT_FEED = "urn:ihe:iti:pmir:2019:patient-feed"
 Identifier = tuple[str, str]
@@ -118,21 +119,40 @@ def _put(tx: Connection, bridge: Bridge, before: Stored | None, resource: Resour
 
 
 def read_feed(bundle: Resource) -> list[tuple[Identifier, Resource]]:
-    """The patients of a PMIR message (ITI-93), in order. Raises Unprocessable for anything but a patient feed."""
-    entries = bundle.get("entry", [])
-    header = entries[0].get("resource", {}) if entries else {}
+    """The patients of a PMIR message (ITI-93), in order; a mother's RelatedPerson is nobody's record here.
+
+    Raises Unprocessable for anything but a patient feed, InvalidResource.
+    """
+    entries = _entries(bundle)
+    header = entries[0]["resource"] if entries else {}
     if bundle.get("type") != "message" or header.get("eventUri") != PATIENT_FEED:
         raise Unprocessable(f"send a Bundle of type message whose MessageHeader has the eventUri {PATIENT_FEED}")
-    histories = [one["resource"] for one in entries[1:] if one.get("resource", {}).get("type") == "history"]
+    histories = [one["resource"] for one in entries[1:] if one["resource"].get("type") == "history"]
     found: list[tuple[Identifier, Resource]] = []
-    for entry in (each for history in histories for each in history.get("entry", ())):
+    for entry in (each for history in histories for each in _entries(history)):
         if entry.get("request", {}).get("method") not in ("POST", "PUT"):
             raise Unprocessable("a patient feed may create, update and merge; delete persons by ADT^A29")
-        found.append(_named(entry.get("resource", {})))
+        if entry["resource"].get("resourceType") != "RelatedPerson":
+            found.append(_named(entry["resource"]))
     return found
 
 
-def _named(patient: dict[str, Any]) -> tuple[Identifier, Resource]:
+def _entries(bundle: Resource) -> list[Resource]:
+    entries = bundle.get("entry", [])
+    if not isinstance(entries, list) or not all(map(_is_entry, entries)):
+        raise Unprocessable("each entry of a patient feed must hold a resource", expression="Bundle.entry")
+    return entries
+
+
+def _is_entry(entry: Any) -> bool:
+    parts = (entry.get("resource"), entry.get("request", {})) if isinstance(entry, dict) else (None,)
+    return all(isinstance(part, dict) for part in parts)
+
+
+def _named(patient: Resource) -> tuple[Identifier, Resource]:
+    if patient.get("resourceType") != "Patient":
+        raise Unprocessable("a patient feed holds Patients", expression="Bundle.entry.resource")
+    check_resource({"id": "new", **patient})
     for one in patient.get("identifier", ()):
         if one.get("system") and one.get("value") and one.get("use") != "old":
             return (one["system"], one["value"]), patient

@@ -1,8 +1,8 @@
-"""The patient and visit of an EHR launch as records of ours."""
+"""The patient and visit that an EHR tells us of, at a launch or when asked, as records of ours."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import Connection
 
@@ -13,7 +13,6 @@ from adapter.governance import audit
 from adapter.identity.matching import disagreement, find_survivors
 from adapter.identity.waiting import bind_waiting
 from adapter.records import Stored, create, find_by_identifier, new_id
-from adapter.settings import Ehr
 from mappings.terms import CANON, coding
 
 PROVISIONAL = coding(f"{CANON}/CodeSystem/identity-state", "provisional")
@@ -22,20 +21,31 @@ _VISIT = ("status", "class", "period")
 _UNKNOWN_CLASS = {"system": "http://terminology.hl7.org/CodeSystem/v3-NullFlavor", "code": "UNK"}
 
 
+class Ehr(Protocol):
+    """Whose word it is (settings.Ehr, delivery.AskedEhr)."""
+
+    @property
+    def iss(self) -> str: ...
+    @property
+    def identifier_systems(self) -> tuple[str, ...]: ...
+
+
 def register_from_ehr(
     tx: Connection, bridge: Bridge, actor: Actor, patient: dict[str, Any], encounter: dict[str, Any] | None, ehr: Ehr
 ) -> tuple[str, str | None]:
     """Our ids of the EHR's Patient and Encounter; what no ADT has announced yet is created provisionally.
 
-    Raises Conflict when the identifiers are those of several of our patients, or of one born on another day.
+    Photos that waited for a patient created here are bound, to the visit as well where it covers them. Raises Conflict
+    when the identifiers are those of several of our patients, or of one born on another day.
     """
-    local = _patient(tx, bridge, actor, patient, ehr)
-    if encounter is None:
-        return local.id, None
-    return local.id, _encounter(tx, bridge, actor, encounter, local, ehr).id
+    local, is_new = _patient(tx, bridge, actor, patient, ehr)
+    visit = _encounter(tx, bridge, actor, encounter, local, ehr).id if encounter is not None else None
+    if is_new:
+        bind_waiting(tx, bridge, local)
+    return local.id, visit
 
 
-def _patient(tx: Connection, bridge: Bridge, actor: Actor, patient: dict[str, Any], ehr: Ehr) -> Stored:
+def _patient(tx: Connection, bridge: Bridge, actor: Actor, patient: dict[str, Any], ehr: Ehr) -> tuple[Stored, bool]:
     identifiers = _trusted(patient, ehr)
     tokens = [(one["system"], one["value"]) for one in identifiers]
     bridge.db.lock(tx, *(f"patient-identifier:{system}|{value}" for system, value in tokens))
@@ -46,12 +56,10 @@ def _patient(tx: Connection, bridge: Bridge, actor: Actor, patient: dict[str, An
         born = {"birthDate": patient.get("birthDate")}
         if found[0].resource.get("birthDate") and disagreement(found[0].resource, born):
             raise Conflict("the chart and our record under the same identifier differ in the birth date; do not go on")
-        return found[0]
+        return found[0], False
     kept = {name: patient[name] for name in _DEMOGRAPHICS if name in patient}
     made = {"resourceType": "Patient", "active": True, "identifier": identifiers, **kept}
-    stored = _create(tx, bridge, actor, made, None)
-    bind_waiting(tx, bridge, stored)
-    return stored
+    return _create(tx, bridge, actor, made, None), True
 
 
 def _trusted(resource: dict[str, Any], ehr: Ehr) -> list[dict[str, Any]]:

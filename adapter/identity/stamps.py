@@ -14,22 +14,25 @@ STATUS = f"{CANON}/StructureDefinition/adt-status-recorded"
 """EVN-2 (else MSH-7), PID-33, and EVN-2 of the newest message that set the status of the visit."""
 
 
-def is_stale(resource: Resource, recorded_at: datetime | None, updated_at: datetime | None) -> bool:
-    """PID-33 decides where both sides have it, else EVN-2; equal or unknown times are not stale."""
-    for url, sent in ((UPDATED, updated_at), (RECORDED, recorded_at)):
+def is_stale(resource: Resource, recorded_by: datetime | None, updated_by: datetime | None) -> bool:
+    """PID-33 decides where both sides have it, else EVN-2; equal, vague or unknown times are not stale.
+
+    Both are the last instant that may be meant (`DTM.last_instant`), since what is kept is the first.
+    """
+    for url, sent in ((UPDATED, updated_by), (RECORDED, recorded_by)):
         kept = _read(resource, url)
         if sent and kept:
             return sent < kept
     return False
 
 
-def is_status_stale(resource: Resource, recorded_at: datetime | None) -> bool:
-    """Whether a newer message than that of `recorded_at` set the status; one that only set other values does not count.
+def is_status_stale(resource: Resource, recorded_by: datetime | None) -> bool:
+    """Whether a newer message than that of `recorded_by` set the status; one that only set other values does not count.
 
     So a discharge that comes after a later update still ends the visit.
     """
     kept = _read(resource, STATUS)
-    return bool(recorded_at and kept and recorded_at < kept)
+    return bool(recorded_by and kept and recorded_by < kept)
 
 
 def stamped(

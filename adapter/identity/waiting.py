@@ -12,6 +12,7 @@ from adapter.db.engine import batches
 from adapter.db.tables import binary, blob, capture
 from adapter.delivery import deliver_media
 from adapter.governance import audit
+from adapter.identity.ehr_answers import forget_answers
 from adapter.identity.matching import disagreement, find_encounter_at, given_with
 from adapter.identity.suspicion import Circumstances, find_doubt
 from adapter.records import Resource, Stored, create, find_by_index, new_id, update_resource
@@ -50,6 +51,7 @@ def _settle(tx: Connection, bridge: Bridge, media: Stored, patient: Stored) -> b
     else:
         changed = bind_media(media.resource, patient.reference, encounter=visit_of(tx, media.resource, patient.id))
         rekey_photo(tx, bridge, media.id, patient.id)
+        forget_answers(tx, [media.id])
     following = update_resource(tx, changed, at=at, expected_version=media.version_id)
     told = provenance(
         "update",

@@ -14,6 +14,7 @@ from adapter.db.schema import prepare
 from adapter.fhir_api import FhirServer
 from adapter.governance import fhir_audit
 from adapter.records import Resource, create_all, find
+from adapter.sandbox.patient_operations import patient_operations
 from adapter.settings import Settings
 
 MRN_SYSTEM = "urn:oid:2.16.840.1.113883.19.5"
@@ -122,6 +123,7 @@ def open_ehr(settings: SandboxSettings, *, now: Callable[[], datetime] = utc_now
         page_secret=bridge.vault.derive_secret("sandbox page tokens"),
         base_url=settings.fhir_base,
         description="Larkfield Hospital (sandbox EHR)",
+        operations=patient_operations(bridge),
     )
     return SandboxEhr(settings, bridge, server)
 
