@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from adapter import access, governance
 from adapter.access import Actor
+from adapter.access.policy import check_visible
 from adapter.bounded import BoundedChild
 from adapter.bridge import Bridge
 from adapter.errors import NotFound, Unprocessable
@@ -80,6 +81,7 @@ def _photo(tx: Connection, actor: Actor, media_id: str) -> Stored:
     access.check_scope(actor, "r", "Media")
     media = get(tx, "Media", media_id)
     access.check_whose(tx, actor, patient_of(media.resource))
+    check_visible(actor, media.resource)
     return media
 
 

@@ -16,9 +16,10 @@ from adapter.capture.receive import Upload, receive
 from adapter.compare import alignment, changes
 from adapter.compare.comparing import ENGINE, PICTURES, compare, open_picture
 from adapter.db.tables import binary, blob, comparison
-from adapter.errors import NotFound, Unprocessable
+from adapter.errors import Forbidden, NotFound, Unprocessable
 from adapter.identity import merge_patients
-from adapter.records import create
+from adapter.records import create, get, update_resource
+from mappings.terms import CONFIDENTIALITY, coding
 
 SKIN = Path(__file__).parents[1] / "data" / "skin"
 MOLE, OTHER = (SKIN / name for name in ("ISIC_0009995.jpg", "ISIC_0010459.jpg"))
@@ -75,6 +76,20 @@ def test_other_skin_is_not_aligned_and_says_why(patients: Bridge) -> None:
     assert found.result["reasons"]
     with pytest.raises(NotFound, match="could not be aligned"):
         open_picture(patients, SYSTEM, found.id, "aligned")
+
+
+def test_a_photo_too_sensitive_to_be_seen_is_not_compared(patients: Bridge) -> None:
+    left, right = (_photo(patients, data, "asa") for data in (MOLE.read_bytes(), _turned(MOLE)))
+    found = compare(patients, SYSTEM, left, right)
+    with patients.db.transaction() as tx:
+        media = get(tx, "Media", right).resource
+        media["meta"]["security"] = [coding(CONFIDENTIALITY, "V")]
+        update_resource(tx, media, at=patients.now())
+    session = Actor("person", "Practitioner/x", "X", "clinician", frozenset({"user/Media.rs"}), patient_id="asa")
+    with pytest.raises(Forbidden):
+        compare(patients, session, left, right)
+    with pytest.raises(Forbidden):
+        open_picture(patients, session, found.id, "aligned")
 
 
 def test_photos_of_two_patients_are_never_compared(patients: Bridge) -> None:
