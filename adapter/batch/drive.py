@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +32,7 @@ from adapter.errors import BadInput, DermBridgeError, TooLarge
 
 COLUMNS = ("patient_system", "patient", "taken_at", "body_site", "laterality", "view", "note")
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}|(\*)|([^{*]+)")
+_USED = re.compile(r"\{([a-z_]+)\}")
 _IGNORED = {".ds_store", "thumbs.db", "desktop.ini"}
 
 
@@ -54,7 +57,11 @@ class PlannedItem:
 
 def read_rules(file: Path) -> list[Rule]:
     """Raises BadInput naming row and remedy."""
-    with file.open(encoding="utf-8-sig", newline="") as lines:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise BadInput(f'{file.name} is not UTF-8; save it as "CSV UTF-8"') from None
+    with io.StringIO(text, newline="") as lines:
         rows = csv.DictReader(lines)
         if "pattern" not in (rows.fieldnames or ()):
             raise BadInput(f"{file.name} needs a header row with the column 'pattern'; see docs/import-drive.md")
@@ -66,6 +73,8 @@ def read_rules(file: Path) -> list[Rule]:
 
 
 def _rule(row: dict[str, str], number: int) -> Rule:
+    if not row["pattern"] or re.search(r"[{}]", _USED.sub("", row["pattern"])):
+        raise BadInput(f"row {number} of the rules needs a pattern whose {{placeholders}} are small letters and _")
     parts, names = [], set()
     for name, star, text in _PLACEHOLDER.findall(row["pattern"]):
         if name:
@@ -74,7 +83,7 @@ def _rule(row: dict[str, str], number: int) -> Rule:
         else:
             parts.append("[^/]*" if star else re.escape(text))
     values = {column: row[column] for column in COLUMNS if row.get(column)}
-    used = {name for value in values.values() for name in re.findall(r"\{([a-z_]+)\}", value)}
+    used = {name for value in values.values() for name in _USED.findall(value)}
     if used - names:
         raise BadInput(f"row {number} of the rules uses {{{sorted(used - names)[0]}}}, which its pattern does not name")
     return Rule(re.compile("".join(parts), re.IGNORECASE), values)
@@ -83,7 +92,7 @@ def _rule(row: dict[str, str], number: int) -> Rule:
 def plan_import(bridge: Bridge, folder: Path, rules: Sequence[Rule]) -> Iterator[PlannedItem]:
     """What an import would do with each file, in path order; reads the files, writes nothing."""
     for path in photo_files(folder):
-        item = _match(path.relative_to(folder).as_posix(), rules)
+        item = _match(folder, path, rules)
         if item.verdict == "ready":
             try:
                 read_metadata(item.metadata, accept_unlisted_sites=bridge.settings.accept_unlisted_body_sites)
@@ -102,7 +111,7 @@ def run_import(
     """
     run_id, done = start_run(bridge, actor, folder), []
     for position, path in enumerate(photo_files(folder)):
-        item = _match(path.relative_to(folder).as_posix(), rules)
+        item = _match(folder, path, rules)
         if item.verdict == "ready":
             _import(bridge, actor, path, item)
         note_file(bridge, run_id, position, item)
@@ -128,8 +137,16 @@ def _import(bridge: Bridge, actor: Actor, path: Path, item: PlannedItem) -> None
 
 
 def photo_files(folder: Path) -> Iterator[Path]:
-    """Every file below the folder in path order; links are not followed, so nothing from elsewhere comes in."""
-    for entry in sorted(folder.iterdir()):
+    """Every file below the folder, and every folder that cannot be listed, in path order.
+
+    Links are not followed, so nothing from elsewhere comes in.
+    """
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError:
+        yield folder
+        return
+    for entry in entries:
         if entry.is_symlink() or entry.name.lower() in _IGNORED or entry.name.startswith("._"):
             continue
         if entry.is_dir():
@@ -138,12 +155,21 @@ def photo_files(folder: Path) -> Iterator[Path]:
             yield entry
 
 
-def _match(path: str, rules: Sequence[Rule]) -> PlannedItem:
+def _match(folder: Path, file: Path, rules: Sequence[Rule]) -> PlannedItem:
+    name = file.relative_to(folder).as_posix()
+    path = os.fsencode(name).decode("utf-8", "replace")
+    if path != name:
+        return PlannedItem(path, verdict="refused", reason="its name is not UTF-8; rename it")
+    if file.is_dir():
+        return PlannedItem(path, verdict="refused", reason="this folder cannot be listed; let DermBridge read it")
     for rule in rules:
         if found := rule.pattern.fullmatch(path):
-            values = {column: value.format(**found.groupdict()) for column, value in rule.values.items()}
-            return PlannedItem(path, _metadata(values))
+            return PlannedItem(path, _metadata({column: _filled(v, found) for column, v in rule.values.items()}))
     return PlannedItem(path, verdict="no-rule", reason="no rule speaks of this path; add a row or leave it")
+
+
+def _filled(value: str, found: re.Match[str]) -> str:
+    return _USED.sub(lambda used: found[used[1]], value)
 
 
 def _metadata(values: dict[str, str]) -> dict[str, Any]:
@@ -166,6 +192,9 @@ def _moment(text: str) -> str:
 
 
 def _read(bridge: Bridge, path: Path) -> bytes:
-    if path.stat().st_size > bridge.settings.max_capture_bytes:
-        raise TooLarge(f"photos may have at most {bridge.settings.max_capture_bytes // 2**20} MiB here")
-    return path.read_bytes()
+    try:
+        if path.stat().st_size > bridge.settings.max_capture_bytes:
+            raise TooLarge(f"photos may have at most {bridge.settings.max_capture_bytes // 2**20} MiB here")
+        return path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"the file cannot be read ({error.strerror}); mend that and run the import again") from None

@@ -1,6 +1,9 @@
 """Import of a shared drive: planned without writing, done once, the folder untouched."""
 
-from collections.abc import Callable
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -12,7 +15,8 @@ from adapter.batch.drive import plan_import, read_rules, run_import
 from adapter.bridge import Bridge
 from adapter.db.tables import capture
 from adapter.errors import BadInput
-from adapter.records import get
+from adapter.identity import bind_waiting
+from adapter.records import create, get
 
 RULES = "pattern,patient_system,patient,taken_at,view\n{mrn}/{date}/*.jpg,urn:oid:1.2.3,{mrn},{date},close-up\n"
 
@@ -71,9 +75,70 @@ def test_the_second_run_stores_nothing_new_and_the_folder_is_as_it_was(
     assert media["createdDateTime"].startswith("2024-01-31")
 
 
+def test_files_that_cannot_be_taken_do_not_stop_the_others(bridge: Bridge, drive: Path, tmp_path: Path) -> None:
+    shutil.copy(drive / "4711/20240131/a.JPG", drive / os.fsdecode(b"4711/20240131/M\xfcller.jpg"))
+    rules = read_rules(_rules(tmp_path))
+
+    class Gone(type(drive)):  # type: ignore[misc]
+        """A drive that lets one folder be seen but not listed, and one file not read; root would be let in."""
+
+        def iterdir(self) -> Iterator[Path]:
+            if self.name == "20240201":
+                raise PermissionError(errno.EACCES, "Permission denied")
+            return super().iterdir()  # type: ignore[no-any-return]
+
+        def read_bytes(self) -> bytes:
+            if self.name == "b.jpg":
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read_bytes()  # type: ignore[no-any-return]
+
+    done = {item.path: (item.verdict, item.reason) for item in run_import(bridge, SYSTEM, Gone(drive), rules, print)}
+    assert done["4711/20240131/a.JPG"][0] == "held"
+    assert done["4711/20240131/b.jpg"] == (
+        "refused",
+        "the file cannot be read (Input/output error); mend that and run the import again",
+    )
+    assert done["4711/20240131/M\ufffdller.jpg"] == ("refused", "its name is not UTF-8; rename it")
+    assert done["4712/20240201"][0] == "refused"
+
+
+def test_photos_bound_since_the_first_run_are_known_to_the_second(
+    bridge: Bridge, drive: Path, tmp_path: Path, photos: list[str]
+) -> None:
+    rules = read_rules(_rules(tmp_path))
+    run_import(bridge, SYSTEM, drive, rules, lambda _: None)
+    with bridge.db.transaction() as tx:
+        announced = {
+            "resourceType": "Patient",
+            "id": "new",
+            "identifier": [{"system": "urn:oid:1.2.3", "value": "4712"}],
+        }
+        bind_waiting(tx, bridge, create(tx, announced, at=bridge.now()))
+    again = {item.path: item.verdict for item in run_import(bridge, SYSTEM, drive, rules, lambda _: None)}
+    assert again["4712/20240201/c.jpg"] == "known"
+
+
+def test_rules_that_excel_saved_in_its_own_code_page_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "rules.csv"
+    file.write_bytes(RULES.encode() + "M\u00fcller/*.jpg,,,,\n".encode("latin-1"))
+    with pytest.raises(BadInput, match="UTF-8"):
+        read_rules(file)
+
+
+def test_a_brace_in_a_note_is_only_a_brace(bridge: Bridge, drive: Path, tmp_path: Path) -> None:
+    rules = _rules(tmp_path, "pattern,patient_system,patient,note\n{mrn}/*/c.jpg,urn:oid:1.2.3,{mrn},a { b of {mrn}\n")
+    (item,) = [item for item in plan_import(bridge, drive, read_rules(rules)) if item.verdict == "ready"]
+    assert item.metadata["note"] == "a { b of 4712"
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("path,patient\n", "pattern"), ("pattern,colour\n", "colour"), ("pattern,patient\n*.jpg,{mrn}\n", "mrn")],
+    [
+        ("path,patient\n", "pattern"),
+        ("pattern,patient\n{MRN}/*.jpg,1\n", "small letters"),
+        ("pattern,colour\n", "colour"),
+        ("pattern,patient\n*.jpg,{mrn}\n", "mrn"),
+    ],
 )
 def test_wrong_rules_are_named(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(BadInput, match=words):
