@@ -7,15 +7,12 @@ from typing import Any
 
 import orjson
 
-from adapter import governance
 from adapter.bridge import Bridge
 from adapter.compare.comparing import PICTURES, compare
 from adapter.errors import BadInput
 from adapter.fhir_api.answers import json_answer
 from adapter.fhir_api.exchange import Answer, Request
 from adapter.fhir_api.server import Operation
-from adapter.records import get
-from adapter.records.confinement import patient_of
 from mappings.comparison_to_parameters import comparison_to_parameters
 from mappings.terms import CANON
 
@@ -28,16 +25,6 @@ def compare_operation(bridge: Bridge) -> Operation:
     def handle(request: Request) -> Answer:
         left, right = _photo(request, "left"), _photo(request, "right")
         found = compare(bridge, request.caller, left, right)
-        with bridge.db.transaction() as tx:
-            photos = [get(tx, "Media", media_id) for media_id in (left, right)]
-            governance.audit(
-                tx,
-                bridge,
-                "photo-compared",
-                request.caller,
-                patient_id=patient_of(photos[0].resource),
-                references=[one.version_reference for one in photos],
-            )
         is_aligned = found.result["verdict"] != "not-aligned"
         base = f"{bridge.settings.base_url}/comparisons/{found.id}"
         pictures = {name: (kind, f"{base}/{name}") for name, kind in PICTURES.items()} if is_aligned else {}
