@@ -127,6 +127,10 @@ class Conflict(DermBridgeError):
     issue_type = "conflict"
 
 
+class Overtaken(Conflict):
+    """Somebody else changed the same at the same moment: to be done again, from the beginning."""
+
+
 class PreconditionFailed(Conflict):
     """If-Match or a conditional request did not hold."""
 

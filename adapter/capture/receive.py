@@ -172,10 +172,14 @@ def _record_consent(tx: Connection, bridge: Bridge, actor: Actor, photo: _Photo,
 
 
 def _settled(tx: Connection, bridge: Bridge, actor: Actor, photo: _Photo) -> _Photo:
-    """The photo with its patient asked for again, now that no merge can come between: one may have meanwhile."""
+    """The photo with its patient asked for again, now that no merge nor announcement can come between: one may have."""
+    given, keys = _patient_given(photo.metadata, actor), []
+    if isinstance(given, dict):
+        keys.append(f"patient-identifier:{given['system']}|{given['value']}")
     if photo.whose.patient_id is not None:
-        bridge.db.lock(tx, f"patient:{photo.whose.patient_id}")
-    whose = identity.whose(tx, _patient_given(photo.metadata, actor))
+        keys.append(f"patient:{photo.whose.patient_id}")
+    bridge.db.lock(tx, *keys)
+    whose = identity.whose(tx, given)
     access.check_whose(tx, actor, whose.patient_id)
     if (whose.state, whose.patient_id) != ("bound", photo.whose.patient_id):
         photo = replace(photo, whose=_suspected(tx, bridge, actor, photo, whose))

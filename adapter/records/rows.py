@@ -20,7 +20,7 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy.exc import IntegrityError
 
 from adapter.db.tables import audit_tail, resource_history, search_index
-from adapter.errors import Conflict, Gone, NotFound, PreconditionFailed
+from adapter.errors import Conflict, Gone, NotFound, Overtaken, PreconditionFailed
 from adapter.records.search_parameters import TABLES, Resource, columns_of, index_rows, token_value
 from mappings.fhir_time import fhir_instant
 
@@ -75,7 +75,7 @@ def change(before: Stored | None, resource: Resource, *, at: datetime) -> Change
 def write_all(tx: Connection, changes: Sequence[Change]) -> None:
     """Write many, each resource once, in a few statements for each type and kind of change.
 
-    Raises Conflict when a new id is taken, or something was changed since it was read.
+    Raises Conflict when a new id is taken, Overtaken when something was changed since it was read.
     """
     for resource_type, table in _tables(changes):
         mine = [one for one in changes if one.after.resource_type == resource_type]
@@ -296,7 +296,7 @@ def _supersede(tx: Connection, table: Table, revisions: Sequence[_Revision]) -> 
             for one in alike
         ]
         if tx.execute(_replace(table), rows).rowcount != len(rows):
-            raise Conflict(
+            raise Overtaken(
                 f"{alike[0].before.reference} or one changed with it was changed by someone else at the same moment; "
                 "repeat the change"
             )

@@ -90,6 +90,12 @@ class PatientGroup:
         return updated.instant(self.default_offset) if updated else None
 
     @property
+    def updated_by(self) -> datetime | None:
+        """The last instant that PID-33 may mean, UTC."""
+        updated = DTM.find(self.pid.text(33))
+        return updated.last_instant(self.default_offset) if updated else None
+
+    @property
     def has_uncertain_identity(self) -> bool:
         """PID-31 = Y (identity unknown) or PID-32 valued (identity reliability): no automatic link or merge."""
         return self.pid.text(31).upper() == "Y" or bool(self.pid.valued(32))
@@ -104,14 +110,16 @@ class PatientGroup:
 @dataclass(frozen=True)
 class AdtEvent:
     """`does` is what `hl7v2_adt_events.toml` says of `trigger_event`; `recorded_at` is EVN-2, else MSH-7, in UTC, None
-    when neither tells an instant. `occurred` is EVN-6, else EVN-2, as sent. `default_offset` is the offset of MSH-7,
-    else the site's zone: pass it on to the mappings. `groups` is empty only for events that do nothing.
+    when neither tells an instant, and `recorded_by` the last instant it may mean. `occurred` is EVN-6, else EVN-2, as
+    sent. `default_offset` is the offset of MSH-7, else the site's zone: pass it on to the mappings. `groups` is empty
+    only for events that do nothing.
     """
 
     header: Header
     trigger_event: str
     does: tuple[str, ...]
     recorded_at: datetime | None
+    recorded_by: datetime | None
     occurred: DTM | None
     default_offset: tzinfo | None
     groups: tuple[PatientGroup, ...]
@@ -140,9 +148,9 @@ def adt_to_event(message: Message, default_offset: tzinfo | None = None) -> AdtE
     groups = tuple(_groups(message, offset))
     if row["does"]:
         _check_groups(row.get("needs", ()), groups)
-    recorded_at = recorded.instant(offset) if recorded else None
+    spanned = (recorded.instant(offset), recorded.last_instant(offset)) if recorded else (None, None)
     occurred = next(iter(times), sent_at)
-    return AdtEvent(header, trigger_event, tuple(row["does"]), recorded_at, occurred, offset, groups)
+    return AdtEvent(header, trigger_event, tuple(row["does"]), *spanned, occurred, offset, groups)
 
 
 def _groups(message: Message, offset: tzinfo | None) -> Iterator[PatientGroup]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from calendar import monthrange
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 
@@ -82,9 +83,28 @@ class DTM:
 
     def instant(self, default_offset: tzinfo | None = None) -> datetime | None:
         """First instant of what was sent, in UTC, for comparing; None when the zone is not known."""
+        return self._in_utc(self._local(), default_offset)
+
+    def last_instant(self, default_offset: tzinfo | None = None) -> datetime | None:
+        """Last instant that may be meant, in UTC: the end of the day, minute or second that was sent, and the second
+        time round in the hour that is repeated when summer time ends; None when the zone is not known.
+        """
+        first, month = self._local(), self.month or 12
+        end = first.replace(
+            month=month,
+            day=self.day or monthrange(self.year, month)[1],
+            hour=23 if self.hour is None else self.hour,
+            minute=59 if self.minute is None else self.minute,
+            second=59 if self.second is None else self.second,
+            microsecond=first.microsecond if self.fraction else 999_999,
+        )
+        meant = (self._in_utc(end.replace(fold=fold), default_offset) for fold in (0, 1))
+        return max(filter(None, meant), default=None)
+
+    def _in_utc(self, local: datetime, default_offset: tzinfo | None) -> datetime | None:
         zone = self.zone or default_offset
         try:
-            return self._local().replace(tzinfo=zone).astimezone(UTC) if zone else None
+            return local.replace(tzinfo=zone).astimezone(UTC) if zone else None
         except OverflowError:
             return None
 

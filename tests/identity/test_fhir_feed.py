@@ -122,3 +122,38 @@ def test_other_messages_other_scopes_and_other_addresses_are_refused(site: Bridg
     (told,) = [one for one in statement["resource"] if one["type"] == "Patient"]
     assert told["conditionalUpdate"] is True
     assert "process-message" in [one["name"] for one in statement["operation"]]
+
+
+def test_a_mother_told_beside_a_patient_is_no_patient(site: Bridge, feed: Feed) -> None:
+    mother = {
+        "resourceType": "RelatedPerson",
+        "identifier": [{"system": MRN, "value": "2"}],
+        "patient": {"display": "x"},
+    }
+    assert feed.send(patient("1"), mother).status_code == 200
+    assert feed.send({"resourceType": "Practitioner", "identifier": patient("2")["identifier"]}).status_code == 422
+    with site.db.snapshot() as tx:
+        assert find_patient(tx, MRN, "1")
+        assert find_by_identifier(tx, "Patient", MRN, "2") == []
+
+
+HEADER = {"resource": {"resourceType": "MessageHeader", "eventUri": "urn:ihe:iti:pmir:2019:patient-feed"}}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {},
+        ["MessageHeader"],
+        [HEADER, 1],
+        [HEADER, {"resource": {"type": "history", "entry": [1]}}],
+        [HEADER, {"resource": {"type": "history", "entry": [{"resource": {}, "request": "PUT"}]}}],
+        [HEADER, {"resource": {"type": "history", "entry": [{"resource": "x", "request": {"method": "PUT"}}]}}],
+        [HEADER, {"resource": {"type": "history", "entry": [{"resource": {**patient("1"), "identifier": [1]}}]}}],
+    ],
+)
+def test_a_message_out_of_shape_is_refused_with_a_reason(feed: Feed, entry: Any) -> None:
+    message = {"resourceType": "Bundle", "type": "message", "entry": entry}
+    answer = feed.http.post("/fhir/$process-message", json=message)
+    assert answer.status_code == 422
+    assert answer.json()["issue"][0]["details"]["text"]

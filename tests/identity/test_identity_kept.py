@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import pytest
 from sqlalchemy import select, update
@@ -12,11 +15,13 @@ from adapter.batch import undo_job
 from adapter.bridge import Bridge
 from adapter.db.tables import work
 from adapter.errors import Conflict
-from adapter.identity import dismiss, receive_messages, whose
-from adapter.records import find_by_identifier, find_where
+from adapter.identity import apply_message, dismiss, feed_patient, receive_messages, whose
+from adapter.records import find_by_identifier, find_where, update_resource
+from adapter.work import Lane, WorkLoop
 from mappings.wrong_patient import state_of
+from tests.conftest import Clock
 from tests.identity.conftest import MRN
-from tests.identity.test_correction import move, person
+from tests.identity.test_correction import move, person, take
 from tests.identity.world import World, admitted, message, mr, mrg, pid, pv1
 
 ROE = {"f5": "Roe^Rick"}
@@ -119,3 +124,64 @@ def queue_of(world: World) -> list[str]:
     with world.site.db.snapshot() as tx:
         keys = tx.execute(select(work.c.idempotency_key).order_by(work.c.id)).scalars()
         return [key.removeprefix("adt:") for key in keys if key.startswith("adt:")]
+
+
+def test_a_clock_that_was_far_ahead_does_not_make_every_later_message_old(world: World) -> None:
+    ahead, now = "20621123100000+0000", "20261123120000+0000"
+    world.receive(message("A31", "1", pid("100", f5="Doe^Ahead", f33=ahead), at=ahead))
+    world.receive(message("A31", "2", pid("100", f5="Doe^Now", f33=now), at=now))
+    assert world.patient("100")["name"][0]["given"] == ["Now"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("20261025025000", "20261025021000"),  # summer time ends at three: ten past two comes a second time
+        ("20261123100030", "202611231000"),  # the second says no more than the minute
+        ("20261123100030", "20261123"),
+    ],
+)
+def test_a_time_that_may_be_later_is_not_old(world: World, first: str, second: str) -> None:
+    settings = world.site.settings.model_copy(update={"time_zone": "Europe/Berlin"})
+    local = replace(world.site, settings=settings)
+    lanes = {"apply-adt": Lane(partial(apply_message, local), dead_blocks=True)}
+    for control_id, at, given in (("1", first, "First"), ("2", second, "Second")):
+        receive_messages(local, [message("A31", control_id, pid("300", f5=f"Doe^{given}"), at=at)], "test")
+        WorkLoop(local.db, lanes, now=local.now).run_until_idle()
+    assert world.patient("300")["name"][0]["given"] == ["Second"]
+
+
+# --- at the same moment ---------------------------------------------------------------------------------------------
+
+
+def meanwhile(what: Callable[[], object]) -> threading.Thread:
+    """`what` is begun beside the transaction that is open, and comes as far as that lets it."""
+    thread = threading.Thread(target=what)
+    thread.start()
+    thread.join(1)
+    return thread
+
+
+def test_a_message_overtaken_by_somebody_else_is_tried_again(world: World, clock: Clock) -> None:
+    receive_messages(world.site, [message("A31", "1", pid("100", f5="Doe^New"), at=LATER)], "test")
+    with world.site.db.transaction() as tx:
+        (patient,) = find_by_identifier(tx, "Patient", MRN, "100")
+        update_resource(tx, {**patient.resource, "gender": "female"}, at=world.site.now())
+        thread = meanwhile(world.apply_all)
+    thread.join()
+    clock.advance(hours=1)
+    world.apply_all()
+    assert world.reasons() == []
+    assert world.patient("100")["name"][0]["given"] == ["New"]
+    assert world.patient("100")["gender"] == "female"
+
+
+def test_a_photo_that_comes_while_its_patient_is_announced_does_not_wait_for_ever(world: World) -> None:
+    taken: list[str] = []
+    announced = {"resourceType": "Patient", "active": True, "identifier": [{"system": MRN, "value": "300"}]}
+    with world.site.db.transaction() as tx:
+        feed_patient(tx, world.site, SYSTEM, (MRN, "300"), announced)
+        given = {"system": MRN, "value": "300"}
+        thread = meanwhile(lambda: taken.append(take(world.site, given)))
+    thread.join()
+    assert state_of(world.by_id(f"Media/{taken[0]}")) == "bound"
