@@ -18,7 +18,7 @@ from operator import attrgetter
 import structlog
 
 from adapter.db.engine import Database
-from adapter.errors import DermBridgeError
+from adapter.errors import DermBridgeError, Unavailable
 from adapter.work.queue import LEASE, LeaseLost, Work, bury, claim, due_kinds, extend, postpone
 
 log = structlog.get_logger()
@@ -26,6 +26,7 @@ log = structlog.get_logger()
 Handler = Callable[[Work], None]
 ATTEMPTS = 12
 POLL_SECONDS = 0.5
+PATIENCE_SECONDS = 2  # with a database that does not answer
 PAUSE_SECONDS = 0.005  # between looks: many commits in a row are one reason to look
 
 
@@ -105,9 +106,13 @@ class WorkLoop:
             while not self._stop.is_set():
                 seen = self._db.commits
                 room = {kind: room for kind in self._lanes if (room := self._room(kind)) > 0}
-                claimed = [
-                    self._fill(kind, room[kind], pools[kind]) for kind in due_kinds(self._db, room, now=self._now())
-                ]
+                try:
+                    kinds = due_kinds(self._db, room, now=self._now())
+                    claimed = [self._fill(kind, room[kind], pools[kind]) for kind in kinds]
+                except Unavailable as error:  # a restarted server, a full disk: it comes back, and so does this
+                    log.error("work.no_database", exc_info=error)
+                    self._stop.wait(PATIENCE_SECONDS)
+                    continue
                 if not any(claimed):
                     self._db.wait_for_commit(seen, POLL_SECONDS)
                     self._stop.wait(PAUSE_SECONDS)
@@ -137,7 +142,10 @@ class WorkLoop:
             with self._guard:
                 held = list(self._in_hand.values())
             if held:
-                extend(self._db, held, now=self._now(), lease=self._lease)
+                try:
+                    extend(self._db, held, now=self._now(), lease=self._lease)
+                except Unavailable as error:  # who loses a lease by it finishes nothing
+                    log.error("work.no_database", exc_info=error)
 
     def _do_all(self, items: Sequence[Work]) -> None:
         """Leased by one claim and of one kind: together where the lane can, else one by one."""
@@ -179,3 +187,5 @@ class WorkLoop:
                     postpone(tx, item, due_at=self._now() + back_off(item.attempts), reason=reason)
         except LeaseLost:
             log.warning("work.lease_lost", work=item.id, kind=item.kind)
+        except Unavailable as unavailable:  # its lease runs out, then it is done again
+            log.error("work.no_database", work=item.id, kind=item.kind, exc_info=unavailable)
