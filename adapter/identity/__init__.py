@@ -6,7 +6,7 @@ from adapter.identity.application_acks import find_answers, send_application_ack
 from adapter.identity.candidates import Candidate, find_candidates, given_of
 from adapter.identity.correction import Refiled, Refiling, check_may_refile, plan_refiling, refile, unrefile
 from adapter.identity.ehr_answers import EhrAnswer, EhrCandidate, answers_of
-from adapter.identity.ehr_lookup import ask_ehrs, look_up_later, look_up_patient, register_candidate
+from adapter.identity.ehr_lookup import ask_ehrs, find_here, look_up_later, look_up_patient, register_candidate
 from adapter.identity.fhir_feed import PATIENT_FEED, Identifier, feed_patient, read_feed
 from adapter.identity.launched import register_from_ehr
 from adapter.identity.matching import Whose, find_encounter_at, find_patient, given_extension, whose
@@ -37,6 +37,7 @@ __all__ = [
     "find_answers",
     "find_candidates",
     "find_encounter_at",
+    "find_here",
     "find_patient",
     "given_extension",
     "given_of",

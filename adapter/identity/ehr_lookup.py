@@ -19,9 +19,9 @@ from adapter.delivery import AskedEhr, Found, asked_ehrs
 from adapter.errors import Conflict, DermBridgeError, NotFound, Unavailable, Unprocessable
 from adapter.governance import audit
 from adapter.identity.candidates import given_of
-from adapter.identity.ehr_answers import answers_of, keep_answer
-from adapter.identity.launched import register_from_ehr
-from adapter.identity.matching import disagreement
+from adapter.identity.ehr_answers import EhrCandidate, answers_of, keep_answer
+from adapter.identity.launched import register_from_ehr, trusted_identifiers
+from adapter.identity.matching import disagreement, find_survivors
 from adapter.identity.waiting import has_exact_time
 from adapter.records import Resource, Stored, find, get
 from adapter.records.date_intervals import date_interval
@@ -91,11 +91,22 @@ def register_candidate(
     Raises NotFound when it was not among the answers, Conflict as `register_from_ehr`.
     """
     ehr = asked_ehrs(bridge.settings).get(destination)
-    for answer in answers_of(tx, media_id):
-        for one in answer.candidates:
-            if ehr and answer.destination == destination and one.patient["id"] == their_id:
-                return register_from_ehr(tx, bridge, actor, one.patient, one.visit, ehr)
-    raise NotFound("this patient is not among the EHR's answers any more; ask again")
+    answered = [one for one in answers_of(tx, media_id) if one.destination == destination]
+    chosen = next((one for answer in answered for one in answer.candidates if one.patient["id"] == their_id), None)
+    if ehr is None or chosen is None:
+        raise NotFound("this patient is not among the EHR's answers any more; ask again")
+    patient_id, encounter_id = register_from_ehr(tx, bridge, actor, chosen.patient, chosen.visit, ehr)
+    told = f"chosen for a photo among the answers of {destination}"
+    audit(tx, bridge, "update", actor, patient_id=patient_id, references=[f"Media/{media_id}"], detail=told)
+    return patient_id, encounter_id
+
+
+def find_here(tx: Connection, bridge: Bridge, destination: str, candidate: EhrCandidate) -> Stored | None:
+    """Who an EHR's candidate is here; None when nobody bears an identifier it is trusted for, or several do."""
+    ehr = asked_ehrs(bridge.settings).get(destination)
+    tokens = [(one["system"], one["value"]) for one in trusted_identifiers(candidate.patient, ehr)] if ehr else []
+    found = find_survivors(tx, tokens)
+    return found[0] if len(found) == 1 else None
 
 
 def is_certain(found: Found, given: Given) -> bool:

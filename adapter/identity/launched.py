@@ -46,7 +46,7 @@ def register_from_ehr(
 
 
 def _patient(tx: Connection, bridge: Bridge, actor: Actor, patient: dict[str, Any], ehr: Ehr) -> tuple[Stored, bool]:
-    identifiers = _trusted(patient, ehr)
+    identifiers = trusted_identifiers(patient, ehr)
     tokens = [(one["system"], one["value"]) for one in identifiers]
     bridge.db.lock(tx, *(f"patient-identifier:{system}|{value}" for system, value in tokens))
     found = find_survivors(tx, tokens)
@@ -62,7 +62,7 @@ def _patient(tx: Connection, bridge: Bridge, actor: Actor, patient: dict[str, An
     return _create(tx, bridge, actor, made, None), True
 
 
-def _trusted(resource: dict[str, Any], ehr: Ehr) -> list[dict[str, Any]]:
+def trusted_identifiers(resource: dict[str, Any], ehr: Ehr) -> list[dict[str, Any]]:
     """Identifiers of the systems this EHR is trusted for, in order (all when none is listed), else the EHR's id."""
     named = [one for one in resource.get("identifier", ()) if one.get("system") and one.get("value")]
     if ehr.identifier_systems:

@@ -32,6 +32,7 @@ FLASHES = {  # what a page says once after a change: `?said=saved`
     "held": ("info", "It is on hold until someone sends it again."),
     "replayed": ("ok", "The message was applied again; if it still waits, its reason says why."),
     "dismissed": ("ok", "The message is dismissed; those that waited behind it go on."),
+    "bound": ("ok", "The photo is bound to its patient, who is registered here from the EHR until ADT confirms."),
     "undone": ("ok", "The changes were taken back."),
 }
 

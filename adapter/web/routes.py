@@ -95,6 +95,7 @@ POST: dict[str, Change] = {
     "/deliveries/{id}/send-again": deliveries.post_send_again,
     "/deliveries/{id}/hold": deliveries.post_hold,
     "/worklist/photos/{id}": worklist.settle,
+    "/worklist/photos/{id}/ask": worklist.ask,
     "/worklist/adt/{id}/replay": worklist.replay,
     "/worklist/adt/{id}/dismiss": worklist.dismiss,
     "/admin/destinations/{name}/check": admin.check_destination,

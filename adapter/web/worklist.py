@@ -5,6 +5,8 @@ Who may not see photos gets their rows without picture, link or patient; message
 
 from __future__ import annotations
 
+from contextlib import closing
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -16,6 +18,7 @@ from adapter import batch, governance, identity
 from adapter.access import Actor, can, check_patient, check_right, check_scope
 from adapter.access.policy import can_see
 from adapter.bridge import Bridge
+from adapter.delivery import Destinations, ask_destination
 from adapter.errors import BadInput, NotFound
 from adapter.identity.unmatched import COUNTED, STATES, count_unmatched, unmatched_photos
 from adapter.records import Stored
@@ -87,11 +90,31 @@ def settle(web: Web, request: Request, form: Form) -> Response:
         media, _ = get_photo(tx, actor, "u", media_id)
         if form.get("version") != str(media.version_id):
             raise BadInput("this photo was changed meanwhile; look at it again on the worklist")
+        destination, _, their_id = form.get("patient").rpartition("/")
+        if destination:  # known at an EHR only, as its answer says
+            patient_id, visit = identity.register_candidate(tx, bridge, actor, media_id, destination, their_id)
+            parameters |= {"patient": patient_id} | ({"encounter": visit} if visit else {})
+            if state_of(get_photo(tx, actor, "u", media_id)[0].resource) == "bound":
+                return see_other(_href({"kind": form.get("kind"), "after": form.get("after")}), "bound")
         job_id = batch.prepare_job(
             tx, bridge, actor, "refile", patient_id=None, targets=[media_id], parameters=parameters
         )
         batch.start_job(tx, bridge, actor, job_id)
     return see_other(_href({"kind": form.get("kind"), "after": form.get("after"), "job": job_id}))
+
+
+def ask(web: Web, request: Request, form: Form) -> Response:
+    """POST /worklist/photos/{id}/ask: ask the EHRs whose photo it is, here and now."""
+    bridge, actor, media_id = web.bridge, actor_of(request), request.path_params["id"]
+    with bridge.db.snapshot() as tx:
+        media, patient_id = get_photo(tx, actor, "u", media_id)
+        check_right(actor, "worklist")
+        check_scope(actor, "s", "Patient")
+    if patient_id is not None and state_of(media.resource) == "bound":
+        raise BadInput("this photo has its patient already")
+    with closing(Destinations(bridge)) as destinations:
+        identity.ask_ehrs(bridge, partial(ask_destination, destinations), actor, media)
+    return see_other(_href({"kind": form.get("kind"), "after": form.get("after"), "open": media_id}))
 
 
 def replay(web: Web, request: Request, form: Form) -> Response:

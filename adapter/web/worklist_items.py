@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 from sqlalchemy import Connection
 
 from adapter import identity
 from adapter.bridge import Bridge
-from adapter.identity import REMEDIES, Candidate
+from adapter.delivery import asked_ehrs
+from adapter.identity import REMEDIES, Candidate, EhrAnswer, EhrCandidate
 from adapter.records import Resource, Stored
 from adapter.records.patient_lookup import find_patients
 from adapter.web.deliveries import age_since
@@ -130,6 +132,13 @@ def photo_detail(
     known = {one.patient.id for one in candidates}
     looked_up = [one for one in find_patients(tx, asked, limit=LOOKED_UP) if one.id not in known] if asked else []
     every = [*candidates, *(Candidate(one, score(given, one.resource)) for one in looked_up)]
+    answers = identity.answers_of(tx, photo.id)
+    known_there, strangers = _at_ehrs(tx, bridge, answers)
+    shown = {one.patient.id for one in every}
+    every += [Candidate(one, score(given, one.resource)) for one, _ in known_there.values() if one.id not in shown]
+    there = {patient_id: name for patient_id, (_, name) in known_there.items()}
+    cards = [(one, there.get(one.patient.id)) for one in every]
+    cards += [(Candidate(_as_stored(name, one, photo), score(given, one.patient)), name) for name, one in strangers]
     resource = photo.resource
     return {
         "kind": "photo",
@@ -141,13 +150,45 @@ def photo_detail(
         "given": [{"label": GIVEN[name], "value": given[name]} for name in GIVEN if given.get(name)],
         "version": str(photo.version_id),
         "candidates": [
-            _candidate(bridge, one, number, one.patient.id not in known) for number, one in enumerate(every, 1)
+            _candidate(bridge, one, number, one.patient.id not in known) | {"at": name}
+            for number, (one, name) in enumerate(cards, 1)
         ],
+        "answers": [
+            {"name": one.destination, "reason": _sentence(one.reason), **_age(bridge, one.asked_at)} for one in answers
+        ],
+        "ask_href": f"/worklist/photos/{photo.id}/ask" if may_settle and given and can_be_asked(bridge) else None,
         "asked": asked,
         "action": f"/worklist/photos/{photo.id}" if may_settle else None,
         "doubt": doubt_of(resource),
         **_age(bridge, photo.last_updated),
     }, [one.patient.version_reference for one in every]
+
+
+def can_be_asked(bridge: Bridge) -> bool:
+    """Whether there is an EHR that can be asked who a patient is."""
+    return bool(asked_ehrs(bridge.settings))
+
+
+def _at_ehrs(
+    tx: Connection, bridge: Bridge, answers: list[EhrAnswer]
+) -> tuple[dict[str, tuple[Stored, str]], list[tuple[str, EhrCandidate]]]:
+    """Patients of ours that EHRs named, by id and with the EHR's name; and those that nobody here knows."""
+    known: dict[str, tuple[Stored, str]] = {}
+    strangers = []
+    for answer in answers:
+        for one in answer.candidates:
+            here = identity.find_here(tx, bridge, answer.destination, one)
+            if here is not None:
+                known[here.id] = (here, answer.destination)
+            else:
+                strangers.append((answer.destination, one))
+    return known, strangers
+
+
+def _as_stored(name: str, candidate: EhrCandidate, photo: Stored) -> Stored:
+    """A stranger shown as a patient of ours is; the id says which answer to take it from."""
+    body = orjson.dumps(candidate.patient).decode()
+    return Stored("Patient", f"{name}/{candidate.patient['id']}", 0, photo.last_updated, body)
 
 
 def _candidate(bridge: Bridge, candidate: Candidate, number: int, looked_up: bool) -> dict[str, Any]:

@@ -155,9 +155,12 @@ def _doubtful_photo() -> dict[str, Any]:
             PATIENT
             | {"id": f"p{n}", "name": name, "key": str(n), "grade": {"level": level, "text": text}, "total": total}
             | {"findings": [{"words": w, "weight": bits, "speaks": speaks} for w, bits, speaks in findings]}
+            | {"at": "main-ehr" if n == 1 else None}
             for n, (name, text, level, total, findings) in enumerate(named, 1)
         ],
         "asked": "",
+        "ask_href": "/worklist/photos/1/ask",
+        "answers": [{"name": "main-ehr", "reason": "One patient there fits", "since": NOW, "age": "3 min"}],
         "action": "/worklist/photos/w1",
         "age": "3 h",
         "since": NOW - timedelta(hours=3),
