@@ -65,8 +65,8 @@ class Story:
 
     def register(self, family: str, given: str, *, visit_at: datetime | None = None) -> str:
         """A patient in the EHR, announced by ADT; returns the MRN. Raises Unavailable when the ADT was not taken."""
-        demographics = {"family": family, "given": given, "birth_date": "1968-04-17", "sex": "F"}
-        stored = adt.register(self.ehr, self.feed, **demographics, visit_at=visit_at)
+        person = {"family": family, "given": given, "birth_date": "1968-04-17", "sex": "F"}
+        stored = adt.register(self.ehr, self.feed, person, visit_at=visit_at)
         self.patients_of_ehr.append(stored.id)
         return adt.mrn_of(stored.resource)
 

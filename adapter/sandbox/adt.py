@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -46,22 +46,18 @@ class Feed:
 # --- events ---------------------------------------------------------------------------------------------------------
 
 
-def register(
-    ehr: SandboxEhr,
-    feed: Feed,
-    *,
-    family: str,
-    given: str,
-    birth_date: str,
-    sex: str,
-    visit_at: datetime | None = None,
-) -> Stored:
-    """A new patient with an open visit since `visit_at` (now): ADT^A04."""
+def register(ehr: SandboxEhr, feed: Feed, person: Mapping[str, str], *, visit_at: datetime | None = None) -> Stored:
+    """A new patient (family, given, birth_date, sex) with an open visit since `visit_at` (now): ADT^A04."""
     at = ehr.bridge.now()
     patient_id = new_id()
     mrn = f"S{patient_id[-8:].upper()}"
     patient = new_patient(
-        patient_id, mrn, family=family, given=given, birth_date=birth_date, gender=GENDER.get(sex, "unknown")
+        patient_id,
+        mrn,
+        family=person["family"],
+        given=person["given"],
+        birth_date=person["birth_date"],
+        gender=GENDER.get(person["sex"], "unknown"),
     )
     with ehr.bridge.db.transaction() as tx:
         stored = create(tx, patient, at=at)

@@ -320,7 +320,7 @@ _DEMOGRAPHICS = ("family", "given", "birth_date", "sex")
 
 
 def _register(site: _Site, call: Call) -> Response:
-    return _after("/patients", lambda: adt.register(site.ehr, site.feed, **call.fields(*_DEMOGRAPHICS)))
+    return _after("/patients", lambda: adt.register(site.ehr, site.feed, call.fields(*_DEMOGRAPHICS)))
 
 
 def _update(site: _Site, call: Call) -> Response:

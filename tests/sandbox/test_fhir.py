@@ -121,14 +121,14 @@ def test_a_change_nobody_hears_of_holds_and_its_message_waits(ehr: SandboxEhr, m
     feed = Feed(ehr.settings.mllp_host, ehr.settings.mllp_port)
     names = {"given": "Zoë Ana", "birth_date": "1990-01-02", "sex": "F"}
     with pytest.raises(Unavailable):
-        register(ehr, feed, family="Łoś|^", **names)
+        register(ehr, feed, names | {"family": "Łoś|^"})
 
     def accept(_host: str, _port: int, messages: list[bytes], **_more: object) -> list[bytes]:
         told.extend(messages)
         return [b"MSH|^~\\&\rMSA|AA|1\r"] * len(messages)
 
     monkeypatch.setattr(adt, "send", accept)
-    register(ehr, feed, family="Second", **names)
+    register(ehr, feed, names | {"family": "Second"})
     families = [pid.text(5) for pid in (Message.parse(raw).find("PID") for raw in told) if pid]
     assert families == ["Łoś|^", "Second"]
 
