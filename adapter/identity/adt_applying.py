@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from adapter.bridge import Bridge
 from adapter.identity.authorities import NotApplied, default_system, patient_tokens
-from adapter.identity.matching import replaced_by
+from adapter.identity.matching import owns, replaced_by
 from adapter.records import Resource, Stored, find_by_index, new_id
 from adapter.records.drafts import Drafts
 from adapter.records.search_parameters import token_value
@@ -166,14 +166,6 @@ class Applying:
         """Visits that carry the account number, whoever's they are. Reads the database: `write` the drafts before."""
         wanted = self.account(cx)["identifier"]
         return find_by_index(self.tx, "Encounter", "account:identifier", token_value(wanted["value"], wanted["system"]))
-
-
-def owns(resource: Resource, token: Token) -> bool:
-    """Whether the record carries the identifier in its own right, not as a former one."""
-    return any(
-        (one.get("system"), one.get("value")) == token and one.get("use") != "old"
-        for one in resource.get("identifier", ())
-    )
 
 
 def belongs_to(record: Stored, patient: Stored) -> bool:

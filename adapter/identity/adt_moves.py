@@ -12,6 +12,7 @@ from typing import Any
 from adapter.identity.adt_applying import Applying, Token, belongs_to
 from adapter.identity.adt_patients import put_patient
 from adapter.identity.authorities import NotApplied, check_authorities
+from adapter.identity.matching import owns, replaced_by
 from adapter.identity.merges import everything_of
 from adapter.identity.moves import Edit, Reason, carry_out, records_of, references_to
 from adapter.records import TABLES, Stored, find_by_index, find_where
@@ -56,6 +57,11 @@ def _move_token(a: Applying, token: Token, target: Stored) -> None:
     sources = [one for one in a.owners(token) if one.id != target.id]
     a.drafts.write()
     for source in sources:
+        if replaced_by(source.resource):
+            raise NotApplied(
+                "not applied: the patient of MRG-1 was merged into another here",
+                remedy="undo that merge (dermbridge adt changes), then replay; or move by hand what is to move",
+            )
         a.hold(source, target)
         kept = [one for one in source.resource["identifier"] if (one.get("system"), one.get("value")) != token]
         has_others = any(one.get("use") != "old" for one in kept)
@@ -212,11 +218,13 @@ def delete_visit(a: Applying) -> None:
     for n, group in a.groups:
         owner = a.patients[n] = a.get_patient(group.patient_identifiers, "PID-3")
         a.hold(owner)
-        visits = a.find_visits([cx for cx in (group.visit,) if cx], owner)
+        named = [cx for cx in (group.visit,) if cx]
+        tokens = {(a.visit_system(cx, owner), cx.value) for cx in named}
+        visits = [one for one in a.find_visits(named, owner) if _is_own(one, tokens)]
         if not all(belongs_to(one, owner) for one in visits):
             raise NotApplied("not applied: this visit is another patient's here", remedy=_ASK.format("PV1-19"))
         if not visits:
-            a.note("the visit was not known here")
+            a.note("the visit was not known here, or merged into another, which stays")
         _quarantine(a, "delete-visit", owner, _with_what_is_filed(a, visits), group)
 
 
@@ -224,10 +232,18 @@ def delete_person(a: Applying) -> None:
     """Step "delete-person": the patient is no longer active, visits are in error, photos quarantined, none deleted."""
     for n, group in a.groups:
         owner = a.patients[n] = a.get_patient(group.patient_identifiers, "PID-3")
+        if not _is_own(owner, a.tokens(group.patient_identifiers)):
+            a.note("this person was merged into another before, or has another number now; nobody was deleted")
+            continue
         a.hold(owner)
         visits, media = TABLES["Encounter"].c, TABLES["Media"].c
         records = find_where(a.tx, "Encounter", visits.patient == owner.id)
         _quarantine(a, "delete-person", owner, [*records, *find_where(a.tx, "Media", media.patient == owner.id)], group)
+
+
+def _is_own(record: Stored, tokens: Iterable[Token]) -> bool:
+    """False for who or what is only found by a former number: whoever deletes that does not mean this record."""
+    return any(owns(record.resource, token) for token in tokens)
 
 
 def _quarantine(a: Applying, kind: str, owner: Stored, records: Sequence[Stored], group: PatientGroup) -> None:

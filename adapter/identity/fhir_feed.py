@@ -14,7 +14,7 @@ from adapter.access import Actor, check_scope
 from adapter.bridge import Bridge
 from adapter.errors import Conflict, Unprocessable
 from adapter.governance import audit
-from adapter.identity.matching import disagreement, find_survivors
+from adapter.identity.matching import disagreement, find_survivors, owns
 from adapter.identity.merges import merge_patients
 from adapter.identity.waiting import bind_waiting
 from adapter.records import Resource, Stored, change, find_by_identifier, get, new_id, write_all
@@ -47,6 +47,8 @@ def feed_patient(tx: Connection, bridge: Bridge, actor: Actor, named: Identifier
     before = found[0] if found else None
     if before and before.resource.get("active") is False and disagreement(before.resource, patient):
         raise Conflict("this identifier was that of a deleted person who was born on another day; free it by ADT^A47")
+    if before and patient.get("active") is False and not owns(before.resource, named):
+        raise Conflict("the patient of this identifier was merged into another, who stays in use")
     stored = _put(tx, bridge, before, _fed(before.resource if before else {}, patient, identifiers))
     event = "update" if before else "create"
     audit(tx, bridge, event, actor, patient_id=stored.id, references=[stored.version_reference])
@@ -88,14 +90,8 @@ def _merge(tx: Connection, bridge: Bridge, actor: Actor, source: Identifier, tar
 
 def _the_one(tx: Connection, system: str, value: str) -> Stored:
     """The record that carries it itself, merged or not."""
-    found = [
-        one
-        for one in find_by_identifier(tx, "Patient", system, value)
-        if any(
-            (each.get("system"), each.get("value")) == (system, value) and each.get("use") != "old"
-            for each in one.resource.get("identifier", ())
-        )
-    ]
+    carriers = find_by_identifier(tx, "Patient", system, value)
+    found = [one for one in carriers if owns(one.resource, (system, value))]
     if len(found) != 1:
         how_many = "no patient carries" if not found else "several patients carry"
         raise Unprocessable(f"{how_many} the identifier {system}|… named in this merge; announce them first")

@@ -93,6 +93,14 @@ def replaced_by(patient: Resource) -> str | None:
     return None
 
 
+def owns(resource: Resource, token: tuple[str, str]) -> bool:
+    """Whether the record carries the identifier in its own right, not as a former one."""
+    return any(
+        (one.get("system"), one.get("value")) == token and one.get("use") != "old"
+        for one in resource.get("identifier", ())
+    )
+
+
 def find_survivors(tx: Connection, tokens: Iterable[tuple[str, str]]) -> list[Stored]:
     """Every distinct patient, after merges, that carries one of the (system, value)."""
     holders = [patient for token in tokens for patient in find_by_identifier(tx, "Patient", *token)]

@@ -83,6 +83,15 @@ def test_a_patient_replaced_by_another_is_merged_into_it_once(site: Bridge, feed
         assert get(tx, "Media", photo.id).resource["subject"]["reference"] == survivor.reference
 
 
+def test_putting_a_merged_patient_out_of_use_leaves_the_survivor_in_use(site: Bridge, feed: Feed) -> None:
+    feed.put("1", patient("1"))
+    feed.put("2", patient("2"))
+    feed.put("1", patient("1", **merged_into("2")))
+    assert feed.put("1", patient("1", active=False)).status_code == 409
+    with site.db.snapshot() as tx:
+        assert find_patient(tx, MRN, "2")
+
+
 def test_a_message_is_applied_whole_or_not_at_all(site: Bridge, feed: Feed) -> None:
     refused = feed.send(patient("3"), patient("4", **merged_into("unknown")))
     assert refused.status_code == 422

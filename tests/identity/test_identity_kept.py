@@ -151,6 +151,33 @@ def test_a_time_that_may_be_later_is_not_old(world: World, first: str, second: s
     assert world.patient("300")["name"][0]["given"] == ["Second"]
 
 
+MERGED = message("A40", "m1", pid("200", **ROE), mrg(f1=mr("100")))
+VISITS_MERGED = (
+    message("A01", "m1", pid("100"), pv1("V3")),
+    message("A42", "m2", pid("100"), mrg(f1=mr("100"), f5="V1^^^HOSP^VN"), pv1("V3")),
+)
+
+
+def test_deleting_who_was_merged_away_leaves_the_survivor_alone(world: World) -> None:
+    world.receive(MERGED, message("A29", "m2", pid("100"), at=LATER))
+    assert world.patient("200")["active"] is True
+    assert [world.state("100"), world.state("200")] == ["bound", "bound"]
+    assert "merged into another" in world.notes()[-1]
+
+
+def test_deleting_a_visit_that_was_merged_away_leaves_the_other_alone(world: World) -> None:
+    world.receive(*VISITS_MERGED, message("A23", "m3", pid("100"), pv1("V1"), at=LATER))
+    assert world.visit("V3")["status"] == "in-progress"
+    assert world.state("100") == "bound"
+
+
+def test_an_identifier_that_was_merged_away_moves_only_after_that_merge_is_undone(world: World) -> None:
+    world.receive(MERGED, message("A43", "m2", pid("100", f2="88^^^HOSP^PI"), mrg(f1=mr("100")), at=LATER))
+    (reason,) = world.reasons()
+    assert "merged into another" in reason
+    assert world.owner("100") == "200"
+
+
 # --- at the same moment ---------------------------------------------------------------------------------------------
 
 
