@@ -20,7 +20,7 @@ from adapter.bridge import Bridge
 from adapter.db.tables import delivery_attempt
 from adapter.delivery.circuit import find_circuit, note_answer, note_outage, wait_until
 from adapter.delivery.destinations import Destinations
-from adapter.delivery.orders import Order, is_still_his, prepare
+from adapter.delivery.orders import Order, may_not_stay, prepare
 from adapter.delivery.outbox import DeliveryState, explain, get_delivery, mark, start_retraction
 from adapter.errors import Misconfigured, NotFound
 from adapter.records import create, new_id
@@ -121,9 +121,8 @@ def _hand_over(attempt: Attempt, connector: Connector) -> Receipt | None:
         receipt = attempt.step("send", lambda: connector.send(order.parcel))
     with attempt.bridge.db.transaction() as tx:
         _accept(tx, attempt, receipt)
-        if is_still_his(tx, order.row):
+        if (reason := may_not_stay(tx, attempt.bridge, order.row)) is None:
             return receipt
-        reason = "while it was sent, the photo turned out not to be this patient's"
         attempt.mark(tx, S.RETRACTING, reason=reason)
         postpone(tx, attempt.work, due_at=attempt.bridge.now(), reason=reason)
     return None

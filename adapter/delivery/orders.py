@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, exists, select
 from adapter import consent
 from adapter.bridge import Bridge
 from adapter.db.tables import delivery
-from adapter.delivery.outbox import DeliveryState, is_bound, mark
+from adapter.delivery.outbox import DeliveryState, is_bound, mark, taking_back
 from adapter.errors import NotFound
 from adapter.records import Stored, find, get
 from adapter.records.binaries import BinaryRow, get_binary, open_binary
@@ -85,6 +85,16 @@ def is_still_his(tx: Connection, row: Row[Any]) -> bool:
     """Whether the photo is filed under somebody, whom a newer delivery then names; if not, no copy may stay."""
     current = find(tx, "Media", row.media_id)
     return current is None or is_bound(current.resource)
+
+
+def may_not_stay(tx: Connection, bridge: Bridge, row: Row[Any]) -> str | None:
+    """Why a copy that has just arrived is to be taken back: what changed while it was being sent."""
+    bridge.db.lock(tx, f"consent:{row.patient}")
+    if not is_still_his(tx, row):
+        return "while it was sent, the photo turned out not to be this patient's"
+    if row.destination in taking_back(bridge) and not consent.decide(tx, bridge, row.patient).permit:
+        return "while it was sent, the patient withdrew consent"
+    return None
 
 
 def _may_leave(tx: Connection, bridge: Bridge, row: Row[Any], newer: bool) -> bool:

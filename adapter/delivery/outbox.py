@@ -227,9 +227,15 @@ def release_withheld(tx: Connection, bridge: Bridge, patient_id: str) -> None:
         send_again(tx, bridge, delivery_id)
 
 
+def taking_back(bridge: Bridge) -> list[str]:
+    """The destinations whose profile says `on_withdrawal = "retract"`."""
+    return [name for name, profile in known_profiles(bridge.settings).items() if profile.on_withdrawal == "retract"]
+
+
 def take_back_withdrawn(tx: Connection, bridge: Bridge, patient_id: str) -> None:
-    """Consent ended: what is at destinations whose profile says `on_withdrawal = "retract"` is taken back."""
-    names = [name for name, profile in known_profiles(bridge.settings).items() if profile.on_withdrawal == "retract"]
+    """Consent ended: what is at destinations `taking_back` is retracted. What is being sent sees to it on arrival."""
+    bridge.db.lock(tx, f"consent:{patient_id}")
+    names = taking_back(bridge)
     held = select(delivery).where(
         delivery.c.patient == patient_id,
         delivery.c.destination.in_(names),

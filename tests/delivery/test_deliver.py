@@ -220,6 +220,28 @@ def test_without_consent_nothing_leaves_until_it_permits(site: Site, permit: Sim
     assert site.states() == {1: "confirmed"}
 
 
+@pytest.fixture
+def taking_back(entry: dict[str, Any]) -> None:
+    entry["on_withdrawal"] = "retract"
+
+
+def test_consent_withdrawn_while_a_photo_is_being_sent_takes_it_back(
+    taking_back: None, site: Site, permit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connector = site.destinations.get("x")
+    real = connector.send
+
+    def withdrawn_meanwhile(parcel: Any) -> Any:
+        receipt = real(parcel)
+        permit.permit = False
+        return receipt
+
+    monkeypatch.setattr(connector, "send", withdrawn_meanwhile)
+    site.capture()
+    site.run()
+    assert site.states() == {1: "retracted"}
+
+
 def test_a_newer_version_goes_instead_of_one_that_left_no_trace(site: Site) -> None:
     site.capture()
     site.change(note=[{"text": "better"}])
