@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,6 +63,49 @@ def connectors_check(
         in_order = sum(row["verdict"] == "ok" for row in rows)
         out.print(f"{in_order} of {len(rows)} in order" + ("" if everything else "; --all shows them"), highlight=False)
     raise typer.Exit(int(any(row["verdict"] == "error" for row in rows)))
+
+
+@connectors.command("look-up")
+def connectors_look_up(
+    name: Annotated[str, typer.Argument(help="A destination whose profile has patient_lookup.ways.")],
+    identifier: Annotated[str, typer.Option(help="'SYSTEM|VALUE'")] = "",
+    family: Annotated[str, typer.Option(help="Family name.")] = "",
+    given: Annotated[str, typer.Option(help="Given name.")] = "",
+    born: Annotated[str, typer.Option(help="Birth date, as 1961-03-12.")] = "",
+    gender: Annotated[str, typer.Option(help="male, female, other or unknown.")] = "",
+    at: Annotated[datetime | None, typer.Option(help="A time (UTC), for the visit that covers it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Ask a destination who a patient is, as a photo that waits would be asked about; the audit log keeps the question.
+
+    Example: dermbridge connectors look-up main-ehr --identifier 'urn:oid:2.16.840.1.113883.19.5|4711'
+    """
+    from adapter.delivery.patient_lookup import look_up
+
+    system, _, value = identifier.rpartition("|")
+    sought = {"system": system, "value": value, "family": family, "given": given, "birthDate": born, "gender": gender}
+    with beside_service() as bridge:
+        found = look_up(bridge, name, sought, at.replace(tzinfo=UTC) if at else None)
+    rows = [
+        {
+            "way": one.way,
+            "grade": one.grade,
+            "id": one.patient["id"],
+            "identifiers": [
+                f"{each.get('system', '')}|{each.get('value', '')}" for each in one.patient.get("identifier", ())
+            ],
+            "family": [each["family"] for each in one.patient.get("name", ()) if "family" in each],
+            "born": one.patient.get("birthDate", ""),
+            "visit": one.visit["id"] if one.visit else "",
+        }
+        for one in found.matches
+    ]
+    columns = ["way", "grade", "id", "identifiers", "family", "born", "visit"]
+    show(rows, columns, as_json=as_json, empty="several fit, none is named" if found.several else "nobody fits")
+    for way in found.not_offered:
+        err.print(f"{way} is not offered there: take it out of patient_lookup.ways", highlight=False)
+    if found.several and rows:
+        err.print("more fit than are shown", highlight=False)
 
 
 @connectors.command("dry-run")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import tomllib
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +90,21 @@ def test_the_destination_a_played_vendor_prints_can_be_pasted(name: str) -> None
     with running_vendor(name) as running:
         entry = running.destination(name)
         assert tomllib.loads(as_toml(entry)) == {"destinations": [entry]}
+
+
+def test_a_patient_is_looked_up_and_the_question_is_in_the_audit_log(site: Path) -> None:
+    with running_vendor("hapi") as running:
+        running.vendor.admit("4711", "1970-01-01")
+        with (site / "config" / "dermbridge.toml").open("a") as settings:
+            settings.write(as_toml(running.destination("main-ehr")))
+        asked = ["look-up", "main-ehr", "--identifier", "urn:oid:1.2.3|4711"]
+        (found,) = answer(*asked)
+        assert (found["id"], found["way"], found["born"]) == ("pat-4711", "identifier", "1970-01-01")
+        assert "nobody fits" in run("look-up", "main-ehr", "--identifier", "urn:oid:1.2.3|9")
+        run("look-up", "shelf", "--identifier", "urn:oid:1.2.3|4711", code=1)
+        said = [one["subject"] for one in answer("check", "main-ehr", code=0)]
+        assert {"asking for patients by identifier", "asking for patients by demographics"} <= set(said)
+    (log,) = (site / "var").glob("*.sqlite3")
+    with closing(sqlite3.connect(log)) as opened:
+        (count,) = opened.execute("SELECT count(*) FROM auditevent WHERE body LIKE '%main-ehr%'").fetchone()
+    assert count == 2

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from adapter import governance
+from adapter.access import SYSTEM
+from adapter.bridge import Bridge
 from adapter.delivery.destinations import Destinations, known_profiles
 from adapter.errors import NotFound, Unavailable, Unprocessable
 from adapter.settings import Settings
 from connectors.contract import DeliveryError, Retry
 from connectors.patients_found import Found, Match, Sought, find_profile
 
-__all__ = ["AskedEhr", "Found", "Match", "ask_destination", "asked_ehrs"]
+__all__ = ["AskedEhr", "Found", "Match", "ask_destination", "asked_ehrs", "look_up"]
 
 
 @dataclass(frozen=True)
@@ -50,3 +54,13 @@ def ask_destination(destinations: Destinations, name: str, given: Mapping[str, A
     except DeliveryError as error:
         kind = Unprocessable if error.retry is Retry.NEVER else Unavailable
         raise kind(f"{error} {error.remedy}") from error
+
+
+def look_up(bridge: Bridge, name: str, given: Mapping[str, Any], at: datetime | None = None) -> Found:
+    """An engineer tries it: `ask_destination`, with the questions in the audit log. Raises as that does."""
+    with closing(Destinations(bridge)) as destinations:
+        found = ask_destination(destinations, name, given, at)
+    with bridge.db.transaction() as tx:
+        for asked in found.asked:
+            governance.audit(tx, bridge, "patient-query", SYSTEM, query=asked, recipient=name, detail="by command line")
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs
@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adapter.sandbox.vendors import Fault, Vendor, running_vendor
+from adapter.sandbox.vendors.behaviour import Refusal
 from connectors.contract import DeliveryError, Retry
 from connectors.kinds import FhirR4Profile
 from connectors.patient_query import PatientQuery
@@ -322,3 +324,43 @@ def test_which_shipped_profiles_ask_for_patients() -> None:
         "oracle-health": ("identifier", "demographics"),
         "sandbox": ("identifier", "demographics", "match", "cross-reference"),
     }
+
+
+# --- a vendor as it documents itself --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def epic() -> Iterator[tuple[Vendor, PatientQuery]]:
+    with running_vendor("epic") as running:
+        profile = find_profile(build_profile(running.destination("x", timeouts={"attempts": 1}), source="x"))
+        assert profile is not None
+        query = PatientQuery(profile, lambda _: "a-secret")
+        running.vendor.admit("4711", "1970-01-01")
+        yield running.vendor, query
+        query.close()
+
+
+def test_epic_finds_by_identifier_and_tells_none_from_several(epic: tuple[Vendor, PatientQuery]) -> None:
+    _, query = epic
+    assert ids(query.find(ERIN)) == ["pat-4711"]
+    stranger = Sought(MRN, "9999", family="Example", birth_date="1999-09-09")
+    assert query.find(stranger).matches == () and not query.find(stranger).several
+    born_alike = Sought(MRN, "9999", family="Example", birth_date="1970-01-01")
+    assert query.find(born_alike).matches == () and query.find(born_alike).several
+
+
+def test_epic_redirects_to_the_survivor_of_a_merge(epic: tuple[Vendor, PatientQuery]) -> None:
+    vendor, query = epic
+    for number in ("4712", "4713"):
+        vendor.admit(number, "1970-01-01")
+    vendor.merge("4711", "4712")
+    vendor.merge("4712", "4713")
+    assert ids(query.find(ERIN)) == ["pat-4713"]
+
+
+def test_break_the_glass_stays_a_signal_that_is_never_tried_again(epic: tuple[Vendor, PatientQuery]) -> None:
+    vendor, query = epic
+    vendor.faults = [Fault("refuse", "GET", "/Patient", refusal=Refusal(status=403, code="4130"))]
+    with pytest.raises(DeliveryError, match="4130") as told:
+        query.find(ERIN)
+    assert told.value.retry is Retry.NEVER

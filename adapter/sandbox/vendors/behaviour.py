@@ -22,6 +22,13 @@ class Refusal(_Table):
     body: str = ""
 
 
+class MatchBehaviour(_Table):
+    """`Patient/$match`: one patient of that number and birth date, or how nobody and too little are told."""
+
+    nobody: Refusal = Refusal(status=200)
+    uncertain: Refusal = Refusal(status=200)
+
+
 class FhirBehaviour(_Table):
     """A FHIR R4 side. `creates` lists the types that may be created or updated; everything is searched and read."""
 
@@ -40,6 +47,9 @@ class FhirBehaviour(_Table):
     etag: bool = True
     refusal: Refusal = Refusal()
     type_refusal: Refusal = Refusal()
+    match: MatchBehaviour | None = None
+    merged: Refusal | None = None
+    """How a read of a merged patient is refused, with the survivor as Location."""
 
 
 class RestRoute(_Table):

@@ -80,7 +80,8 @@ class Document:
 class Vendor:
     """What the system holds and how it answers; thread-safe through `guard`.
 
-    `patients` maps a patient number to the birth date known there; `visits` a visit number to the patient's.
+    `patients` maps a patient number to the birth date known there; `visits` a visit number to the patient's; `merged` a
+    patient number to that of the survivor.
     """
 
     def __init__(self, behaviour: Behaviour) -> None:
@@ -88,6 +89,7 @@ class Vendor:
         self.guard = threading.RLock()
         self.patients: dict[str, str] = {}
         self.visits: dict[str, str] = {}
+        self.merged: dict[str, str] = {}
         self.resources: dict[tuple[str, str], Resource] = {}
         self.binaries: dict[str, tuple[str, bytes]] = {}
         self.documents: dict[str, Document] = {}
@@ -106,6 +108,10 @@ class Vendor:
         self.patients[mrn] = birth_date
         if visit:
             self.visits[visit] = mrn
+
+    def merge(self, source: str, target: str) -> None:
+        """The patient of one number is that of another from now on."""
+        self.merged[source] = target
 
     def filed(self) -> list[Document]:
         """Everything that counts now, by whatever way it came in."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote, urlencode
 
-from adapter.sandbox.vendors.behaviour import FhirBehaviour, Refusal
+from adapter.sandbox.vendors.behaviour import FhirBehaviour, MatchBehaviour, Refusal
 from adapter.sandbox.vendors.engine import OUTCOME, Document, Request, Resource, Response, at, refused
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ def respond(vendor: Vendor, behaviour: FhirBehaviour, request: Request) -> Respo
         query = parse_qs(request.body.decode()) if rest == "_search" else {k: [v] for k, v in request.query.items()}
         asked = {name: values[0] for name, values in query.items()}
         return _bundle(_found(vendor, kind, asked), f"{vendor.address}{request.path}", asked)
+    if kind == "Patient" and rest == "$match" and behaviour.match:
+        return _match(vendor, behaviour.match, json.loads(request.body))
+    if request.method == "GET" and kind == "Patient":
+        return _read_patient(vendor, behaviour, rest.removeprefix("pat-"))
     if request.method == "GET":
         return _read(vendor, kind, rest)
     if kind not in behaviour.creates:
@@ -61,7 +65,31 @@ def _content(vendor: Vendor, attachment: Resource) -> bytes:
 
 def _patient(vendor: Vendor, mrn: str) -> Resource:
     born = {"birthDate": vendor.patients[mrn]} if vendor.patients[mrn] else {}
-    return {"resourceType": "Patient", "id": f"pat-{mrn}", "active": True, "identifier": [{"value": mrn}]} | born
+    found = {"resourceType": "Patient", "id": f"pat-{mrn}", "active": True, "identifier": [{"value": mrn}]} | born
+    if survivor := vendor.merged.get(mrn):
+        link = {"type": "replaced-by", "other": {"reference": f"Patient/pat-{survivor}"}}
+        return found | {"active": False, "link": [link]}
+    return found
+
+
+def _read_patient(vendor: Vendor, behaviour: FhirBehaviour, mrn: str) -> Response:
+    if mrn not in vendor.patients:
+        return Response.json(404, OUTCOME)
+    survivor = vendor.merged.get(mrn)
+    if survivor and behaviour.merged:
+        answer = refused(behaviour.merged)
+        return Response(answer.status, answer.body, answer.headers | {"Location": f"Patient/pat-{survivor}"})
+    return Response.json(200, _patient(vendor, mrn))
+
+
+def _match(vendor: Vendor, behaviour: MatchBehaviour, parameters: Resource) -> Response:
+    asked = next(each["resource"] for each in parameters["parameter"] if each["name"] == "resource")
+    born = asked.get("birthDate", "")
+    numbers = [each["value"] for each in asked.get("identifier", []) if each["value"] in vendor.patients]
+    if numbers and vendor.patients[numbers[0]] == born:
+        system = asked["identifier"][0]["system"]
+        return _bundle([_with_system(_patient(vendor, numbers[0]), system)], vendor.address, {})
+    return refused(behaviour.uncertain if numbers or born in vendor.patients.values() else behaviour.nobody)
 
 
 def _found(vendor: Vendor, kind: str, query: dict[str, str]) -> list[Resource]:
