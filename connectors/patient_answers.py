@@ -22,7 +22,7 @@ def _in_the_calendar(told: str) -> str:
 
 
 Text = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00-\x1f\x7f]*$")]
-Code = Annotated[str, Field(max_length=200, pattern=r"^\S(.*\S)?$")]
+Code = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9\-.]{1,64}$")]
 Date = Annotated[str, Field(pattern=r"^[12]\d{3}(-\d\d(-\d\d)?)?$"), AfterValidator(_in_the_calendar)]
 Instant = Annotated[str, Field(pattern=r"^[12]\d{3}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:\d\d)$")]

@@ -68,8 +68,10 @@ def look_up_patient(bridge: Bridge, ask: Ask, work: Work) -> None:
         with bridge.db.transaction() as tx:
             postpone(tx, work, due_at=bridge.now() + back_off(work.attempts), reason=str(error))
         return
-    except (Unprocessable, NotFound) as error:
+    except Unprocessable as error:
         _note(bridge, media_id, name, str(error))
+    except NotFound:  # the settings say so since
+        pass
     with bridge.db.transaction() as tx:
         finish(tx, work)
 
@@ -177,6 +179,7 @@ def _tell(tx: Connection, bridge: Bridge, actor: Actor, media: Stored, name: str
 
 def _keep(tx: Connection, bridge: Bridge, media_id: str, name: str, reason: str, found: Found) -> None:
     """Only beside a photo that nobody has settled meanwhile."""
+    bridge.db.lock(tx, f"patient-answer:{media_id}")
     media = find(tx, "Media", media_id)
     if media is not None and state_of(media.resource) in UNSETTLED:
         keep_answer(tx, media_id, name, reason, found.matches, at=bridge.now())

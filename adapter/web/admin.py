@@ -24,6 +24,7 @@ from adapter.work import Queue, dead_letters, get_dead_letter, queues, revive
 WORDINGS = {
     "apply-adt": "Apply ADT messages",
     "deliver": "Deliver photos",
+    "look-up-patient": "Ask EHRs for patients",
     "render": "Make renditions",
     "job": "Run jobs",
 }

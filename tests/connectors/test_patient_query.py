@@ -235,6 +235,13 @@ def test_the_visit_is_the_only_one_that_covers_the_time(
     assert (match.visit and match.visit["id"]) == expected
 
 
+def test_a_visit_that_could_not_be_stored_is_refused_whole(ehr: Callable[..., Ehr]) -> None:
+    for wrong in ({"class": {"code": "A\x00"}}, {"status": "over"}, {"period": {"start": "yesterday"}}):
+        told = bundle(visit("v", "2026-11-23", **wrong))
+        with pytest.raises(DeliveryError):
+            ehr(Patient=bundle(patient()), Encounter=told).query("identifier").find(ERIN, AT)
+
+
 def test_a_server_without_visits_still_tells_the_patient(ehr: Callable[..., Ehr]) -> None:
     (match,) = ehr(Patient=bundle(patient())).query("identifier").find(ERIN, AT).matches
     assert match.visit is None
