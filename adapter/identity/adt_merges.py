@@ -11,7 +11,7 @@ from adapter.access import SYSTEM
 from adapter.identity.adt_applying import Applying, Token, belongs_to
 from adapter.identity.adt_patients import put_patient
 from adapter.identity.authorities import NotApplied, check_authorities
-from adapter.identity.matching import disagreement
+from adapter.identity.matching import disagreement, owns
 from adapter.identity.merges import linked_both_ways, merge_patients, unlinked_both_ways
 from adapter.identity.moves import Edit, Reason, carry_out, references_to
 from adapter.records import TABLES, Resource, Stored, find_where, get
@@ -42,6 +42,8 @@ def _merge_group(a: Applying, group: PatientGroup) -> Stored:
     target = put_patient(a, group, surviving, without=prior)
     unknown = []
     for token in prior:
+        if owns(target.resource, token):
+            _check_not_reversed(target, surviving)
         sources = [found for found in a.owners(token) if found.id != target.id]
         if not sources:
             _check_nobody_elses(a, token, target)
@@ -52,7 +54,7 @@ def _merge_group(a: Applying, group: PatientGroup) -> Stored:
             merge_patients(a.tx, a.bridge, SYSTEM, source.id, target.id, message_id=a.message_id)
     current_target = get(a.tx, "Patient", target.id)  # merging has changed it
     if unknown:
-        a.note("the source was not known here; its identifier was added to the target")
+        a.note("MRG-1 was no patient of its own here; its identifier leads to the target now")
     return a.put(current_target, _with_old_identifiers(current_target.resource, unknown))
 
 
@@ -75,6 +77,14 @@ def _check_pairs(a: Applying, group: PatientGroup) -> None:
         raise NotApplied(
             "not applied: PID-3 has no identifier of the authority and type (CX.4, CX.5) of MRG-1 to merge into",
             remedy=_ASK.format("PID-3 or MRG-1"),
+        )
+
+
+def _check_not_reversed(target: Stored, surviving: Sequence[Token]) -> None:
+    if not any(owns(target.resource, token) for token in surviving):
+        raise NotApplied(
+            "not applied: PID-3 is a former number of the patient of MRG-1 here, by a merge or a change of numbers",
+            remedy="undo that merge (dermbridge adt changes) or change the number back (ADT^A47), then replay",
         )
 
 

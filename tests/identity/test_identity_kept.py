@@ -15,7 +15,15 @@ from adapter.batch import undo_job
 from adapter.bridge import Bridge
 from adapter.db.tables import work
 from adapter.errors import Conflict
-from adapter.identity import apply_message, dismiss, feed_patient, receive_messages, whose
+from adapter.identity import (
+    apply_message,
+    dismiss,
+    feed_patient,
+    receive_messages,
+    replay_all,
+    unmerge_patients,
+    whose,
+)
 from adapter.records import find_by_identifier, find_where, update_resource
 from adapter.work import Lane, WorkLoop
 from mappings.wrong_patient import state_of
@@ -152,6 +160,7 @@ def test_a_time_that_may_be_later_is_not_old(world: World, first: str, second: s
 
 
 MERGED = message("A40", "m1", pid("200", **ROE), mrg(f1=mr("100")))
+BACK = message("A40", "m2", pid("100"), mrg(f1=mr("200")), at=LATER)
 VISITS_MERGED = (
     message("A01", "m1", pid("100"), pv1("V3")),
     message("A42", "m2", pid("100"), mrg(f1=mr("100"), f5="V1^^^HOSP^VN"), pv1("V3")),
@@ -163,6 +172,26 @@ def test_deleting_who_was_merged_away_leaves_the_survivor_alone(world: World) ->
     assert world.patient("200")["active"] is True
     assert [world.state("100"), world.state("200")] == ["bound", "bound"]
     assert "merged into another" in world.notes()[-1]
+
+
+def test_a_merge_turned_round_waits_until_the_first_is_undone(world: World) -> None:
+    first, second = (reference_of(world, number).removeprefix("Patient/") for number in ("100", "200"))
+    world.receive(MERGED, BACK)
+    (reason,) = world.reasons()
+    assert "former number" in reason
+    with world.site.db.transaction() as tx:
+        unmerge_patients(tx, world.site, SYSTEM, first, second)
+        replay_all(tx, world.site)
+    world.apply_all()
+    assert (world.owner("100"), world.owner("200")) == ("100", "100")
+
+
+def test_a_merge_of_two_numbers_of_one_patient_makes_one_of_them_a_former_number(world: World) -> None:
+    world.receive(message("A31", "1", pid("x", f3=f"{mr('100')}~{mr('101')}")))
+    world.receive(message("A40", "2", pid("100"), mrg(f1=mr("101")), at=LATER))
+    assert world.patient("101") == world.patient("100")
+    assert [one.get("use") for one in world.patient("100")["identifier"]] == [None, "old"]
+    assert "no patient of its own" in world.notes()[-1]
 
 
 def test_deleting_a_visit_that_was_merged_away_leaves_the_other_alone(world: World) -> None:
