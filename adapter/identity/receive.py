@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
 from adapter.bridge import Bridge
+from adapter.db.engine import batches
 from adapter.db.tables import adt_message
 from adapter.identity.application_acks import answers_on_same_connection
 from adapter.identity.arrival import Arrival, read_arrival, storable
@@ -29,23 +30,31 @@ def receive(bridge: Bridge, inbound: Sequence[Inbound]) -> list[Answer]:
     """Keep a burst of messages in one transaction and return their acknowledgements in order.
 
     The same MSH-3, MSH-4 and MSH-10 with the same content is answered as before, byte for byte, without a second
-    effect; with other content AE 207. What cannot be read is refused (AR, AE) and shown in the queue. Acknowledgements
-    are neither kept nor answered: two systems that answered each other's answers would never end.
+    effect; with other content AE 207. What cannot be read is refused (AR, AE) and shown in the queue, until it comes
+    again and can be taken: corrected, or after a setting was. Acknowledgements are neither kept nor answered: two
+    systems that answered each other's answers would never end.
     """
     at = bridge.now()
     arrivals = [read_arrival(bridge.settings, message, at) for message in inbound]
     with bridge.db.transaction() as tx:
         bridge.db.lock(tx, *{f"adt-sender:{arrival.sender}" for arrival in arrivals if arrival})
         known = _known(tx, filter(None, arrivals))
-        fresh, answers = [], []
+        fresh: dict[str, Arrival] = {}
+        answers, settled = [], []
         for arrival in arrivals:
             if arrival is None:
                 answers.append(Answer(b""))
                 continue
+            before = known.get(arrival.key)
+            if before and before.is_refused and arrival.error is None:
+                settled.append(known.pop(arrival.key).id)
+                fresh.pop(settled[-1], None)
             new, kept = _compare(tx, arrival, known, at)
-            fresh += [new] if new else []
+            fresh |= {new.id: new} if new else {}
             answers.append(_answer(bridge.settings, arrival, kept))
-        _store(tx, fresh, at)
+        for some in batches(settled):
+            tx.execute(delete(adt_message).where(adt_message.c.id.in_(some)))
+        _store(tx, list(fresh.values()), at)
     return answers
 
 
@@ -60,6 +69,7 @@ class _Kept(NamedTuple):
     fingerprint: str
     ack: bytes
     id: str
+    is_refused: bool
 
 
 _Known = dict[tuple[str, str], _Kept]
@@ -75,9 +85,8 @@ def _known(tx: Connection, arrivals: Iterable[Arrival]) -> _Known:
     for sender, control_ids in by_sender.items():
         for start in range(0, len(control_ids), _IN_CLAUSE):
             some = control_ids[start : start + _IN_CLAUSE]
-            statement = select(columns.control_id, columns.fingerprint, columns.ack, columns.id).where(
-                columns.sender == sender, columns.control_id.in_(some)
-            )
+            kept = columns.fingerprint, columns.ack, columns.id, columns.state == "refused"
+            statement = select(columns.control_id, *kept).where(columns.sender == sender, columns.control_id.in_(some))
             known |= {(sender, row.control_id): _Kept(*row[1:]) for row in tx.execute(statement)}
     return known
 
@@ -86,7 +95,9 @@ def _compare(tx: Connection, arrival: Arrival, known: _Known, at: datetime) -> t
     """(what is new, if anything, and what it is answered with)."""
     before = known.get(arrival.key)
     if before is None:
-        kept = known[arrival.key] = _Kept(arrival.fingerprint, arrival.ack, arrival.id)
+        kept = known[arrival.key] = _Kept(
+            arrival.fingerprint, arrival.ack, arrival.id, is_refused=arrival.error is not None
+        )
         return arrival, kept
     if before.fingerprint == arrival.fingerprint:
         return None, before

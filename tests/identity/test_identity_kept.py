@@ -30,7 +30,7 @@ from mappings.wrong_patient import state_of
 from tests.conftest import Clock
 from tests.identity.conftest import MRN
 from tests.identity.test_correction import move, person, take
-from tests.identity.world import World, admitted, message, mr, mrg, pid, pv1
+from tests.identity.world import World, admitted, message, mr, mrg, pid, pv1, segment
 
 ROE = {"f5": "Roe^Rick"}
 LATER = "20261123110000+0000"
@@ -117,6 +117,29 @@ def test_a_message_that_fails_again_and_again_can_be_dismissed_and_those_behind_
         dismiss(tx, world.site, SYSTEM, first, because="settled by hand")
     assert world.apply_all() == 1
     assert world.patient("100")["name"][0]["given"] == ["Two"]
+
+
+def test_a_refused_message_that_is_corrected_may_keep_its_control_id(world: World) -> None:
+    wrong, right = (
+        message("A31", "1", segment("PID", f1="1", f5="Doe^New")),
+        message("A31", "1", pid("100", f5="Doe^New")),
+    )
+    for burst in ((wrong,), (wrong, right), (right,)):
+        acks = receive_messages(world.site, burst, "test")
+    assert b"MSA|AA|1" in acks[0]
+    assert b"ERR||MSH^1^10|207" in receive_messages(world.site, [wrong], "test")[0]
+    assert world.apply_all() == 1
+    assert world.patient("100")["name"][0]["given"] == ["New"]
+
+
+def test_what_a_setting_refused_is_taken_when_it_comes_again_after_the_setting_is_mended(world: World) -> None:
+    only = world.site.settings.model_copy(update={"mllp_senders": {"feed": ("OTHER|HOSP",)}})
+    moved = message("A31", "1", pid("100", f5="Doe^New"))
+    peer = "127.0.0.1:1/feed"
+    assert b"MSA|AR|1" in receive_messages(replace(world.site, settings=only), [moved], peer)[0]
+    assert b"MSA|AA|1" in receive_messages(world.site, [moved], peer)[0]
+    assert world.apply_all() == 1
+    assert world.reasons() == []
 
 
 def test_a_message_in_line_is_not_dismissed(world: World) -> None:
