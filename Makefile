@@ -19,7 +19,7 @@ demo: $(READY) $(PAGES) ## the whole story on your machine, then keep serving (O
 	@$(VENV)/bin/dermbridge demo $(if $(ONCE),--once)
 
 test: $(READY) $(PAGES) ## every test that needs nothing but Python (ARGS="-k name" to choose)
-	@$(PY) -m pytest -rs -n auto --dist loadfile $(ARGS)
+	@$(PY) -m pytest -rs -n auto --dist loadfile -m "not real" $(ARGS)
 
 PEERS := $(patsubst %/package-lock.json,%/node_modules/.package-lock.json,$(wildcard tests/integration/*/package-lock.json))
 
@@ -27,7 +27,7 @@ PEERS := $(patsubst %/package-lock.json,%/node_modules/.package-lock.json,$(wild
 	@$(PY) -m tools.node npm --prefix $* ci --silent --no-audit --no-fund
 
 test-real: $(TOOLS) $(PAGES) $(PEERS) node_modules/typescript ## tests against PostgreSQL, Chromium and other real servers; a missing one is a failure
-	@DERMBRIDGE_REQUIRE_REAL=1 $(PY) -m pytest -m real $(ARGS)
+	@DERMBRIDGE_REQUIRE_REAL=1 $(PY) -m pytest -n auto --dist loadfile -m real $(ARGS)
 
 ci: ## what the build server runs (as root on Debian it installs what it needs)
 	@bash .ci/run
