@@ -169,12 +169,16 @@ def _check_still_so(tx: Connection, before: Resource, patient_id: str) -> None:
 
 
 def _lock(tx: Connection, bridge: Bridge, media_id: str, patient_id: str | None) -> None:
-    """No merge may come between the look and the write."""
+    """No merge may come between the look and the write: neither of those named, nor of whom they were merged into."""
     media = find(tx, "Media", media_id)
     if media is None:
         raise NotFound("there is no such photo")
-    concerned = {patient_of(media.resource), patient_id} - {None}
-    bridge.db.lock(tx, *(f"patient:{one}" for one in sorted(str(one) for one in concerned)))
+    held: set[str] = set()
+    while concerned := {one for one in (patient_of(media.resource), patient_id) if one} - held:
+        bridge.db.lock(tx, *(f"patient:{one}" for one in concerned))
+        held |= concerned
+        survivor = find_survivor(tx, patient_id) if patient_id else None
+        patient_id = survivor.id if survivor else None
 
 
 def _tell(

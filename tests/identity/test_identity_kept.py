@@ -19,11 +19,15 @@ from adapter.identity import (
     apply_message,
     dismiss,
     feed_patient,
+    merge_patients,
     receive_messages,
+    refile,
     replay_all,
     unmerge_patients,
     whose,
 )
+from adapter.identity.correction import Refiling
+from adapter.identity.matching import owns
 from adapter.records import find_by_identifier, find_where, update_resource
 from adapter.work import Lane, WorkLoop
 from mappings.wrong_patient import state_of
@@ -43,8 +47,8 @@ def world(site: Bridge, apply_all: Callable[[], int]) -> World:
 
 def reference_of(world: World, number: str) -> str:
     with world.site.db.snapshot() as tx:
-        (found,) = find_by_identifier(tx, "Patient", MRN, number)
-    return found.reference
+        carriers = find_by_identifier(tx, "Patient", MRN, number)
+    return next(one.reference for one in carriers if owns(one.resource, (MRN, number)))
 
 
 def refiled(world: World, number: str, to: str) -> str:
@@ -264,3 +268,19 @@ def test_a_photo_that_comes_while_its_patient_is_announced_does_not_wait_for_eve
         thread = meanwhile(lambda: taken.append(take(world.site, given)))
     thread.join()
     assert state_of(world.by_id(f"Media/{taken[0]}")) == "bound"
+
+
+def test_a_photo_given_to_a_patient_who_is_just_merged_goes_to_the_survivor(world: World) -> None:
+    world.receive(message("A28", "1", pid("300")), MERGED, message("A28", "2", pid("400")))
+    named, into, last = (reference_of(world, one).removeprefix("Patient/") for one in ("100", "200", "400"))
+    taken = take(world.site, {"system": MRN, "value": "300"})
+
+    def give() -> None:
+        with world.site.db.transaction() as tx:
+            refile(tx, world.site, person(), taken, Refiling(patient_id=named, reason="hers"))
+
+    with world.site.db.transaction() as tx:
+        merge_patients(tx, world.site, SYSTEM, into, last)
+        thread = meanwhile(give)
+    thread.join()
+    assert world.by_id(f"Media/{taken}")["subject"]["reference"] == f"Patient/{last}"
