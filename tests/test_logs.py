@@ -39,7 +39,7 @@ def test_a_traceback_names_places_and_types_but_never_a_patient(
             if says == "our own code":
                 structlog.get_logger().error("it failed", exc_info=error)
             else:
-                logging.getLogger("uvicorn.error").error("it failed", exc_info=error)
+                logging.getLogger("a.library").error("it failed", exc_info=error)
     finally:
         structlog.reset_defaults()
     line = _logged(capsys)

@@ -82,6 +82,7 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", "/deliveries/{id}/hold"): Row("/deliveries/d1/hold", not_role="privacy-officer"),
     ("GET", "/worklist"): Row("/worklist", **TRIAGE),
     ("POST", "/worklist/photos/{id}"): Row("/worklist/photos/m1", fields=(("patient", "p1"), ("version", "1"))),
+    ("POST", "/worklist/photos/{id}/ask"): Row("/worklist/photos/waiting/ask", **TRIAGE),
     ("POST", "/worklist/adt/{id}/replay"): Row("/worklist/adt/a1/replay", **OPERATOR),
     ("POST", "/worklist/adt/{id}/dismiss"): Row("/worklist/adt/a1/dismiss", **OPERATOR),
     ("GET", "/refile"): Row("/refile?media=m1"),
