@@ -56,6 +56,7 @@ def _check_source(a: Applying, group: PatientGroup, moved: Sequence[Token]) -> N
 def _move_token(a: Applying, token: Token, target: Stored) -> None:
     sources = [one for one in a.owners(token) if one.id != target.id]
     a.drafts.write()
+    given = _given(a.drafts.find("Patient", target.id) or target, token)
     for source in sources:
         if replaced_by(source.resource):
             raise NotApplied(
@@ -67,13 +68,19 @@ def _move_token(a: Applying, token: Token, target: Stored) -> None:
         has_others = any(one.get("use") != "old" for one in kept)
         records = _under_identifier(a, source, token) if has_others else everything_of(a.tx, source.id)
         left = {"/identifier": kept} if kept else {"/identifier": None, "/active": False}
-        _reassign(a, records, source, target, more=[Edit(source, left)])
+        _reassign(a, records, source, target, more=[Edit(source, left), *given])
+        given = []
     if not sources:
         a.note("the identifier of MRG-1 was not another patient's here; it was given to the patient of PID")
-    now = a.drafts.find("Patient", target.id) or target
-    if not a.owners(token):
-        given = {"/identifier": [*now.resource["identifier"], {"system": token[0], "value": token[1]}]}
-        _reassign(a, [], now, now, more=[Edit(now, given)])
+        if given:
+            _reassign(a, [], target, target, more=given)
+
+
+def _given(target: Stored, token: Token) -> list[Edit]:
+    if owns(target.resource, token):
+        return []
+    identifiers = [*target.resource["identifier"], {"system": token[0], "value": token[1]}]
+    return [Edit(target, {"/identifier": identifiers})]
 
 
 def _under_identifier(a: Applying, source: Stored, token: Token) -> list[Stored]:

@@ -160,14 +160,27 @@ def _edits(tx: Connection, replays: Iterable[Replay]) -> list[Edit]:
     edits = []
     for resource_type, by_id in wanted.items():
         for record in records_of(tx, resource_type, by_id):
-            resource = record.resource
-            values = {
-                one.item.path: _value(one.to_be)
-                for one in by_id[record.id]
-                if one.now != one.to_be and value_at(resource, one.item.path) == _value(one.now)
-            }
+            resource, values = record.resource, {}
+            for one in by_id[record.id]:
+                present, now, to_be = value_at(resource, one.item.path), _value(one.now), _value(one.to_be)
+                if one.now != one.to_be and present == now:
+                    values[one.item.path] = to_be
+                elif one.now != one.to_be and one.item.path == "/identifier":
+                    values[one.item.path] = _put_back(present or [], now or [], to_be or [])
             edits += [Edit(record, values)] if values else []
     return edits
+
+
+def _put_back(present: Sequence[Any], now: Sequence[Any], to_be: Sequence[Any]) -> list[Any] | None:
+    """Identifiers that something else changed since: those of the change go or come back, one by one."""
+    gone = {_token(one) for one in now} - {_token(one) for one in to_be}
+    kept = [one for one in present if _token(one) not in gone]
+    known = {_token(one) for one in (*kept, *now)}
+    return [*kept, *(one for one in to_be if _token(one) not in known)] or None
+
+
+def _token(identifier: Mapping[str, Any]) -> tuple[Any, ...]:
+    return identifier.get("system"), identifier.get("value"), identifier.get("use") == "old"
 
 
 def _value(json: Json) -> Any:

@@ -23,11 +23,13 @@ from adapter.identity import (
     receive_messages,
     refile,
     replay_all,
+    undo_change,
     unmerge_patients,
     whose,
 )
 from adapter.identity.correction import Refiling
 from adapter.identity.matching import owns
+from adapter.identity.moves import changes
 from adapter.records import find_by_identifier, find_where, update_resource
 from adapter.work import Lane, WorkLoop
 from mappings.wrong_patient import state_of
@@ -96,6 +98,21 @@ def test_a_merge_of_a_number_that_somebody_else_had_before_waits(world: World) -
     (reason,) = world.reasons()
     assert "former number" in reason
     assert world.owner("100") == "101"
+
+
+def test_a_moved_identifier_goes_back_although_an_update_came_since(world: World) -> None:
+    mistaken = pid("x", f3=f"{mr('100')}~77^^^HOSP^PI")
+    world.receive(message("A31", "1", mistaken), message("A28", "2", pid("x", f3="88^^^HOSP^PI")))
+    world.receive(message("A43", "3", pid("100", f2="88^^^HOSP^PI"), mrg(f1=mr("100"), f4="77^^^HOSP^PI"), at=LATER))
+    assert world.reasons() == []
+    world.receive(message("A31", "4", pid("x", f3=f"88^^^HOSP^PI~{mr('100')}"), at="20261123120000+0000"))
+    with world.site.db.transaction() as tx:
+        (move_of_100,) = [one for one in changes(tx) if one.source != one.target]
+        undo_change(tx, world.site, SYSTEM, move_of_100.id)
+    assert reference_of(world, "100") == reference_of(world, "77") != reference_of(world, "88")
+    with world.site.db.snapshot() as tx:
+        assert len(find_by_identifier(tx, "Patient", MRN, "100")) == 1
+    assert world.photo("100")["subject"]["reference"] == reference_of(world, "77")
 
 
 def test_a_note_of_a_photo_moved_away_does_not_keep_an_identifier_from_moving(world: World) -> None:
