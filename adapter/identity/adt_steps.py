@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from adapter.identity import adt_merges, adt_moves, adt_patients
+from adapter.identity import adt_changes, adt_merges, adt_moves, adt_patients
 from adapter.identity.adt_applying import Applying
 
 Step = Callable[[Applying], None]
@@ -15,9 +15,9 @@ STEPS: Final[dict[str, Step]] = {
     "merge-patient": adt_merges.merge_patient,
     "merge-account": adt_merges.merge_account,
     "merge-visit": adt_merges.merge_visit,
-    "change-identifier": adt_merges.change_identifier,
-    "change-account": adt_merges.change_account,
-    "change-visit": adt_merges.change_visit,
+    "change-identifier": adt_changes.change_identifier,
+    "change-account": adt_changes.change_account,
+    "change-visit": adt_changes.change_visit,
     "link": adt_merges.link,
     "unlink": adt_merges.unlink,
     "move-identifier": adt_moves.move_identifier,
