@@ -49,7 +49,6 @@ ELSEWHERE = {
     ("POST", "/admin/work/{id}/replay"): "tests/web/test_routes_admin.py",
     ("POST", "/worklist/photos/{id}"): "tests/web/test_worklist.py",
     ("POST", "/worklist/photos/{id}/ask"): "tests/web/test_worklist_asks.py",
-    ("POST", "/worklist/photos/{id}/ask"): "tests/web/test_worklist_asks.py",
     ("POST", "/worklist/adt/{id}/replay"): "tests/web/test_worklist.py",
     ("POST", "/worklist/adt/{id}/dismiss"): "tests/web/test_worklist.py",
     ("POST", "/jobs/{id}/confirm"): "tests/identity",
