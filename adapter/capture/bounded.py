@@ -7,7 +7,7 @@ from typing import Any
 
 from adapter.bounded import BoundedChild
 from adapter.capture.inspection import MAX_PIXELS
-from adapter.capture.renditions import DEFAULT_SIZES, Rendition, render
+from adapter.capture.rendition import DEFAULT_SIZES, Rendition
 
 
 class BoundedRenderer:
@@ -36,7 +36,9 @@ class BoundedRenderer:
 
 
 def render_in_child(request: dict[str, Any], contents: Sequence[bytes]) -> tuple[dict[str, Any], list[bytes]]:
-    """The task of the child: one photo in, its renditions out."""
+    """The task of the child: one photo in, its renditions out. Decoders are loaded there alone."""
+    from adapter.capture.renditions import render
+
     found = render(contents[0], request["sizes"], max_pixels=request["max_pixels"])
     about = {name: (one.content_type, one.width, one.height) for name, one in found.items()}
     return {"renditions": about}, [one.content for one in found.values()]

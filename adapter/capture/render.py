@@ -10,7 +10,7 @@ from adapter import governance
 from adapter.access import SYSTEM
 from adapter.bridge import Bridge
 from adapter.capture.bounded import BoundedRenderer
-from adapter.capture.renditions import DEFAULT_SIZES
+from adapter.capture.rendition import DEFAULT_SIZES
 from adapter.db.tables import binary
 from adapter.errors import BadInput
 from adapter.records import get, new_id

@@ -12,7 +12,6 @@ import math
 import struct
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import cast
 
 from PIL import Image, ImageCms, ImageFile
@@ -20,9 +19,9 @@ from pillow_heif import register_heif_opener
 
 from adapter.capture.formats import ImageFormat
 from adapter.capture.inspection import MAX_PIXELS, Inspection, inspect
+from adapter.capture.rendition import DEFAULT_SIZES, Rendition
 from adapter.errors import Unprocessable
 
-DEFAULT_SIZES: Mapping[str, int] = {"display": 1280, "thumbnail": 320}
 CONTENT_TYPE = "image/jpeg"
 QUALITY = 85
 
@@ -67,16 +66,6 @@ _DECODER_ERRORS = (
     UserWarning,
     Image.DecompressionBombWarning,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Rendition:
-    """A derived picture; `width` and `height` in pixels."""
-
-    content: bytes
-    content_type: str
-    width: int
-    height: int
 
 
 def render(

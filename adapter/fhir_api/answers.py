@@ -7,7 +7,6 @@ from functools import cache
 from typing import Any
 
 import orjson
-from fhir.resources.R4B import get_fhir_model_class
 
 from adapter.errors import DermBridgeError
 from adapter.fhir_api.exchange import FHIR_JSON, Access, Answer, Request, http_date, is_unchanged
@@ -88,14 +87,21 @@ def subset(stored: Stored, wanted: frozenset[str] | None) -> Any:
     return kept | {"meta": {**meta, "tag": [*meta.get("tag", []), _SUBSETTED]}}
 
 
+def _model(resource_type: str) -> Any:
+    """Imported when first asked for, since it takes longer than all of the service needs to start."""
+    from fhir.resources.R4B import get_fhir_model_class
+
+    return get_fhir_model_class(resource_type)
+
+
 @cache
 def _summary(resource_type: str) -> frozenset[str]:
-    return frozenset(get_fhir_model_class(resource_type).summary_elements_sequence())
+    return frozenset(_model(resource_type).summary_elements_sequence())
 
 
 @cache
 def _mandatory(resource_type: str) -> frozenset[str]:
-    fields = get_fhir_model_class(resource_type).model_fields.values()
+    fields = _model(resource_type).model_fields.values()
     return frozenset(
         str(one.alias) for one in fields if one.is_required() or _is_marked_required(one.json_schema_extra)
     )

@@ -11,7 +11,8 @@ from PIL import Image, ImageFile, ImageOps
 
 from adapter.capture.formats import ImageFormat
 from adapter.capture.inspection import inspect
-from adapter.capture.renditions import DEFAULT_SIZES, render
+from adapter.capture.rendition import DEFAULT_SIZES
+from adapter.capture.renditions import render
 from adapter.errors import DermBridgeError
 
 ORIENTATION, EXIF_IFD, GPS_IFD = 0x0112, 0x8769, 0x8825
