@@ -327,7 +327,7 @@ def test_which_shipped_profiles_ask_for_patients() -> None:
     assert offering == {
         "epic": ("identifier", "match"),
         "hapi": ("identifier", "demographics"),
-        "medplum": ("identifier", "demographics", "match"),
+        "medplum": ("identifier", "demographics"),
         "oracle-health": ("identifier", "demographics"),
         "sandbox": ("identifier", "demographics", "match", "cross-reference"),
     }
