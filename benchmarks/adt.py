@@ -43,7 +43,7 @@ class Load(NamedTuple):
         return f"{self.connections} connection{'s' * (self.connections > 1)}, {how}"
 
 
-PIPELINED, MANY, LOCK_STEP, ALONE = Load(1, 512), Load(50, 16), Load(50, 1), Load(1, 1)
+PIPELINED, MANY, LOCK_STEP, ALONE = Load(1, 512), Load(50, 64), Load(50, 1), Load(1, 1)
 
 
 def messages(count: int, first: int = 0) -> list[bytes]:
