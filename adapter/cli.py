@@ -33,6 +33,7 @@ cli = typer.Typer(
 out = Console()
 err = Console(stderr=True)
 
+_JSON = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS  # a column's name is SQLAlchemy's own kind of str
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
@@ -68,7 +69,7 @@ def beside_service(settings: Settings | None = None) -> Iterator[Bridge]:
 def show(rows: list[dict[str, Any]], columns: list[str], *, as_json: bool, empty: str) -> None:
     """A table for people, JSON lines' array for scripts."""
     if as_json:
-        sys.stdout.write(orjson.dumps(rows, option=orjson.OPT_INDENT_2, default=str).decode() + "\n")
+        sys.stdout.write(orjson.dumps(rows, option=_JSON, default=str).decode() + "\n")
         return
     if not rows:
         out.print(empty, markup=False)
@@ -297,8 +298,8 @@ adt = group("adt", "HL7 v2 ADT: send, queue, replay, unmerge.")
 @adt.command("send")
 def adt_send(
     files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Messages or batches (FHS, BHS).")],
-    host: Annotated[str, typer.Option(help="Receiver.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Receiver's port.")] = 2575,
+    host: Annotated[str | None, typer.Option(help="Receiver; this installation's own without it.")] = None,
+    port: Annotated[int | None, typer.Option(help="Receiver's port; this installation's own without it.")] = None,
     ca: Annotated[Path | None, typer.Option(help="PEM; TLS, with a receiver whose certificate it signed.")] = None,
     certificate: Annotated[Path | None, typer.Option(help="PEM; ours, for mutual TLS.")] = None,
     key: Annotated[Path | None, typer.Option(help="PEM; where it is not in the certificate's file.")] = None,
@@ -314,7 +315,9 @@ def adt_send(
     blocks = [(file.name, block) for file in files for block in blocks_of(file.read_bytes())]
     if silent := [name for name, block in blocks if not is_answered(block)]:
         raise BadInput(f"{silent[0]}: MSH-15 is NE, so it would never be known whether it arrived; make it AL")
-    answers = send(host, port, [block for _, block in blocks], ssl=client_tls(ca, certificate, key))
+    own = load_settings()
+    receiver = (host or own.mllp_host, port or own.mllp_port)
+    answers = send(*receiver, [block for _, block in blocks], ssl=client_tls(ca, certificate, key))
     refused = 0
     for (name, _), answer in zip(blocks, answers, strict=True):
         codes = acknowledged(answer)
