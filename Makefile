@@ -60,6 +60,7 @@ lock: ## pick the newest allowed packages and lock them by hash (needs uv)
 	$(LOCK) pyproject.toml --extra test --extra ci -o requirements/ci.txt
 	$(LOCK) --group node -o requirements/node.txt
 	$(LOCK) --group fuzz -o requirements/fuzz.txt
+	$(LOCK) --group sslyze -o requirements/sslyze.txt
 
 assets: $(READY) ## bundle the pages' TypeScript and CSS again
 	@$(PY) hatch_build.py
