@@ -13,9 +13,9 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Connection, and_, false, literal, or_, select
 
 from adapter.access.actor import Actor
-from adapter.access.policy import VERY_RESTRICTED, Letter, sees_very_restricted
+from adapter.access.policy import MADE_BY, VERY_RESTRICTED, Letter, can, sees_very_restricted
 from adapter.access.scopes import Grant, filters_of, grants_for
-from adapter.db.tables import media
+from adapter.bridge import Bridge
 from adapter.errors import Forbidden, NotFound, OutOfReach
 from adapter.records.confinement import confinement, same_patients
 from adapter.records.search_filters import Scope, alternatives
@@ -80,8 +80,21 @@ class Reach:
         return and_(*(or_(*alternatives(scope, wanted)) for wanted in filters_of(grant)))
 
 
+def check_written(
+    tx: Connection, bridge: Bridge, actor: Actor, letter: Letter, resource_type: str, resource_id: str
+) -> None:
+    """For a use case that wrote (or found) a record by its own rules: whether a scope permits it with this content.
+
+    Ask it wherever `check_scope(…, some=True)` was asked before. Raises Forbidden.
+    """
+    if not can(actor, letter, resource_type):
+        reach = Reach(tx, actor, bridge.now(), f"{bridge.settings.base_url}/fhir")
+        reach.check_written(letter, resource_type, resource_id)
+
+
 def sensitivity(actor: Actor, resource_type: str) -> list[Condition]:
     """`policy.can_see` as conditions on the table."""
-    if resource_type != "Media" or sees_very_restricted(actor):
+    if resource_type not in MADE_BY or sees_very_restricted(actor):
         return []
-    return [or_(media.c.confidentiality != VERY_RESTRICTED, media.c.operator == actor.id)]
+    columns = TABLES[resource_type].c
+    return [or_(columns.confidentiality != VERY_RESTRICTED, columns[MADE_BY[resource_type]] == actor.id)]

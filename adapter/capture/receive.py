@@ -20,6 +20,7 @@ from sqlalchemy.exc import IntegrityError
 
 from adapter import access, consent, delivery, governance, identity
 from adapter.access import SYSTEM, Actor
+from adapter.access.reach import check_written
 from adapter.bridge import Bridge
 from adapter.capture.inspection import Inspection, inspect
 from adapter.capture.metadata import Metadata, PatientIdentifier, read_metadata
@@ -83,11 +84,11 @@ class _Photo:
 
 def receive(bridge: Bridge, actor: Actor, upload: Upload) -> CaptureAnswer:
     """Accept one photo. Raises a DermBridgeError that tells the sender what to change; then nothing was kept."""
-    access.check_scope(actor, "c", "Media")
+    access.check_scope(actor, "c", "Media", some=True)
     with bridge.db.snapshot() as tx:
         photo = _look_at(tx, bridge, actor, upload)
         if (before := find_before(tx, photo.seen_as, photo.whose.patient_id)) is not None:
-            return _seen_before(tx, before)
+            return _seen_before(tx, bridge, actor, before)
     clean = _BESIDE.submit(_clean, photo)
     sealed = bridge.vault.seal(upload.data, sha256=photo.sha256)
     try:
@@ -97,7 +98,7 @@ def receive(bridge: Bridge, actor: Actor, upload: Upload) -> CaptureAnswer:
         with bridge.db.snapshot() as tx:
             if (before := find_before(tx, photo.seen_as, photo.whose.patient_id)) is None:
                 raise
-            return _seen_before(tx, before)
+            return _seen_before(tx, bridge, actor, before)
 
 
 def _look_at(tx: Connection, bridge: Bridge, actor: Actor, upload: Upload) -> _Photo:
@@ -134,6 +135,7 @@ def _store(
     capture_id, binary_id = new_id(at), new_id(at)
     described = _media(tx, actor, photo, clean, capture_id, binary_id, at)
     media, _ = create_all(tx, [described, _provenance(actor, capture_id, binary_id, photo, clean, at)], at=at)
+    check_written(tx, bridge, actor, "c", "Media", capture_id)
     bridge.vault.keep(tx, sealed, content_type=content_type, patient_id=patient_id, at=at)
     create_binary(tx, _binary(binary_id, sealed, content_type, clean, media, at))
     held = photo.whose.because if photo.whose.state != "bound" else None if decision.permit else decision.because
@@ -261,9 +263,10 @@ def _taken_at(bridge: Bridge, metadata: Metadata, found: Inspection) -> datetime
     return taken_at if taken_at <= bridge.now() + timedelta(days=1) else None  # a camera clock never set
 
 
-def _seen_before(tx: Connection, before: Before) -> CaptureAnswer:
+def _seen_before(tx: Connection, bridge: Bridge, actor: Actor, before: Before) -> CaptureAnswer:
     if not before.is_same:
         raise Conflict("this Idempotency-Key was used for another photo, patient or time; send a new key with each")
+    check_written(tx, bridge, actor, "c", "Media", before.id)
     return CaptureAnswer(before.id, 200, capture_status(tx, before.id))
 
 

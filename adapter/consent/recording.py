@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from adapter import delivery, governance
 from adapter.access import Actor, check_patient, check_scope
+from adapter.access.reach import check_written
 from adapter.bridge import Bridge
 from adapter.consent.decisions import decide
 from adapter.consent.evidence import MUST_BE_SHOWN, Evidence, keep_evidence, seal_evidence
@@ -44,12 +45,12 @@ def record(
     seal it beforehand with `seal_evidence` to keep the transaction short. For a patient merged away the survivor is
     meant. Raises Forbidden, NotFound, Conflict (same form, other choices), Unprocessable, UnsupportedMedia, TooLarge.
     """
-    check_scope(actor, "c", "Consent")
+    check_scope(actor, "c", "Consent", some=True)
     form = _for_survivor(tx, form)
     patient_id = form.patient.removeprefix("Patient/")
     _check_reach(tx, actor, patient_id)
     if known := _recorded_before(tx, form):
-        return known
+        return _within_scope(tx, bridge, actor, known)
     at = bridge.now()
     if form.signed_at > at + CLOCK_SKEW:
         raise Unprocessable("the consent is signed in the future; correct the time of signing")
@@ -60,6 +61,7 @@ def record(
         stored = create_all(tx, consents, at=at)
     except Conflict:
         raise Conflict("this form is being recorded by somebody else at this moment; send it again") from None
+    _within_scope(tx, bridge, actor, stored)
     told = provenance(
         "consent-capture",
         provenance_id=new_id(at),
@@ -74,6 +76,12 @@ def record(
         governance.audit(tx, bridge, "create", actor, patient_id=patient_id, references=[one.version_reference])
     for one_id in sorted(same_patients(tx, [patient_id])):
         delivery.outbox.release_withheld(tx, bridge, one_id)
+    return stored
+
+
+def _within_scope(tx: Connection, bridge: Bridge, actor: Actor, stored: list[Stored]) -> list[Stored]:
+    for one in stored:
+        check_written(tx, bridge, actor, "c", "Consent", one.id)
     return stored
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import timedelta
 from typing import Any
 
@@ -17,10 +18,10 @@ from adapter.bridge import Bridge
 from adapter.errors import BadInput
 from adapter.records import find_where
 from adapter.settings import Settings
-from tests.access.conftest import Serve
+from tests.access.conftest import RECORDS, Serve
 from tests.conftest import Clock
 from tests.fhir_api.conftest import InProcess
-from tests.web.conftest import Browser, sign_in
+from tests.web.conftest import Browser, picture, sign_in
 
 
 def token(bridge: Bridge, scope: str) -> dict[str, str]:
@@ -129,6 +130,46 @@ def test_what_is_written_must_lie_within_the_scope(serve: Serve) -> None:
     assert moved.status_code == 403
     with bridge.db.snapshot() as tx:
         assert [one.resource["patient"]["reference"] for one in find_where(tx, "BodyStructure")] == ["Patient/p1"]
+
+
+def test_a_photo_is_created_within_a_restricted_scope_alone(serve: Serve) -> None:
+    bridge, client = serve()
+    json = {"Content-Type": "application/fhir+json"}
+    own, overviews = (
+        token(bridge, f"system/Media.c?{only}") | json for only in ("patient=Patient/p1", "view=overview")
+    )
+
+    def sent(patient_id: str, headers: dict[str, str]) -> int:
+        content = {"contentType": "image/jpeg", "data": base64.b64encode(picture()).decode()}
+        taken = {"subject": {"reference": f"Patient/{patient_id}"}, "createdDateTime": "2026-11-23T09:10:00Z"}
+        media = {"resourceType": "Media", "status": "completed", "content": content} | taken
+        return client.post("/fhir/Media", json=media, headers=headers).status_code
+
+    assert (sent("p2", own), sent("p1", own), sent("p1", own)) == (403, 201, 200)
+    assert sent("p1", overviews) == 403  # nor is it told that this photo is here
+    with bridge.db.snapshot() as tx:
+        assert len(find_where(tx, "Media")) == len([one for one in RECORDS if one["resourceType"] == "Media"]) + 1
+
+
+def test_a_consent_is_created_within_a_restricted_scope_alone(serve: Serve) -> None:
+    bridge, client = serve()
+    own = token(bridge, "system/Consent.c?patient=Patient/p1") | {"Content-Type": "application/fhir+json"}
+
+    def said(patient_id: str) -> int:
+        use = {"system": "https://dermbridge.org/fhir/CodeSystem/photo-use", "code": "teaching"}
+        consented = {
+            "resourceType": "Consent",
+            "status": "active",
+            "scope": {"coding": [{"code": "patient-privacy"}]},
+            "category": [{"coding": [use]}],
+            "patient": {"reference": f"Patient/{patient_id}"},
+            "dateTime": "2026-11-01",
+            "policyRule": {"coding": [{"code": "OPTIN"}]},
+            "provision": {"type": "permit"},
+        }
+        return client.post("/fhir/Consent", json=consented, headers=own).status_code
+
+    assert (said("p2"), said("p1")) == (403, 201)
 
 
 def test_a_capture_device_creates_and_reads_nothing(serve: Serve) -> None:

@@ -5,6 +5,7 @@ Needs Node.js 20 or later and `npm ci` in this folder; without them the test is 
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -27,11 +28,12 @@ from adapter.settings import load_settings
 from tests.access.conftest import RECORDS
 from tests.access.machines import Machine
 from tests.sandbox.conftest import free_port
+from tests.web.conftest import picture
 
 pytestmark = pytest.mark.real
 
 HERE = Path(__file__).parent
-SCOPE = "system/Media.rs?patient=Patient/p1 system/Patient.rs?_id=p1 system/BodyStructure.crs?patient=Patient/p1"
+SCOPE = "system/Media.crs?patient=Patient/p1 system/Patient.rs?_id=p1 system/Binary.r"
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def asked(tmp_path: Path, node: str) -> Iterator[dict[str, Any]]:
         token_url = configuration["token_endpoint"]
         assertion = machine.assertion(bridge, aud=token_url)
         token = machine.ask(client, bridge, assertion).json()["access_token"]
-    arguments = [node, "ask.mjs", f"{base}/fhir", token, "p1", "m1"]
+    arguments = [node, "ask.mjs", f"{base}/fhir", token, "p1", "m1", base64.b64encode(picture()).decode()]
     told = subprocess.run(arguments, cwd=HERE, capture_output=True, text=True, timeout=60, check=False)
     assert told.returncode == 0, told.stderr
     yield json.loads(told.stdout)
@@ -76,5 +78,5 @@ def test_the_smart_teams_client_reads_searches_creates_and_is_held_to_its_scopes
     assert asked["read"] == "m1"
     assert asked["found"] == ["m1", "overview"]  # page by page; nothing very restricted, nothing of p2
     assert asked["included"] == ["Media", "Patient"]
-    assert asked["created"]
+    assert (asked["created"], asked["shown"]) == ("Patient/p1", "image/jpeg")
     assert (asked["refusedType"], asked["refusedPatient"], asked["elsewhere"]) == (403, 404, 403)
