@@ -23,11 +23,13 @@ __all__ = ["ROLES", "SCOPE", "Letter", "Right", "grants_of", "parse_scopes"]
 Letter = Literal["c", "r", "u", "d", "s"]
 Right = Literal["original", "export", "operate", "worklist", "audit", "launch-any-patient", "very-restricted"]
 VERY_RESTRICTED = "V"
+MADE_BY = {"Media": "operator", "Observation": "performer"}  # who made what may be too sensitive for others
 
 _CLINICAL = {
     "user/Media.crus",
     "user/Consent.crus",
     "user/BodyStructure.crus",
+    "user/Observation.crus",
     "user/Binary.cr",
     "user/Patient.rs",
     "user/Encounter.rs",
@@ -111,13 +113,17 @@ def sees_very_restricted(actor: Actor) -> bool:
 
 
 def can_see(actor: Actor, resource: Resource) -> bool:
-    """Whether the labels of a record (`meta.security`) leave it visible; who took a photo may see it.
+    """Whether the labels of a record (`meta.security`) leave it visible; who took a photo may see it, and who
+    found something on one may see that.
 
     The same rule as conditions on the table: `access.reach`.
     """
-    if resource["resourceType"] != "Media" or confidentiality_of(resource) != VERY_RESTRICTED:
+    element = MADE_BY.get(resource["resourceType"])
+    if element is None or confidentiality_of(resource) != VERY_RESTRICTED or sees_very_restricted(actor):
         return True
-    return sees_very_restricted(actor) or resource.get("operator", {}).get("reference") == actor.id
+    made_by = resource.get(element, ())
+    makers = made_by if isinstance(made_by, list) else [made_by]
+    return any(one.get("reference") == actor.id for one in makers if one)
 
 
 def check_visible(actor: Actor, resource: Resource) -> None:

@@ -28,6 +28,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
+from adapter.db.packed import Packed
+
 metadata = MetaData()
 
 
@@ -67,7 +69,7 @@ def _text(name: str, length: int = 200) -> Column[Any]:
     return Column(name, _bytewise(length))
 
 
-def _resource(resource_type: str, *columns: Column[Any] | Index) -> Table:
+def _resource(resource_type: str, *columns: Column[Any] | Index, body: type[TypeEngine[str]] = Text) -> Table:
     return Table(
         resource_type.lower(),
         metadata,
@@ -75,7 +77,7 @@ def _resource(resource_type: str, *columns: Column[Any] | Index) -> Table:
         Column("version_id", Integer, nullable=False),
         Column("last_updated", Instant, nullable=False),
         Column("deleted", Boolean, nullable=False, default=False),
-        Column("body", Text, nullable=False),
+        Column("body", body, nullable=False),
         *columns,
         Index(f"ix_{resource_type.lower()}_last_updated", "last_updated", "id"),
     )
@@ -121,11 +123,13 @@ media = _resource(
     _code("site"),
     _code("identity_state"),
     Column("confidentiality", String(1)),  # the highest level of meta.security, see access.policy
+    _code("derivation"),  # what picture of others it is; None for a photograph
     _id("lesion"),
     _text("operator"),
     _text("device"),
     _text("based_on"),
     Index("ix_media_patient_created", "patient", "created", "id"),
+    Index("ix_media_patient_site_created", "patient", "site", "created", "id"),  # what to compare a photo with
     Index("ix_media_encounter_created", "encounter", "created", "id"),
     Index("ix_media_lesion_created", "lesion", "created", "id"),
     Index("ix_media_created", "created", "id"),
@@ -166,6 +170,19 @@ document_reference = _resource(
     Index("ix_documentreference_patient_date", "patient", "date", "id"),
     Index("ix_documentreference_date", "date", "id"),
 )
+observation = _resource(
+    "Observation",
+    _id("patient"),
+    _id("encounter"),
+    Column("date", Instant),
+    Column("date_end", Instant),
+    _code("status"),
+    _code("code"),
+    Column("confidentiality", String(1)),  # as of a photo: what was found on one is as sensitive as the photo
+    _text("performer"),
+    Index("ix_observation_patient_date", "patient", "date", "id"),
+    Index("ix_observation_date", "date", "id"),
+)
 provenance = _resource(
     "Provenance",
     Column("recorded", Instant),
@@ -184,6 +201,7 @@ audit_event = _resource(
     Index("ix_auditevent_patient_date", "patient", "date", "id"),
     Index("ix_auditevent_agent_date", "agent", "date", "id"),
     Index("ix_auditevent_date", "date", "id"),
+    body=Packed,  # the most frequent rows there are
 )
 practitioner = _resource("Practitioner", _text("family"), Index("ix_practitioner_family", "family", "id"))
 organization = _resource("Organization", _text("name"), Index("ix_organization_name", "name", "id"))
@@ -207,6 +225,7 @@ search_index = Table(  # multi-valued elements: tokens as "code|system", referen
     Column("param", String(64), primary_key=True),
     Column("value", _bytewise(400), primary_key=True),
     Index("ix_search_index_value", "resource_type", "param", "value", "resource_id"),
+    sqlite_with_rowid=False,
 )
 
 # --- bytes and keys -------------------------------------------------------------------------------------------------
@@ -253,10 +272,25 @@ comparison = Table(  # what was found between two photos; its pictures are Binar
     _id(primary_key=True),
     _id("left_media", nullable=False),
     _id("right_media", nullable=False, index=True),
-    Column("engine", String(32), nullable=False),
+    Column("engine", String(64), nullable=False),  # its version, and the landmarks it was given
     Column("result", Text, nullable=False),
     Column("created_at", Instant, nullable=False),
     Index("ix_comparison_pair", "left_media", "right_media", "engine", unique=True),
+)
+
+landmarks = Table(  # pairs of points that somebody marked in two photos, by which they are aligned until removed
+    "landmarks",
+    metadata,
+    _id(primary_key=True),
+    _id("left_media", nullable=False),
+    _id("right_media", nullable=False),
+    Column("points", Text, nullable=False),  # [[[x, y], [x, y]], …] of left and right, at full resolution
+    Column("placed_by", String(200), nullable=False),
+    Column("placed_by_display", String(200), nullable=False),
+    Column("placed_at", Instant, nullable=False),
+    Column("removed_by", String(200)),
+    Column("removed_at", Instant),
+    Index("ix_landmarks_pair", "left_media", "right_media", "removed_at"),
 )
 
 # --- what happened and what must follow -----------------------------------------------------------------------------
@@ -511,6 +545,7 @@ audit_tail = Table(  # committed events that no signed head covers yet; written 
     metadata,
     _id("event_id", primary_key=True),
     Column("leaf_hash", LargeBinary(32), nullable=False),
+    sqlite_with_rowid=False,
 )
 audit_leaf = Table(  # the order of the log: what a Merkle tree and a hash chain were built over
     "audit_leaf",

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from adapter.fhir_api.server import FhirServer
 
 _CODES = ("read", "vread", "history-instance", "search-type", "create", "update", "delete")
-_LOCAL = {one["code"]: one["url"] for one in canonical_resources() if one["resourceType"] == "SearchParameter"}
+_LOCAL = {
+    (base, one["code"]): one["url"]
+    for one in canonical_resources()
+    if one["resourceType"] == "SearchParameter"
+    for base in one["base"]
+}
 _SMART = {
     "system": "http://terminology.hl7.org/CodeSystem/restful-security-service",
     "code": "SMART-on-FHIR",
@@ -80,7 +85,7 @@ def _search_params(resource_type: str) -> list[dict[str, str]]:
     common = [{"name": "_id", "type": "token"}, {"name": "_lastUpdated", "type": "date"}]
     assert [one["name"] for one in common] == [p.name for p in COMMON_PARAMETERS]
     return common + [
-        {"name": p.name, "type": p.kind} | ({"definition": _LOCAL[p.name]} if p.name in _LOCAL else {})
+        {"name": p.name, "type": p.kind} | ({"definition": url} if (url := _LOCAL.get((resource_type, p.name))) else {})
         for p in search_parameters(resource_type)
     ]
 

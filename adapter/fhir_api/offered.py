@@ -20,6 +20,7 @@ INTERACTIONS = {
     "Media": READ | {"create"},
     "Consent": READ | {"create"},
     "BodyStructure": READ | {"create", "update"},
+    "Observation": READ,
     "Patient": READ | {"update-by-identifier"},
     "Encounter": READ,
     "Provenance": READ,

@@ -49,7 +49,7 @@ def photo_counts(tx: Connection, patient_ids: Sequence[str]) -> dict[str, tuple[
     """Patient -> (photos, when the latest was taken); patients without photos are left out."""
     statement = (
         select(media.c.patient, func.count(), func.max(media.c.created))
-        .where(media.c.patient.in_(patient_ids), media.c.deleted.is_(False))
+        .where(media.c.patient.in_(patient_ids), media.c.deleted.is_(False), media.c.derivation.is_(None))
         .group_by(media.c.patient)
     )
     return {row[0]: (row[1], row[2]) for row in tx.execute(statement)}

@@ -1,8 +1,8 @@
 """What can be searched by, as data: FHIR search parameter -> column (single-valued) or ``search_index`` (multi-valued).
 
 One table drives writing (which columns a resource fills), searching, sorting and the CapabilityStatement. Standard
-parameters are those of FHIR R4 (http://hl7.org/fhir/R4/searchparameter-registry.html); ``lesion`` and
-``identity-state`` are ours. Token columns hold ``code|system``, so that a search by code alone is an index prefix scan
+parameters are those of FHIR R4 (http://hl7.org/fhir/R4/searchparameter-registry.html); ``lesion``,
+``identity-state``, ``derivation`` and ``derived-from`` of Media are ours. Token columns hold ``code|system``, so that a search by code alone is an index prefix scan
 and a search by both an equality.
 """
 
@@ -158,6 +158,19 @@ def _identity_state(resource: Resource) -> str | None:
     return None
 
 
+def _derivation(resource: Resource) -> str | None:
+    for tag in _walk(resource, ("meta", "tag")):
+        if "code" in tag and tag.get("system", "").endswith("/CodeSystem/picture-derivation"):
+            return token_value(tag["code"], tag["system"])
+    return None
+
+
+def _derived_from(resource: Resource) -> list[str]:
+    """Our extension on a picture made from others; R4 Media has no element for it."""
+    named = (one for one in resource.get("extension", ()) if one.get("url", "").endswith("/derived-from"))
+    return [_versionless(one["valueReference"]["reference"]) for one in named]
+
+
 _CONFIDENTIALITY = "ULMNRV"  # http://terminology.hl7.org/CodeSystem/v3-Confidentiality, least restricted first
 
 
@@ -276,6 +289,8 @@ _PARAMETERS: dict[str, tuple[Table, tuple[SearchParameter, ...]]] = {
             _reference_parameter("operator", "operator", "operator"),
             _reference_parameter("device", "device", "device"),
             _reference_parameter("based-on", "basedOn", "based_on"),
+            SearchParameter("derivation", "token", _derivation, "meta.tag", "derivation"),
+            SearchParameter("derived-from", "reference", _derived_from, "extension"),
         ),
     ),
     "Consent": (
@@ -312,6 +327,23 @@ _PARAMETERS: dict[str, tuple[Table, tuple[SearchParameter, ...]]] = {
             _token_parameter("category", "category"),
         ),
     ),
+    "Observation": (
+        tables.observation,
+        (
+            _IDENTIFIER,
+            _patient("subject"),
+            _reference_parameter("subject", "subject", "patient", "Patient"),
+            _reference_parameter("encounter", "encounter", "encounter", "Encounter"),
+            *_date_time("date", "effectiveDateTime", "date"),
+            _token_parameter("status", "status", "status"),
+            _token_parameter("code", "code", "code"),
+            _token_parameter("category", "category"),
+            _token_parameter("value-concept", "valueCodeableConcept"),
+            SearchParameter("", "token", confidentiality_of, "meta.security", "confidentiality"),
+            _reference_parameter("performer", "performer", "performer"),
+            _reference_parameter("derived-from", "derivedFrom"),
+        ),
+    ),
     "Provenance": (
         tables.provenance,
         (
@@ -346,6 +378,7 @@ DEFAULT_SORT = {  # what people look for first; each is an index, so that a page
     "Media": "-created",
     "Consent": "-date",
     "DocumentReference": "-date",
+    "Observation": "-date",
     "Provenance": "-recorded",
     "AuditEvent": "-date",
     "Practitioner": "family",

@@ -81,7 +81,7 @@ def photos_of_site(tx: Connection, photo: Stored, *, limit: int = 60, only: Cond
     row = tx.execute(select(media.c.patient, media.c.site).where(media.c.id == photo.id)).one()
     if row.patient is None:
         return []
-    conditions = (media.c.patient == row.patient, media.c.site == row.site, media.c.status != _ENTERED_IN_ERROR, *only)
+    conditions = (*_of(row.patient), media.c.site == row.site, *only)
     return find_where(tx, "Media", *conditions, order_by=media.c.created.desc(), limit=limit)
 
 
@@ -123,7 +123,9 @@ _ENTERED_IN_ERROR = "entered-in-error|"
 
 
 def _of(patient_id: str) -> tuple[Any, ...]:
-    return (media.c.patient == patient_id, media.c.deleted.is_(False), media.c.status != _ENTERED_IN_ERROR)
+    """Its photos: neither notes of mistakes nor pictures made of photos."""
+    shown = (media.c.deleted.is_(False), media.c.status != _ENTERED_IN_ERROR, media.c.derivation.is_(None))
+    return (media.c.patient == patient_id, *shown)
 
 
 def _placed(patient_id: str, only: Conditions = ()) -> Subquery:
