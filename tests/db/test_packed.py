@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from adapter.db import packed
 from adapter.db.packed import pack, unpack
 
-
 WORDS_1 = "9e6e4519cc28e1e1f6506bf0bb5accffa9181ef1d943a7c6fc324d78104f7a0e"
 STORED = "01c35f5721159bb500"
 
