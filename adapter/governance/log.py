@@ -41,6 +41,7 @@ _WORDS = {  # subtype, or type where an event has none -> what was done
     "unmerge": "Undid a merge",
     "110110": "Applied a registration message",
     "photo-compared": "Compared photos",
+    "photo-aligned": "Aligned photos by hand",
     "110101": "Read the audit log",
     "transform": "Derived a picture",
     "deidentify": "De-identified a photo",

@@ -24,6 +24,7 @@ _PLAIN = {  # Entry.did -> (what was done to one photo, what was done to no phot
     "Decided by consent": ("checked your consent for a photo", "checked your consent"),
     "Signed in": ("opened your record", "opened your record"),
     "Compared photos": ("compared photos of you", "compared photos of you"),
+    "Aligned photos by hand": ("compared photos of you", "compared photos of you"),
     "Was refused": ("tried to see a photo of you and was refused", "tried to open your record and was refused"),
     "Broke the glass": ("opened your record in an emergency", "opened your record in an emergency"),
     "De-identified a photo": ("made a copy of a photo that does not show who you are",) * 2,
