@@ -52,6 +52,7 @@ def start_session(
     row = {
         "id": digest(cookie),
         "actor": actor.to_json(),
+        "actor_id": actor.id[:128],
         "csrf": csrf,
         "created_at": at,
         "seen_at": at,

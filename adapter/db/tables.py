@@ -437,11 +437,13 @@ session = Table(
     metadata,
     Column("id", String(64), primary_key=True),  # SHA-256 of the cookie
     Column("actor", Text, nullable=False),
+    Column("actor_id", String(128), nullable=False, index=True),  # whose it is, for who ends it from elsewhere
     Column("csrf", String(64), nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("seen_at", Instant, nullable=False),
     Column("expires_at", Instant, nullable=False, index=True),
     Column("ehr_grant", LargeBinary),  # sealed: what the EHR's token response lets us ask for again
+    Column("style", Text),  # custom properties (JSON) that the EHR around us looks like (smart_style_url)
 )
 launch = Table(
     "launch",
