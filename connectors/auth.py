@@ -45,10 +45,10 @@ class Credentials:
 
     def authorization(self) -> str | None:
         """The header value, or None for kind `none`. Raises DeliveryError when no token is to be had."""
-        if self._auth.kind == "none":
+        if self._auth.kind in {"none", "sign_in"}:
             return None
         if self._auth.kind == "basic":
-            return _basic(self._auth.client_id, self._secret())
+            return _basic(self._auth.client_id, self.get_secret(self._auth.secret))
         with self._lock:
             if self._token is None or self._clock() >= self._ends:
                 self._fetch()
@@ -56,7 +56,7 @@ class Credentials:
 
     def secret_headers(self) -> dict[str, str]:
         """The profile's `auth.secret_headers` with their values. Raises DeliveryError when a secret is missing."""
-        return {header: self._secret(name) for header, name in self._auth.secret_headers.items()}
+        return {header: self.get_secret(name) for header, name in self._auth.secret_headers.items()}
 
     def renew(self) -> bool:
         """Forget the token; false where there is none to forget, or where asking again so soon is not allowed."""
@@ -86,9 +86,11 @@ class Credentials:
         match self._auth.kind:
             case "client_secret_basic":
                 # RFC 6749 2.3.1: both parts are form-encoded before they are joined.
-                headers["Authorization"] = _basic(quote(self._auth.client_id, ""), quote(self._secret(), ""))
+                headers["Authorization"] = _basic(
+                    quote(self._auth.client_id, ""), quote(self.get_secret(self._auth.secret), "")
+                )
             case "client_secret_post":
-                form |= {"client_id": self._auth.client_id, "client_secret": self._secret()}
+                form |= {"client_id": self._auth.client_id, "client_secret": self.get_secret(self._auth.secret)}
             case "private_key_jwt":
                 form |= {"client_assertion_type": ASSERTION_TYPE, "client_assertion": self._assertion(url)}
         doing = "Asking for an access token"
@@ -132,8 +134,8 @@ class Credentials:
                 retry_after=600.0,
             )
 
-    def _secret(self, name: str = "") -> str:
-        name = name or self._auth.secret
+    def get_secret(self, name: str) -> str:
+        """Raises DeliveryError when it is not there."""
         try:
             return self._secrets(name)
         except (KeyError, OSError, ValueError) as error:
@@ -144,7 +146,7 @@ class Credentials:
             ) from error
 
     def _assertion(self, token_url: str) -> str:
-        key, usual = _signing_key(self._secret())
+        key, usual = _signing_key(self.get_secret(self._auth.secret))
         algorithm = self._auth.algorithm or usual
         now = int(time.time())
         header: dict[str, Any] = {"alg": algorithm, "typ": "JWT"}

@@ -56,6 +56,10 @@ class AlreadyThere(DeliveryError):
     """The destination says it has this already; `find` sees whether that is so."""
 
 
+class SignInAgain(DeliveryError):
+    """The destination does not know our token any more; nothing was done."""
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """The destination's own word that it holds the photo.

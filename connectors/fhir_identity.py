@@ -42,7 +42,7 @@ def get_place(server: FhirServer, profile: FhirR4Profile, parcel: Parcel, *, may
 
 
 def _get_patient(server: FhirServer, profile: FhirR4Profile, ours: Mapping[str, Any], *, may_create: bool) -> str:
-    identifiers = _usable(ours.get("identifier", []), profile.patient.identifier_systems)
+    identifiers = usable_identifiers(ours.get("identifier", []), profile.patient.identifier_systems)
     if not identifiers:
         _refuse(
             "The patient has no identifier of a system this destination knows.",
@@ -56,7 +56,7 @@ def _get_patient(server: FhirServer, profile: FhirR4Profile, ours: Mapping[str, 
                 "Have them merged at the destination, then replay.",
             )
         if found:
-            _check_same_person(ours, found[0])
+            check_same_person(ours, found[0])
             return f"Patient/{found[0]['id']}"
     if profile.patient.create_missing and may_create:
         stored = server.create(_minimal_patient(ours, identifiers), unless=identifiers[0])
@@ -69,7 +69,7 @@ def _get_patient(server: FhirServer, profile: FhirR4Profile, ours: Mapping[str, 
     )
 
 
-def _usable(identifiers: Iterable[Mapping[str, Any]], systems: tuple[str, ...]) -> list[Mapping[str, Any]]:
+def usable_identifiers(identifiers: Iterable[Mapping[str, Any]], systems: tuple[str, ...]) -> list[Mapping[str, Any]]:
     """Identifiers in force, in the order of `systems` (all of them when it is empty)."""
     valid = [each for each in identifiers if each.get("system") and each.get("value") and each.get("use") != "old"]
     if not systems:
@@ -77,7 +77,7 @@ def _usable(identifiers: Iterable[Mapping[str, Any]], systems: tuple[str, ...]) 
     return [each for system in systems for each in valid if each["system"] == system]
 
 
-def _check_same_person(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+def check_same_person(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
     """A reused or mistyped number must not put a photo into somebody else's record."""
     if any(link.get("type") == "replaced-by" for link in theirs.get("link", [])) or theirs.get("active") is False:
         _refuse(
@@ -102,7 +102,7 @@ def _find_encounter(server: FhirServer, profile: FhirR4Profile, parcel: Parcel, 
     if policy.policy == "omit":
         return None
     ours = parcel.encounter or {}
-    for identifier in _usable(ours.get("identifier", []), policy.identifier_systems):
+    for identifier in usable_identifiers(ours.get("identifier", []), policy.identifier_systems):
         found = server.find_by_identifier("Encounter", identifier)
         if len(found) == 1:
             subject = tail(found[0].get("subject", {}).get("reference"))

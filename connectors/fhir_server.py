@@ -10,7 +10,7 @@ import binascii
 import json
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
@@ -64,22 +64,28 @@ class FhirServer:
 
         Raises DeliveryError beyond `PAGES` pages, and when the next one is not below base_url.
         """
+        found: list[Resource] = []
+        for number, page in enumerate(self.pages(resource_type, parameters)):
+            if number > PAGES:
+                raise _too_long(resource_type)
+            found += page
+        return found
+
+    def pages(self, resource_type: str, parameters: Mapping[str, str]) -> Iterator[list[Resource]]:
+        """The resources of each page, asked for one after the other.
+
+        Raises DeliveryError, also when the next page is not below base_url.
+        """
         doing = "of a patient"
         answer = self._searched(resource_type, parameters, doing)
-        found = get_entries(answer, resource_type, doing=f"Searching {doing}")
-        for _ in range(PAGES):
+        while True:
+            yield get_entries(answer, resource_type, doing=f"Searching {doing}")
             links = {each.get("relation"): str(each.get("url", "")) for each in answer.resource().get("link", [])}
             if not (following := links.get("next")):
-                return found
+                return
             if not self._http.is_ours(self._http.absolute(following)):
-                break
+                raise _too_long(resource_type)
             answer = self._http.request("GET", following, doing=f"Searching {resource_type} {doing}", write=False)
-            found += get_entries(answer, resource_type, doing=f"Searching {doing}")
-        raise DeliveryError(
-            f"The patient's {resource_type} list is longer than can be looked through.",
-            remedy="Narrow it by look_parameters of the profile, such as a category or a date, then replay.",
-            retry=Retry.NEVER,
-        )
 
     def _searched(self, resource_type: str, parameters: Mapping[str, str], doing: str) -> Answer:
         doing = f"Searching {resource_type} {doing}"
@@ -160,12 +166,10 @@ class FhirServer:
         """
         if "data" in attachment:
             return _decoded(attachment["data"])
-        if not isinstance(attachment.get("url"), str):
+        if not isinstance(attachment.get("url"), str) or not self.may_download(attachment):
             return None
         url = self._http.absolute(attachment["url"])
         ours = self._http.is_ours(url)
-        if not ours and urlsplit(url).hostname not in self._profile.attachment_hosts:
-            return None
         wanted = f"{attachment.get('contentType', '*/*')}, */*;q=0.5"
         answer = (self._http if ours else self._bare).request(
             "GET",
@@ -185,9 +189,25 @@ class FhirServer:
         body = answer.resource() if "json" in answer.headers.get("content-type", "") else {}
         return _decoded(body["data"]) if body.get("resourceType") == "Binary" and "data" in body else answer.content
 
+    def may_download(self, attachment: Mapping[str, Any]) -> bool:
+        """Whether its address is below base_url or of one of `attachment_hosts`: no record sends us anywhere else."""
+        try:
+            url = self._http.absolute(str(attachment.get("url", "")))
+            return self._http.is_ours(url) or urlsplit(url).hostname in self._profile.attachment_hosts
+        except ValueError:  # no address at all
+            return False
+
     def _write_headers(self) -> dict[str, str]:
         prefer = {"Prefer": self._profile.prefer} if self._profile.prefer else {}
         return {"Content-Type": FHIR_JSON} | prefer
+
+
+def _too_long(resource_type: str) -> DeliveryError:
+    return DeliveryError(
+        f"The patient's {resource_type} list is longer than can be looked through.",
+        remedy="Narrow it by look_parameters of the profile, such as a category or a date, then replay.",
+        retry=Retry.NEVER,
+    )
 
 
 def _transaction(body: Resource, condition: str) -> Resource:

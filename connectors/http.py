@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Final, Protocol
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
@@ -206,6 +206,8 @@ class Http:
         """Whether `url` is below base_url, so that it may see our authorization."""
         ours, theirs = urlsplit(self._base_url), urlsplit(url)
         same_host = (ours.scheme, ours.netloc) == (theirs.scheme, theirs.netloc)
+        if {".", ".."} & set(unquote(theirs.path).split("/")):  # httpx would walk out of our path with them
+            return False
         return same_host and theirs.path.startswith(ours.path.rstrip("/") + "/")
 
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, Field, PositiveInt, field_validator, model_validator
 
 from connectors.knobs import (
+    ArchivedPhotos,
     Auth,
     Coding,
     DicomPolicy,
@@ -25,6 +26,8 @@ from connectors.knobs import (
     MimeType,
     PatientLookup,
     PatientResolution,
+    PhotoSearch,
+    Seconds,
     Signal,
     Table,
     Tested,
@@ -131,6 +134,7 @@ class FhirR4Profile(HttpProfile):
     references: Literal["relative", "absolute"] = "relative"
     patient: PatientResolution = PatientResolution()
     patient_lookup: PatientLookup = PatientLookup()
+    photos: PhotoSearch = PhotoSearch()
     encounter: EncounterPolicy = EncounterPolicy()
     type_coding: Coding = Coding()
     category: Coding | None = None
@@ -171,8 +175,19 @@ class RestProfile(HttpProfile):
     """How to read the document back; without it a delivery stays `accepted`."""
     retract: Step | None = None
     encounter: EncounterPolicy = EncounterPolicy(policy="omit")
+    sign_in: Step | None = None
+    """For auth.kind "sign_in": the request that gets what later ones name, as `saves`; it may name `client_id` and
+    `secret`."""
+    sign_in_seconds: Seconds = 900.0
+    """How long that is good."""
     fields: dict[str, str] = Field({})
     """More values for templates: department, category."""
+
+    @model_validator(mode="after")
+    def _signs_in(self) -> Self:
+        if (self.auth.kind == "sign_in") != (self.sign_in is not None):
+            raise ValueError('auth.kind "sign_in" and the table sign_in belong together')
+        return self
 
 
 class Hl7v2Profile(Profile):
@@ -220,6 +235,7 @@ class DicomWebProfile(HttpProfile):
 
     kind: Literal["dicomweb"]
     dicom: DicomPolicy = DicomPolicy()
+    photos: ArchivedPhotos = ArchivedPhotos()
     encounter: EncounterPolicy = EncounterPolicy()
     retract: Literal["reject", "delete", "person"] = "person"
     """`reject`: a rejection note (IHE IOCM); `delete`: DELETE of the instance, which some offer beyond the standard."""

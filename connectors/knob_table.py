@@ -64,6 +64,7 @@ def _knobs() -> Iterator[Knob]:
         ("DICOM", "dicom"),
         ("environment", "environment"),
         ("recorded as", "landing.recorded_as"),
+        ("photos there", "photos"),
     )
     for number, (subject, keys) in enumerate(rows, 1):
         yield Knob(number, subject, tuple(keys.split()))

@@ -6,13 +6,20 @@ Every table is frozen and refuses unknown keys. `connectors/knob_table.py` says 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from mappings.terms import LOINC, PHOTO_DOCUMENT
 
 Seconds = Annotated[float, Field(gt=0)]
+PHOTO_TYPES: Final = ("image/jpeg", "image/png", "image/heic", "image/heif", "image/webp", "image/tiff")
+PHOTO_CLASSES: Final = (  # PS3.4 B.5
+    "1.2.840.10008.5.1.4.1.1.77.1.4",  # VL Photographic Image
+    "1.2.840.10008.5.1.4.1.1.77.1.7",  # Dermoscopic Photography Image
+    "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture Image
+    "1.2.840.10008.5.1.4.1.1.7.4",  # Multi-frame True Color Secondary Capture Image, when it has one frame
+)
 MimeType = Annotated[str, Field(pattern=r"^[a-z]+/[a-z0-9.+*-]+(;\s*charset=[A-Za-z0-9-]+)?$")]
 
 
@@ -24,7 +31,8 @@ class Table(BaseModel):
 class Auth(Table):
     """How we identify ourselves. `secret` is the name of a secret, never its value."""
 
-    kind: Literal["none", "basic", "client_secret_basic", "client_secret_post", "private_key_jwt"] = "none"
+    kind: Literal["none", "basic", "client_secret_basic", "client_secret_post", "private_key_jwt", "sign_in"] = "none"
+    """`sign_in`: a vendor's own token, got by the table `sign_in` of kind rest and named by its requests."""
     client_id: str = ""
     """The client id; the user name for `basic`."""
     secret: str = ""
@@ -76,8 +84,9 @@ class Signal(Table):
 
     status: int | None = Field(default=None, ge=100, le=599)
     code: str = ""
-    """A vendor code in the answer, found under `code_paths`; for HL7 v2 MSA-1 or an ERR-3 code."""
-    means: Literal["duplicate", "never", "later", "look", "next-day", "next-minute", "next-route"]
+    """A vendor code in the answer, found under `code_paths`, `*` for any text; for HL7 v2 MSA-1 or an ERR-3 code."""
+    means: Literal["duplicate", "never", "later", "look", "next-day", "next-minute", "next-route", "sign-in"]
+    """`sign-in`: our token is not good any more; one is got anew."""
     remedy: str = ""
 
     @model_validator(mode="after")
@@ -142,6 +151,36 @@ class PatientLookup(Table):
         return self
 
 
+class PhotoSearch(Table):
+    """How photos that are in a patient's record already are found there. Without `searches` nobody asks for them."""
+
+    searches: tuple[Annotated[str, Field(pattern=r"^(Media|DocumentReference)\?\S*=\{patient\}(&\S*)?$")], ...] = ()
+    """All of these, `Media?patient={patient}&status=completed`; {patient} is the patient's id there."""
+    accepts: tuple[MimeType, ...] = PHOTO_TYPES
+    """MIME types of attachments that are photos; anything else found is named, and stays there."""
+    max_bytes: PositiveInt = 50_000_000
+    at_most: int = Field(default=500, ge=1, le=5000)
+    """Records of one patient that are looked at."""
+    seconds: Seconds = 20.0
+    """How long one answer may take: somebody is waiting for it."""
+
+
+class ArchivedPhotos(Table):
+    """How an archive is asked for a patient's photos by QIDO-RS. Without `modalities` nobody asks for them."""
+
+    modalities: tuple[str, ...] = ()
+    """`XC` external camera, `DMS` dermoscopy; `OT` where secondary captures are filed so."""
+    level: Literal["instance", "study"] = "instance"
+    """`study`: by studies, then series, then instances, where the archive offers no search across all of them."""
+    sop_classes: tuple[str, ...] = PHOTO_CLASSES
+    max_bytes: PositiveInt = 100_000_000
+    """Of an object: pixels that are not compressed take more than a photo."""
+    at_most: int = Field(default=500, ge=1, le=5000)
+    """Objects of one patient that are looked at."""
+    seconds: Seconds = 20.0
+    """How long one answer may take: somebody is waiting for it."""
+
+
 class EncounterPolicy(Table):
     """Whether a photo is filed under a visit."""
 
@@ -166,6 +205,11 @@ class Timeouts(Table):
     read: Seconds = 30.0
     write: Seconds = 30.0
     attempts: PositiveInt = 3
+
+    def within(self, longest: float) -> Timeouts:
+        """The same, with nothing above `longest`: somebody is waiting."""
+        limits = {name: min(longest, getattr(self, name)) for name in ("connect", "read", "write")}
+        return self.model_copy(update=limits)
 
 
 class Landing(Table):

@@ -20,7 +20,7 @@ from connectors.kinds import FhirR4Profile
 from connectors.outward import has_identifier
 from connectors.patient_answers import Resource, no_fhir, read_encounter, read_patient, took_place_at
 from connectors.patients_found import Found, Match, Sought
-from connectors.session import open_session
+from connectors.session import Session, open_session
 from connectors.signals import codes_at
 
 MATCH_GRADE: Final = "http://hl7.org/fhir/StructureDefinition/match-grade"
@@ -34,12 +34,15 @@ Parameters = Sequence[tuple[str, str]]
 class PatientQuery:
     """Questions to one destination, which may be asked by several threads at once."""
 
-    def __init__(self, profile: FhirR4Profile, secrets: Secrets, now: Callable[[], datetime] = utc_now) -> None:
-        longest = profile.patient_lookup.seconds
-        limits = {"read": longest, "write": longest, "connect": min(longest, profile.timeouts.connect)}
-        timeouts = profile.timeouts.model_copy(update=limits)
-        self._profile = profile.model_copy(update={"timeouts": timeouts})
-        self._session = open_session(self._profile, secrets, now)
+    def __init__(
+        self,
+        profile: FhirR4Profile,
+        secrets: Secrets,
+        now: Callable[[], datetime] = utc_now,
+        session: Session | None = None,
+    ) -> None:
+        self._profile = profile.model_copy(update={"timeouts": profile.timeouts.within(profile.patient_lookup.seconds)})
+        self._session = session or open_session(self._profile, secrets, now)
 
     @property
     def base_url(self) -> str:
@@ -154,10 +157,11 @@ class _Conversation:
     def _matches(self, page: _Page, way: str) -> tuple[list[Match], bool]:
         found: dict[str, Match] = {}
         for entry in page.entries[: self._table.at_most]:
-            patient = self._survivor(read_patient(entry["resource"]))
+            asked = read_patient(entry["resource"])
+            patient = self._survivor(asked)
             if patient is not None:
-                search = _dict_in(entry, "search")
-                found.setdefault(patient["id"], Match(patient, way, _grade(search), _score(search)))
+                search, formerly = _dict_in(entry, "search"), "" if asked["id"] == patient["id"] else asked["id"]
+                found.setdefault(patient["id"], Match(patient, way, _grade(search), _score(search), formerly))
         certain = [one for one in found.values() if one.grade != "certainly-not"]
         return certain, page.several or len(page.entries) > self._table.at_most
 

@@ -26,6 +26,7 @@ class Sought:
 class Match:
     """A patient in use at the destination, after merges, and the visit that covers the time, when it is the only one.
 
+    `formerly` is the id that was found where that patient was merged into this one.
     `grade` (http://hl7.org/fhir/R4/valueset-match-grade.html) and `score` (0 to 1) are the server's own words.
     """
 
@@ -33,6 +34,7 @@ class Match:
     way: str
     grade: str = ""
     score: float | None = None
+    formerly: str = ""
     visit: Resource | None = field(default=None, repr=False)
 
 

@@ -86,7 +86,17 @@ def _rest(parcel: Parcel, given: Profile) -> Told:
     profile = cast(RestProfile, given)
     made = rendered(parcel, profile)
     known = values(made, profile) | {"patient": "<patient>", "document": "<document>"}
-    for step in profile.steps:
+    for step in (profile.sign_in, *profile.steps):
+        if step is None:
+            continue
+        if step is profile.sign_in:
+            known |= {"client_id": profile.auth.client_id, "secret": "<secret>"}
+        if step.chunk_bytes:
+            known |= {
+                "chunk": f"<{step.chunk_bytes} bytes at a time>",
+                "chunk_offset": 0,
+                "chunk_size": step.chunk_bytes,
+            }
         path = known.get(step.path[1:-1], "") if re.fullmatch(r"\{\w+\}", step.path) else filled(step.path, known)
         told = (
             "" if step.body == "none" else f"{step.body}: {json.dumps(filled(step.fields, known), ensure_ascii=False)}"

@@ -6,16 +6,12 @@ is no `look`, a lost answer waits for a person; where there is no `read`, the re
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
-from connectors.answers import Answer
 from connectors.contract import (
     AlreadyThere,
     CannotLook,
@@ -30,11 +26,11 @@ from connectors.contract import (
 )
 from connectors.key_check import check_keys
 from connectors.kinds import RestProfile
-from connectors.parcels import by_hand, check_parcel, get_content
+from connectors.parcels import by_hand, check_parcel
 from connectors.rendition import rendered
-from connectors.rest_knobs import Lookup, Step
+from connectors.rest_exchange import Exchange, content_of, find_at, text_at
+from connectors.rest_knobs import Lookup
 from connectors.session import open_session
-from connectors.signals import codes_at
 from connectors.templates import filled, identifier_of, values
 
 ROUTE: Final = "rest"
@@ -48,10 +44,12 @@ class Rest:
         self._profile = profile
         self._now = now
         self._session = open_session(profile, secrets, now)
+        self._exchange = Exchange(profile, self._session, secrets, now)
 
     def check(self) -> list[Finding]:
         try:
             self._session.credentials.authorization()
+            self._exchange.sign_in()
         except DeliveryError as error:
             return [Finding("connection", "error", str(error), error.remedy)]
         detail = "credentials accepted" if self._profile.auth.kind != "none" else "no credentials needed"
@@ -79,8 +77,7 @@ class Rest:
         self._check_visit(known)
         try:
             for step in self._profile.steps:
-                answer = self._run(step, known, parcel, doing="Filing the document")
-                known |= _saved(step, answer)
+                known = self._exchange.follow(step, known, parcel)
         except AlreadyThere:
             if self._profile.look is None:
                 return self._receipt(known, duplicate=True)
@@ -96,8 +93,8 @@ class Rest:
         check_parcel(parcel)
         parcel = rendered(parcel, self._profile)
         known = values(parcel, self._profile) | _known_of(receipt)
-        answer = self._run(step, known, parcel, doing="Reading the document back", accepted=GONE)
-        content = None if answer.status in GONE else _content(step, answer)
+        answer = self._exchange.run(step, known, doing="Reading the document back", accepted=GONE)
+        content = None if answer.status in GONE else content_of(step, answer)
         if content is None:
             return Evidence(None, None, None, None, ("The destination holds no such document.",))
         digest = hashlib.sha256(content).hexdigest()
@@ -109,8 +106,10 @@ class Rest:
         if self._profile.retract is None or "Document" not in receipt.ids:
             raise by_hand(self._profile)
         known = values(parcel, self._profile) | _known_of(receipt) | {"reason": reason}
-        answer = self._run(self._profile.retract, known, parcel, doing="Taking the document back", accepted=GONE)
-        return replace(receipt, duplicate=answer.status in GONE, received_at=self._now())
+        answer = self._exchange.run(self._profile.retract, known, doing="Taking the document back", accepted=GONE)
+        # Where it can be looked for, its word is not enough; where it cannot, that is the last word.
+        gone = answer.status in GONE or self._profile.look is None or self._look(known) is None
+        return replace(receipt, duplicate=gone, received_at=self._now())
 
     def close(self) -> None:
         self._session.close()
@@ -132,10 +131,10 @@ class Rest:
         if not found:
             raise _NobodyThere()
         self._check_birth_date(lookup, found[0], parcel.patient)
-        return _one(found[0], lookup.id)
+        return text_at(found[0], lookup.id)
 
     def _check_birth_date(self, lookup: Lookup, theirs: Any, ours: Mapping[str, Any]) -> None:
-        born = _one(theirs, lookup.birth_date) if lookup.birth_date else ""
+        born = text_at(theirs, lookup.birth_date) if lookup.birth_date else ""
         known = str(ours.get("birthDate", ""))
         if not born or len(known) < 10:
             return
@@ -163,45 +162,15 @@ class Rest:
         found = self._search(lookup, known, "Looking for the document")
         if not found:
             return None
-        return self._receipt({**known, "document": _one(found[0], lookup.id)}, duplicate=True)
+        return self._receipt({**known, "document": text_at(found[0], lookup.id)}, duplicate=True)
 
     def _search(self, lookup: Lookup, known: Mapping[str, Any], doing: str) -> list[Any]:
-        path = filled(lookup.path, known, in_path=True)
-        answer = self._session.http.request(
-            "GET", path, doing=doing, write=False, accepted=GONE, headers={"Accept": "application/json"}
-        )
+        answer = self._exchange.run(lookup, known, doing=doing, accepted=GONE)
         body = None if answer.status in GONE else answer.parsed()
-        items = _at(body, lookup.items) if lookup.items else body
+        items = find_at(body, lookup.items) if lookup.items else body
         listed = items if isinstance(items, list) else [items] if isinstance(items, dict) and items else []
         wanted = {path: str(filled(template, known)) for path, template in lookup.matches.items()}
-        return [each for each in listed if all(_one(each, path) == value for path, value in wanted.items())]
-
-    def _run(
-        self,
-        step: Step,
-        known: Mapping[str, Any],
-        parcel: Parcel,
-        *,
-        doing: str,
-        accepted: frozenset[int] = frozenset(),
-    ) -> Answer:
-        whole = re.fullmatch(r"\{(\w+)\}", step.path)
-        path = str(known.get(whole[1], "")) if whole else filled(step.path, known, in_path=True)
-        http = self._session.http
-        outside = whole is not None and not http.is_ours(http.absolute(path))
-        sent = _body(step, known, parcel)
-        headers = {"Accept": "application/json, */*;q=0.5"} | filled(step.headers, known) | sent.pop("headers", {})
-        return (self._session.bare if outside else http).request(
-            step.method,
-            path,
-            doing=doing,
-            write=step.method != "GET",
-            type_level=step.method == "POST",
-            accepted=accepted,
-            limit=self._profile.max_bytes * 4 // 3 + 65_536,
-            headers=headers,
-            **sent,
-        )
+        return [each for each in listed if all(text_at(each, path) == value for path, value in wanted.items())]
 
     def _receipt(self, known: Mapping[str, Any], *, duplicate: bool = False) -> Receipt:
         ids = {"Patient": known["patient"], "Document": known.get("document"), "Encounter": known.get("visit")}
@@ -220,7 +189,7 @@ class Rest:
             return
         if old.ids.get("Document") not in {None, receipt.ids.get("Document")}:
             replaced = {**known, **_known_of(old), "reason": "Replaced by a newer version"}
-            self._run(self._profile.retract, replaced, parcel, doing="Taking the old document away", accepted=GONE)
+            self._exchange.run(self._profile.retract, replaced, doing="Taking the old document away", accepted=GONE)
 
 
 class _NobodyThere(DeliveryError):
@@ -234,65 +203,6 @@ class _NobodyThere(DeliveryError):
 
 def _refusal(reason: str, remedy: str) -> DeliveryError:
     return DeliveryError(reason, remedy=remedy, retry=Retry.NEVER)
-
-
-def _body(step: Step, known: Mapping[str, Any], parcel: Parcel) -> dict[str, Any]:
-    """httpx's arguments for the step's body."""
-    fields = filled(step.fields, known)
-    match step.body:
-        case "multipart":
-            file = (filled(step.file_name, known), get_content(parcel), parcel.content_type.partition(";")[0])
-            return {"files": {step.file_field: file}, "data": fields}
-        case "json":
-            return {"json": fields}
-        case "form":
-            return {"data": fields}
-        case "bytes":
-            return {"content": get_content(parcel), "headers": {"Content-Type": parcel.content_type}}
-    return {}
-
-
-def _saved(step: Step, answer: Answer) -> dict[str, str]:
-    body = answer.parsed()
-    saved = {}
-    for name, path in step.saves.items():
-        value = (
-            answer.headers.get("location", "").rstrip("/").rpartition("/")[2]
-            if path == "location"
-            else _one(body, path)
-        )
-        if value:
-            saved[name] = value
-    return saved
-
-
-def _at(node: Any, path: str) -> Any:
-    for name in path.split(".") if path else []:
-        if isinstance(node, list) and name.isdigit() and int(name) < len(node):
-            node = node[int(name)]
-        elif isinstance(node, dict):
-            node = node.get(name)
-        else:
-            return None
-    return node
-
-
-def _one(node: Any, path: str) -> str:
-    """The text at `path`; the only one where a list stands on the way; empty when there is none."""
-    value = _at(node, path)
-    if isinstance(value, (str, int)):
-        return str(value)
-    found = codes_at(node, [path])
-    return found.pop() if len(found) == 1 else ""
-
-
-def _content(step: Step, answer: Answer) -> bytes | None:
-    if not step.content_path:
-        return answer.content
-    try:
-        return base64.b64decode(_one(answer.parsed(), step.content_path), validate=True)
-    except (binascii.Error, ValueError):
-        return None
 
 
 def _known_of(receipt: Receipt) -> dict[str, str]:

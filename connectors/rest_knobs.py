@@ -1,41 +1,53 @@
 """The tables of kind `rest`: requests told as data.
 
 A template is text with `{name}`; names are those of `connectors.templates.values`, the profile's `tenant` and `fields`,
-and what earlier steps saved. Dates take a format: `{taken_at:%m/%d/%Y}`.
+and what earlier steps saved. Dates take a format: `{taken_at:%m/%d/%Y}`; `{family:xml}` is escaped for XML.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from connectors.knobs import Table
 
 
-class Step(Table):
-    """One request. `path` is relative to base_url, or a whole address saved by an earlier step."""
+class Asked(Table):
+    """A request. `path` is relative to base_url, or a whole address saved by an earlier step."""
 
-    method: Literal["GET", "POST", "PUT", "DELETE"] = "POST"
+    method: Literal["GET", "POST", "PUT", "DELETE"] = "GET"
     path: str
     body: Literal["none", "multipart", "json", "form", "bytes"] = "none"
+    fields: dict[str, Any] = Field({})
+    """Templates; for `json` they may be nested."""
+    headers: dict[str, str] = Field({})
+
+
+class Step(Asked):
+    """One request of several that file, read or take back a document."""
+
+    method: Literal["GET", "POST", "PUT", "DELETE"] = "POST"
     file_field: str = "file"
     """Name of the file's part in a multipart body."""
     file_name: str = "{filename}"
     """Template of the file's own name."""
-    fields: dict[str, Any] = Field({})
-    """Templates; for `json` they may be nested."""
-    headers: dict[str, str] = Field({})
+    chunk_bytes: PositiveInt | None = None
+    """Make the request once for each piece of the document, in order; templates may name `chunk` (base64),
+    `chunk_offset` and `chunk_size` (bytes)."""
+    files: bool = True
+    """Whether the document may be there after this request. Where not, a lost answer lets the delivery begin anew."""
     saves: dict[str, str] = Field({})
-    """Name -> dotted path in the JSON answer (a number indexes a list), or `location` for the tail of Location."""
+    """Name -> dotted path in the JSON answer (a number indexes a list), `location` for the tail of Location, or `text`
+    for the whole answer. An answer without it did not do what was asked."""
     content_path: str = ""
     """For reading back: dotted path of base64 content; empty: the body itself is the document."""
 
 
-class Lookup(Table):
+class Lookup(Asked):
     """A search that must find one thing: the patient, or the document."""
 
-    path: str
     items: str = ""
     """Dotted path of the list in the answer; empty: the answer is the list, or the one thing."""
     id: str
@@ -50,6 +62,6 @@ class Lookup(Table):
 
     @model_validator(mode="after")
     def _exact(self) -> Self:
-        if not self.matches and not self.birth_date and "{identifier}" not in self.path and "{" not in self.path:
-            raise ValueError("name in path or matches what must be found")
+        if not self.matches and not self.birth_date and not re.search(r"\{\w", f"{self.path} {self.fields}"):
+            raise ValueError("name in path, fields or matches what must be found")
         return self

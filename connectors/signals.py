@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
 from typing import Any, Final
 
-from connectors.contract import AlreadyThere, DeliveryError, Retry, RouteRefused
+from connectors.contract import AlreadyThere, DeliveryError, Retry, RouteRefused, SignInAgain
 from connectors.knobs import Signal
 
 _REMEDY: Final = {
@@ -20,6 +21,7 @@ _REMEDY: Final = {
     "next-day": "Nothing to do: the destination's quota of today is used up, it is tried again after midnight GMT.",
     "next-minute": "Nothing to do: it is tried again in the next minute.",
     "next-route": "Choose another route in the profile.",
+    "sign-in": "Check auth.client_id and its secret; deliveries go on once they are accepted.",
 }
 
 
@@ -41,7 +43,7 @@ def _at(node: Any, names: list[str]) -> Iterator[Any]:
 def find_signal(signals: Iterable[Signal], status: int | None, codes: set[str]) -> Signal | None:
     """The first signal that fits. One without a code fits only refusals."""
     for signal in signals:
-        fits_code = signal.code in codes if signal.code else True
+        fits_code = any(fnmatchcase(code, signal.code) for code in codes) if signal.code else True
         if fits_code and signal.status in {None, status}:
             return signal
     return None
@@ -58,6 +60,8 @@ def as_error(signal: Signal, *, doing: str, now: datetime) -> DeliveryError:
         return AlreadyThere(reason, remedy=remedy, retry=Retry.UNKNOWN)
     if signal.means == "next-route":
         return RouteRefused(reason, remedy=remedy, retry=Retry.NEVER)
+    if signal.means == "sign-in":
+        return SignInAgain(reason, remedy=remedy, retry=Retry.LATER)
     waits = {"next-day": seconds_to_midnight(now), "next-minute": seconds_to_minute(now)}
     retry = {"never": Retry.NEVER, "look": Retry.UNKNOWN}.get(signal.means, Retry.LATER)
     return DeliveryError(reason, remedy=remedy, retry=retry, retry_after=waits.get(signal.means))

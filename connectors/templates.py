@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -61,6 +62,15 @@ def identifier_of(resource: Mapping[str, Any], systems: tuple[str, ...]) -> str:
     return str(ordered[0]["value"]) if ordered else ""
 
 
+class _Text(str):
+    """A text that `{family:xml}` writes into XML."""
+
+    __slots__ = ()
+
+    def __format__(self, spec: str) -> str:
+        return html.escape(self) if spec == "xml" else super().__format__(spec)
+
+
 def filled(template: Any, known: Mapping[str, Any], *, in_path: bool = False) -> Any:
     """`template` with its names replaced, also in nested tables and lists. Raises DeliveryError for an unknown name."""
     if isinstance(template, Mapping):
@@ -71,7 +81,7 @@ def filled(template: Any, known: Mapping[str, Any], *, in_path: bool = False) ->
         return template
     usable = {k: quote(v, safe="") if isinstance(v, str) else v for k, v in known.items()} if in_path else known
     try:
-        return template.format_map(usable)
+        return template.format_map({k: _Text(v) if isinstance(v, str) else v for k, v in usable.items()})
     except (KeyError, ValueError, IndexError, AttributeError) as error:
         raise DeliveryError(
             f"The profile's template names something that is not known here ({type(error).__name__}).",

@@ -140,6 +140,8 @@ def test_every_request_says_who_passes_it_on_and_how_to_find_it_in_both_logs() -
         ("http://ehr.example/fhir/Binary/1", False),
         ("https://ehr.example.evil/fhir/Binary/1", False),
         ("https://ehr.example:8443/fhir/Binary/1", False),
+        ("https://ehr.example/fhir/../admin", False),
+        ("https://ehr.example/fhir/%2e%2e/admin", False),
     ],
 )
 def test_only_addresses_below_base_url_are_ours(url: str, ours: bool) -> None:

@@ -24,6 +24,7 @@ from adapter.delivery.outbox import take_back_withdrawn
 from adapter.sandbox.vendors import Fault, behaviour_names
 from adapter.sandbox.vendors.behaviour import Refusal
 from adapter.settings import load_settings
+from connectors.profile import build_profile
 from tests.conftest import Clock
 from tests.connectors.vendor_site import VendorSite, consent_says, vendor_site
 
@@ -38,7 +39,7 @@ FILING = {
     "modmed-ema": ("POST", "/DocumentReference"),
     "eclinicalworks": ("POST", "/fhir/r4/practice"),
     "nextgen": ("MLLP", ""),
-    "veradigm": ("POST", "/DocumentReference"),
+    "veradigm": ("POST", "/SaveDocumentImage/commit"),
     "openemr": ("POST", "/document"),
     "medplum": ("POST", "/Media"),
     "hapi": ("POST", "/Media"),
@@ -48,9 +49,9 @@ FILING = {
 }
 HTTP = [name for name in VENDORS if FILING[name][0] != "MLLP"]
 # Nothing can be read back there: the receipt is the last word.
-UNREAD = {"athenaone", "meditech", "modmed-ema", "nextgen", "hl7v2"}
+UNREAD = {"athenaone", "meditech", "modmed-ema", "nextgen", "hl7v2", "veradigm"}
 # Nothing can be looked for there: after a lost answer a person must.
-BLIND = {"athenaone", "meditech", "nextgen"}
+BLIND = {"athenaone", "meditech", "nextgen", "veradigm"}
 # Nothing can be taken back there: a person must.
 KEPT = {"epic", "athenaone", "modmed-ema", "openemr"}
 
@@ -361,11 +362,63 @@ def test_the_next_route_takes_what_the_one_before_it_cannot(opened: Open) -> Non
 
 
 def test_a_tenant_without_the_write_scope_is_left_with_the_hand_off(opened: Open) -> None:
-    site = opened("veradigm")
+    site = opened("veradigm", routes={"rest": False})
     site.vendor.faults = [Fault("refuse", "POST", "/DocumentReference", Refusal(status=403))]
     site.capture()
     site.run()
     assert site.rows()[0].state == "accepted" and '"hand-off"' in site.rows()[0].receipt and site.numbers() == []
+
+
+def filings(site: VendorSite) -> list[str]:
+    return [path.rpartition("MagicJson/")[2] for _, path in site.vendor.requests if "SaveDocumentImage" in path]
+
+
+def test_a_document_in_pieces_begins_anew_when_an_answer_is_lost_before_the_commit(opened: Open) -> None:
+    """A smaller piece than the vendor allows, so that the photo needs several."""
+    site = opened("veradigm", routes={"rest": {"steps": in_pieces_of(400)}})
+    site.capture()
+    site.vendor.faults = [
+        Fault("slow", "POST", "/SaveDocumentImage"),
+        Fault("lost-after", "POST", "/SaveDocumentImage"),
+    ]
+    site.run()
+    row = site.rows()[0]
+    assert (row.state, len(filings(site)), site.numbers()) == ("pending", 2, []) and "begins anew" in row.remedy
+    site.later()
+    assert (site.rows()[0].state, site.numbers()) == ("accepted", ["1001"]), site.rows()[0].reason
+    assert site.vendor.filed()[0].content.startswith(b"%PDF") and site.vendor.filed()[0].content.rstrip().endswith(
+        b"EOF"
+    )
+    assert filings(site)[-1] == "SaveDocumentImage/commit" and len(filings(site)) > 4
+
+
+def in_pieces_of(size: int) -> list[dict[str, Any]]:
+    (route, *_) = build_profile({"based_on": "veradigm"}, source="test").routes  # type: ignore[attr-defined]
+    first, last = (step.model_dump(exclude_defaults=True) for step in route.steps)
+    return [first | {"chunk_bytes": size}, last]
+
+
+@pytest.mark.parametrize("lost", ["lost-before", "lost-after"])
+def test_a_commit_whose_answer_was_lost_is_looked_for_where_the_profile_says_how(lost: str, opened: Open) -> None:
+    asked = {"Action": "GetDocuments", "PatientID": "{patient}", "Token": "{token}"}
+    look = {"method": "POST", "path": "json/MagicJson", "body": "json", "fields": asked, "items": "0.getdocumentsinfo"}
+    look |= {"id": "documentID", "matches": {"vendorFileName": "{delivery}.pdf"}}
+    site = opened("veradigm", routes={"rest": {"look": look}})
+    site.vendor.faults = [fault("veradigm", lost)]
+    site.capture()
+    site.run()
+    assert site.rows()[0].state == "unknown"
+    site.later()
+    assert (site.rows()[0].state, site.numbers()) == ("accepted", ["1001"]), site.rows()[0].reason
+    assert filings(site).count("SaveDocumentImage/commit") == (1 if lost == "lost-after" else 2)
+
+
+def test_an_error_that_comes_with_status_200_is_no_success(opened: Open) -> None:
+    site = opened("veradigm", routes={"rest": {"fields": {"owner": ""}}})
+    site.capture()
+    site.run()
+    row = site.rows()[0]
+    assert (row.state, site.numbers()) == ("failed", []) and "Unity's log" in row.remedy
 
 
 def test_a_vendor_that_is_down_is_left_alone_and_found_again(opened: Open) -> None:

@@ -1,4 +1,4 @@
-"""A DermBridge with one destination that is a simulated vendor: photos, patients, and the worker run by hand."""
+"""A DermBridge with one destination, such as a simulated vendor: photos, patients, and the worker run by hand."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from tests.conftest import Clock
 
 MRN = "urn:oid:2.16.840.1.113883.19.5"
 VISIT = "urn:oid:2.16.840.1.113883.19.5.1"
+TIMEOUTS = {"read": 2.0, "attempts": 1}
 
 
 def photo(number: int = 1) -> bytes:
@@ -41,15 +42,13 @@ def photo(number: int = 1) -> bytes:
     return out.getvalue()
 
 
-class VendorSite:
+class DeliverySite:
     """Patients are p1, p2 with record numbers 1001, 1002 and visits V1, V2; photos are m1, m2, ..."""
 
-    def __init__(self, bridge: Bridge, clock: Clock, running: RunningVendor, **changes: Any) -> None:
-        entry = merged(running.destination("x", timeouts={"read": 2.0, "attempts": 1}), changes)
-        settings = bridge.settings.model_copy(update={"destinations": (entry,)})
+    def __init__(self, bridge: Bridge, clock: Clock, destination: dict[str, Any]) -> None:
+        settings = bridge.settings.model_copy(update={"destinations": (destination,)})
         self.bridge = dataclasses.replace(bridge, settings=settings)
         self.clock = clock
-        self.vendor = running.vendor
         self.destinations = Destinations(self.bridge)
         (bridge.settings.data_dir / "secrets").mkdir(exist_ok=True)
         (bridge.settings.data_dir / "secrets" / "simulator").write_text("a-secret")
@@ -60,11 +59,6 @@ class VendorSite:
                 visit = {"identifier": [{"system": VISIT, "value": f"V{number}"}], "status": "in-progress"}
                 what = {"subject": {"reference": f"Patient/p{number}"}, "class": {"code": "AMB"}}
                 create(tx, {"resourceType": "Encounter", "id": f"e{number}"} | visit | what, at=clock())
-
-    def admit(self) -> None:
-        """The vendor knows both patients."""
-        for number in ("1", "2"):
-            self.vendor.admit(f"100{number}", "1970-01-01", f"V{number}")
 
     def capture(self, number: int = 1, patient: str = "1") -> Stored:
         at, content = self.clock(), photo(number)
@@ -119,6 +113,16 @@ class VendorSite:
         with self.bridge.db.snapshot() as tx:
             return list(tx.execute(select(delivery).where(delivery.c.state != settled)))
 
+
+class VendorSite(DeliverySite):
+    """The destination is a simulated vendor that knows both patients."""
+
+    def __init__(self, bridge: Bridge, clock: Clock, running: RunningVendor, **changes: Any) -> None:
+        super().__init__(bridge, clock, merged(running.destination("x", timeouts=TIMEOUTS), changes))
+        self.vendor = running.vendor
+        for number in ("1", "2"):
+            self.vendor.admit(f"100{number}", "1970-01-01", f"V{number}")
+
     def filed(self) -> list[tuple[str, str]]:
         """(patient number, document id) of everything that counts at the vendor."""
         return sorted((each.mrn, each.document_id) for each in self.vendor.filed())
@@ -152,7 +156,6 @@ def _media(number: int, patient: str, content: bytes) -> dict[str, Any]:
 def vendor_site(name: str, bridge: Bridge, clock: Clock, **changes: Any) -> Iterator[VendorSite]:
     with running_vendor(name) as running:
         site = VendorSite(bridge, clock, running, **changes)
-        site.admit()
         try:
             yield site
         finally:

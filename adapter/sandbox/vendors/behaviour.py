@@ -77,6 +77,13 @@ class DicomWebBehaviour(_Table):
     deletes: bool = False
 
 
+class UnityBehaviour(_Table):
+    """A Unity side; a piece of a document is no larger than `chunk_bytes`."""
+
+    base: str
+    chunk_bytes: int
+
+
 class MllpBehaviour(_Table):
     """An HL7 v2 side. `knows_duplicates`: the same MSH-10 again has no second effect."""
 
@@ -99,6 +106,7 @@ class Behaviour(_Table):
     fhir: FhirBehaviour | None = None
     rest: tuple[RestRoute, ...] = ()
     dicomweb: DicomWebBehaviour | None = None
+    unity: UnityBehaviour | None = None
     mllp: MllpBehaviour | None = None
     token_seconds: int | None = None
     per_minute: int | None = None

@@ -136,11 +136,14 @@ class Vendor:
 
     def respond(self, request: Request) -> Response | None:
         """The answer, or None to hang up."""
+        from adapter.sandbox.vendors.unity_side import called
+
         with self.guard:
-            self.requests.append((request.method, request.path))
+            path = called(request) if self.behaviour.unity else request.path
+            self.requests.append((request.method, path))
             if request.path.endswith("/oauth2/token"):
                 return self._token()
-            fault = self.take_fault(request.method, request.path)
+            fault = self.take_fault(request.method, path)
             if fault and fault.kind == "token-expired":
                 self._tokens.clear()
             if early := self._before(request, fault):
@@ -162,25 +165,40 @@ class Vendor:
         return None
 
     def _dispatch(self, request: Request, fault: Fault | None) -> Response:
-        from adapter.sandbox.vendors import dicomweb_side, fhir_side, rest_side
+        from adapter.sandbox.vendors import dicomweb_side, fhir_side, rest_side, unity_side
 
         behaviour = self.behaviour
         if behaviour.fhir and request.path.startswith(behaviour.fhir.base):
             return fhir_side.respond(self, behaviour.fhir, request)
         if behaviour.dicomweb and request.path.startswith(behaviour.dicomweb.base):
             return dicomweb_side.respond(self, behaviour.dicomweb, request, fault)
+        if behaviour.unity and request.path.startswith(behaviour.unity.base):
+            return unity_side.respond(self, behaviour.unity, request)
         return rest_side.respond(self, request)
 
     def _token(self) -> Response:
         seconds = self.behaviour.token_seconds or 300
-        token = f"t{self.new_id()}"
-        self._tokens[token] = time.monotonic() + seconds
-        said = {"access_token": token, "token_type": "Bearer", "expires_in": seconds, "scope": "system/*.cruds"}
+        said = {
+            "access_token": self.new_token(seconds),
+            "token_type": "Bearer",
+            "expires_in": seconds,
+            "scope": "system/*.cruds",
+        }
         return Response.json(200, said)
 
+    def new_token(self, seconds: int) -> str:
+        token = f"t{self.new_id()}"
+        self._tokens[token] = time.monotonic() + seconds
+        return token
+
+    def knows_token(self, token: str) -> bool:
+        return self._tokens.get(token, 0.0) > time.monotonic()
+
     def _is_authorised(self, request: Request) -> bool:
+        unity = self.behaviour.unity
+        elsewhere = ("/kept/", unity.base) if unity else ("/kept/",)  # known by a signature, or in the body
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
-        return self._tokens.get(token, 0.0) > time.monotonic() or request.path.startswith("/kept/")
+        return self.knows_token(token) or request.path.startswith(elsewhere)
 
     def _is_over_limit(self) -> bool:
         if self.behaviour.per_minute is None:
