@@ -54,26 +54,36 @@ def token_value(code: str, system: str | None) -> str:
 # --- extraction: small readers over the JSON, tolerant of absent elements -------------------------------------------
 
 
-def _walk(value: Any, path: Iterable[str]) -> Iterator[Any]:
-    """Every value at `path`, descending into lists."""
+def _walk(value: Any, path: Iterable[str]) -> list[Any]:
+    """Every value at `path`, descending into lists. Plain loops: this runs for every column of every record."""
     values = [value]
     for step in path:
-        values = [
-            inner
-            for outer in values
-            if isinstance(outer, dict) and (found := outer.get(step)) is not None
-            for inner in (found if isinstance(found, list) else [found])
-        ]
-    return iter(values)
+        found: list[Any] = []
+        for outer in values:
+            if isinstance(outer, dict) and (inner := outer.get(step)) is not None:
+                if isinstance(inner, list):
+                    found += inner
+                else:
+                    found.append(inner)
+        if not found:
+            return found
+        values = found
+    return values
 
 
-def _first(value: Any, path: str) -> Any:
-    return next(_walk(value, path.split(".")), None)
+def _first(value: Any, path: tuple[str, ...]) -> Any:
+    return next(iter(_walk(value, path)), None)
+
+
+def _steps(path: str) -> tuple[str, ...]:
+    return tuple(path.split("."))
 
 
 def _tokens(path: str) -> Callable[[Resource], list[str]]:
+    steps = _steps(path)
+
     def extract(resource: Resource) -> list[str]:
-        return [token for value in _walk(resource, path.split(".")) for token in _as_tokens(value)]
+        return [token for value in _walk(resource, steps) for token in _as_tokens(value)]
 
     return extract
 
@@ -96,8 +106,10 @@ def _token(path: str) -> Callable[[Resource], str | None]:
 
 
 def _references(path: str) -> Callable[[Resource], list[str]]:
+    steps = _steps(path)
+
     def extract(resource: Resource) -> list[str]:
-        found = (value.get("reference") for value in _walk(resource, path.split(".")))
+        found = [value.get("reference") for value in _walk(resource, steps)]
         return [_versionless(reference) for reference in found if reference]
 
     return extract
@@ -122,8 +134,10 @@ def _reference(path: str, target: str | None = None) -> Callable[[Resource], str
 
 
 def _string(path: str) -> Callable[[Resource], str | None]:
+    steps = _steps(path)
+
     def extract(resource: Resource) -> str | None:
-        value = _first(resource, path)
+        value = _first(resource, steps)
         return folded(value) if isinstance(value, str) else None
 
     return extract
@@ -136,8 +150,10 @@ def folded(text: str) -> str:
 
 
 def _instant(path: str, *, end: bool = False) -> Callable[[Resource], datetime | None]:
+    steps = _steps(path)
+
     def extract(resource: Resource) -> datetime | None:
-        value = _first(resource, path)
+        value = _first(resource, steps)
         return None if value is None else date_interval(value)[1 if end else 0]
 
     return extract
@@ -176,7 +192,7 @@ _CONFIDENTIALITY = "ULMNRV"  # http://terminology.hl7.org/CodeSystem/v3-Confiden
 
 def confidentiality_of(resource: Resource) -> str:
     """The highest level among `meta.security`, N without one; an intimate photograph of a minor is always V."""
-    labels = list(_walk(resource, ("meta", "security")))
+    labels = _walk(resource, ("meta", "security"))
     levels = [one["code"] for one in labels if one.get("system", "").endswith("/v3-Confidentiality") and "code" in one]
     local = {one.get("code") for one in labels if one.get("system", "").endswith("/CodeSystem/photo-label")}
     if local >= {"minor", "intimate"} or any(level not in _CONFIDENTIALITY for level in levels):
@@ -211,10 +227,10 @@ def _date_parameter(name: str, path: str, column: str) -> SearchParameter:
 def _date_time(name: str, path: str, column: str) -> tuple[SearchParameter, SearchParameter]:
     """A dateTime that may be as vague as a year; then, and only then, its end is kept as well."""
     start = SearchParameter(name, "date", _instant(path), path, column, end_column=f"{column}_end")
-    end = _instant(path, end=True)
+    end, steps = _instant(path, end=True), _steps(path)
 
     def vague_end(resource: Resource) -> datetime | None:
-        return end(resource) if len(str(_first(resource, path))) <= len("2026-11-23") else None
+        return end(resource) if len(str(_first(resource, steps))) <= len("2026-11-23") else None
 
     return start, SearchParameter("", "date", vague_end, path, f"{column}_end")
 
@@ -405,8 +421,7 @@ def columns_of(resource: Resource, changed: Set[str] | None = None) -> dict[str,
 
 def fitted(value: Any, column_type: Any) -> Any:
     """Text cut to what the column holds; searching cuts the same way, so that the two still meet."""
-    length = getattr(column_type, "length", None)
-    return value[:length] if isinstance(value, str) and isinstance(column_type, String) else value
+    return value[: column_type.length] if isinstance(value, str) and isinstance(column_type, String) else value
 
 
 def index_rows(resource: Resource, changed: Set[str] | None = None) -> list[dict[str, str]]:
