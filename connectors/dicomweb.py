@@ -85,7 +85,7 @@ class DicomWeb:
             limit=len(made.content) * 2 + 1_000_000,
             headers={"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'},
         )
-        part = _first_part(answer) if answer.status == 200 else None
+        part = first_part(answer) if answer.status == 200 else None
         if part is None:
             return Evidence(None, None, None, None, ("The archive holds no such instance.",))
         return evidence(made, pydicom.dcmread(io.BytesIO(part)))
@@ -203,7 +203,7 @@ def _value(item: dict[str, Any], tag: str) -> str:
     return str(next(iter(item.get(tag, {}).get("Value", [])), ""))
 
 
-def _first_part(answer: Answer) -> bytes | None:
+def first_part(answer: Answer) -> bytes | None:
     """The body of the first part (RFC 2046 5.1); the body itself where it is no multipart."""
     kind = answer.headers.get("content-type", "")
     found = re.search(r'boundary="?([^";]+)"?', kind)
