@@ -26,7 +26,12 @@ PEERS := $(patsubst %/package-lock.json,%/node_modules/.package-lock.json,$(wild
 %/node_modules/.package-lock.json: %/package-lock.json $(READY)
 	@$(PY) -m tools.node npm --prefix $* ci --silent --no-audit --no-fund
 
-test-real: $(TOOLS) $(PAGES) $(PEERS) node_modules/typescript ## tests against PostgreSQL, Chromium and other real servers; a missing one is a failure
+# HAPI FHIR: Maven keeps what it fetched in ~/.m2, which a build server may keep between runs.
+%/target/classpath: %/pom.xml
+	@if command -v mvn >/dev/null; then mvn -B -q -f $< dependency:build-classpath && touch $@; \
+	else echo "!!! no Maven here, so no HAPI FHIR: apt-get install default-jdk-headless maven" >&2; fi
+
+test-real: $(TOOLS) $(PAGES) $(PEERS) tests/integration/hapi/target/classpath node_modules/typescript ## tests against PostgreSQL, Chromium and other real servers; a missing one is a failure
 	@DERMBRIDGE_REQUIRE_REAL=1 $(PY) -m pytest -n auto --dist loadfile -m real $(ARGS)
 
 ci: ## what the build server runs (as root on Debian it installs what it needs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 import httpx
 
@@ -14,6 +15,9 @@ from connectors.http import Http, open_client
 from connectors.kinds import HttpProfile
 from connectors.knobs import Limits
 from connectors.pace import Pace
+
+# A look that is answered from memory is none: HAPI FHIR gives the same search the same answer for a minute.
+FRESH: Final = {"Cache-Control": "no-cache"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ def open_session(profile: HttpProfile, secrets: Secrets, now: Callable[[], datet
         client,
         profile.base_url,
         attempts=attempts,
-        headers={name: value.format_map(profile.tenant) for name, value in profile.headers.items()},
+        headers=FRESH | {name: value.format_map(profile.tenant) for name, value in profile.headers.items()},
         authoriser=credentials,
         pace=pace,
         signals=profile.signals,

@@ -41,6 +41,7 @@ class FhirBehaviour(_Table):
     not_offered: int = 404
     transaction_only: bool = False
     conditional_create: bool = False
+    remembers_searches: bool = False  # answers the same search alike, unless asked not to (Cache-Control)
     raw_binary: bool = True
     answer: Literal["resource", "empty"] = "resource"
     location: Literal["relative", "absolute"] = "relative"
@@ -48,6 +49,10 @@ class FhirBehaviour(_Table):
     refusal: Refusal = Refusal()
     type_refusal: Refusal = Refusal()
     match: MatchBehaviour | None = None
+    photos: Literal["", "Media", "DocumentReference"] = ""
+    """As what photos of others are found in its records."""
+    photo_at: Literal["relative", "absolute", "inline", "signed"] = "relative"
+    """How their bytes are told: `signed` addresses are outside of the FHIR base and want no token."""
     merged: Refusal | None = None
     """How a read of a merged patient is refused, with the survivor as Location."""
 

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from adapter.sandbox.vendors.behaviour import DicomWebBehaviour
 from adapter.sandbox.vendors.engine import Document, Fault, Request, Response
+from mappings.dicom_to_photo import PHOTO_TAGS
 from mappings.dicom_rejection import KEY_OBJECT_SELECTION
 
 if TYPE_CHECKING:
     from adapter.sandbox.vendors.engine import Vendor
 
+_LEVEL = re.compile(r"(studies|series|instances)$")
+_OWN_UID = {"studies": "0020000D", "series": "0020000E", "instances": "00080018"}
 _PROCESSING_FAILURE = 0x0110
 _DUPLICATE = 0x0111
 
@@ -25,7 +28,9 @@ def respond(vendor: Vendor, behaviour: DicomWebBehaviour, request: Request, faul
         uid = request.query["SOPInstanceUID"]
         document = vendor.documents.get(uid) or vendor.rejections.get(uid)
         return Response.json(200, [_tags(document.content)]) if document and document.active else Response(204)
-    document = vendor.documents.get(request.path.rpartition("/")[2])
+    if request.method == "GET" and (level := _LEVEL.search(request.path)):
+        return _search(vendor, level[0], request)
+    document = vendor.documents.get(request.path.removesuffix("/rendered").rpartition("/")[2])
     if document is None or not document.active:
         return Response(404)
     if request.method == "DELETE":
@@ -33,6 +38,18 @@ def respond(vendor: Vendor, behaviour: DicomWebBehaviour, request: Request, faul
         return Response(204 if behaviour.deletes else 405)
     body = b"--frame\r\nContent-Type: application/dicom\r\n\r\n" + document.content + b"\r\n--frame--\r\n"
     return Response(200, body, {"Content-Type": 'multipart/related; type="application/dicom"; boundary=frame'})
+
+
+def _search(vendor: Vendor, level: str, request: Request) -> Response:
+    """QIDO-RS at one level, by PatientID and Modality, within the study and series of the path (PS3.18 10.6)."""
+    held = [_tags(each.content) for each in vendor.documents.values() if each.active]
+    asked = {"00100020": request.query.get("PatientID")}
+    asked["00080060"] = request.query.get("Modality") or request.query.get("ModalitiesInStudy")
+    within = dict(zip(("0020000D", "0020000E"), re.findall(r"/(?:studies|series)/([0-9.]+)", request.path), strict=False))
+    wanted = {tag: value for tag, value in (asked | within).items() if value}
+    found = [one for one in held if all(one.get(tag, {}).get("Value") == [value] for tag, value in wanted.items())]
+    own = {str(one[_OWN_UID[level]]["Value"]): one for one in found}
+    return Response.json(200, list(own.values())) if own else Response(204)
 
 
 def _store(vendor: Vendor, behaviour: DicomWebBehaviour, request: Request, fault: Fault | None) -> Response:
@@ -73,7 +90,4 @@ def _tags(content: bytes) -> dict[str, Any]:
     import pydicom
 
     dataset = pydicom.dcmread(io.BytesIO(content), stop_before_pixels=True)
-    named = {"0020000D": "StudyInstanceUID", "0020000E": "SeriesInstanceUID", "00080018": "SOPInstanceUID"}
-    named["00080016"] = "SOPClassUID"
-    tags = {tag: {"Value": [str(dataset[name].value)]} for tag, name in named.items()}
-    return tags | {"00100020": {"Value": [str(dataset.PatientID)]}}
+    return {tag: held for tag, held in dataset.to_json_dict().items() if tag in PHOTO_TAGS.values()}

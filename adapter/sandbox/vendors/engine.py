@@ -96,6 +96,7 @@ class Vendor:
         self.rejections: dict[str, Document] = {}
         self.kept: dict[str, bytes] = {}
         self.messages: dict[str, bytes] = {}
+        self.searched: dict[str, Response] = {}
         self.requests: list[tuple[str, str]] = []
         self.faults: list[Fault] = []
         self.address = ""

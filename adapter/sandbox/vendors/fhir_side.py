@@ -29,7 +29,7 @@ def respond(vendor: Vendor, behaviour: FhirBehaviour, request: Request) -> Respo
     if rest == "_search" or (request.method == "GET" and not rest):
         query = parse_qs(request.body.decode()) if rest == "_search" else {k: [v] for k, v in request.query.items()}
         asked = {name: values[0] for name, values in query.items()}
-        return _bundle(_found(vendor, kind, asked), f"{vendor.address}{request.path}", asked)
+        return _searched(vendor, behaviour, request, kind, asked)
     if kind == "Patient" and rest == "$match" and behaviour.match:
         return _match(vendor, behaviour.match, json.loads(request.body))
     if request.method == "GET" and kind == "Patient":
@@ -43,6 +43,15 @@ def respond(vendor: Vendor, behaviour: FhirBehaviour, request: Request) -> Respo
     if request.method == "POST" and behaviour.transaction_only:
         return Response.json(behaviour.not_offered, OUTCOME)
     return _write(vendor, behaviour, kind, rest, json.loads(request.body), request.headers)
+
+
+def _searched(vendor: Vendor, behaviour: FhirBehaviour, request: Request, kind: str, asked: dict[str, str]) -> Response:
+    search = f"{kind}?{urlencode(asked)}"
+    fresh = _bundle(_found(vendor, kind, asked), f"{vendor.address}{request.path}", asked)
+    if behaviour.remembers_searches and "no-cache" not in request.headers.get("cache-control", ""):
+        return vendor.searched.setdefault(search, fresh)
+    vendor.searched[search] = fresh
+    return fresh
 
 
 def filed_resources(vendor: Vendor) -> list[Document]:
