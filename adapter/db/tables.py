@@ -376,7 +376,16 @@ circuit = Table(
     Column("failures", Integer, nullable=False),
     Column("open_until", Instant),
     Column("reason", Text),
+    Column("held", Text),  # why a person stopped everything to this destination, while it is stopped
     Column("updated_at", Instant, nullable=False),
+)
+allowance = Table(  # what was sent to a destination lately (adapter/delivery/allowance.py); a few rows for each
+    "allowance",
+    metadata,
+    Column("destination", String(64), primary_key=True),
+    Column("span", Integer, primary_key=True, autoincrement=False),  # seconds
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("used", BigInteger().with_variant(Integer, "sqlite"), nullable=False),
 )
 patient_answer = Table(  # what an EHR said when it was asked whose photo it is; kept until the photo is bound
     "patient_answer",
