@@ -382,7 +382,7 @@ circuit = Table(
 allowance = Table(  # what was sent to a destination lately (adapter/delivery/allowance.py); a few rows for each
     "allowance",
     metadata,
-    Column("destination", String(64), primary_key=True),
+    Column("destination", String(128), primary_key=True),
     Column("span", Integer, primary_key=True, autoincrement=False),  # seconds
     Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
     Column("used", BigInteger().with_variant(Integer, "sqlite"), nullable=False),

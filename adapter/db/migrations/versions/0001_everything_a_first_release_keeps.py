@@ -54,7 +54,7 @@ def upgrade() -> None:
         batch_op.create_index('ix_adt_message_state', ['state', 'received_at'], unique=False)
 
     op.create_table('allowance',
-    sa.Column('destination', sa.String(length=64), nullable=False),
+    sa.Column('destination', sa.String(length=128), nullable=False),
     sa.Column('span', sa.Integer(), autoincrement=False, nullable=False),
     sa.Column('number', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=False, nullable=False),
     sa.Column('used', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=False),
