@@ -45,6 +45,7 @@ class Ehr(_Frozen):
 
     name: str
     iss: str = Field(description="FHIR base URL exactly as the EHR sends it in `iss`")
+    issuer: str | None = Field(default=None, description="`iss` of its id_tokens; unset: what its configuration states")
     client_id: str
     client_secret: SecretStr | None = None
     private_key: Path | None = Field(default=None, description="PEM or JWK: we prove who we are with private_key_jwt")

@@ -20,11 +20,12 @@ from adapter.errors import Unavailable
 from adapter.settings import Settings
 
 MOST_BYTES = 2**20
+TIMEOUT = 10.0
 
 
 def outbound_client(settings: Settings) -> httpx.Client:
     """A client for launches, logins and key sets."""
-    return httpx.Client(timeout=10, follow_redirects=False, transport=GuardedTransport(known_hosts(settings)))
+    return httpx.Client(timeout=TIMEOUT, follow_redirects=False, transport=GuardedTransport(known_hosts(settings)))
 
 
 def known_hosts(settings: Settings) -> frozenset[str]:
@@ -98,10 +99,12 @@ class _Limited(httpx.SyncByteStream):
         self._stream.close()
 
 
-def get_json(http: httpx.Client, url: str, whose: str, headers: dict[str, str] | None = None) -> dict[str, Any]:
-    """A JSON object from elsewhere. Raises Unavailable naming `whose` it should have been."""
+def get_json(
+    http: httpx.Client, url: str, whose: str, headers: dict[str, str] | None = None, *, timeout: float = TIMEOUT
+) -> dict[str, Any]:
+    """A JSON object from elsewhere; `timeout` in seconds. Raises Unavailable naming `whose` it should have been."""
     try:
-        response = http.get(url, headers={"Accept": "application/json"} | (headers or {}))
+        response = http.get(url, headers={"Accept": "application/json"} | (headers or {}), timeout=timeout)
         response.raise_for_status()
         answer = response.json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:

@@ -11,9 +11,11 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+import orjson
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from adapter.access.actor import Actor
+from adapter.access.ehr_style import Style
 from adapter.access.tokens import digest
 from adapter.db.engine import Database
 from adapter.db.tables import session
@@ -32,6 +34,7 @@ class Session:
     actor: Actor
     csrf: str
     ehr_grant: bytes | None = field(default=None, repr=False)
+    style: Style | None = None
 
 
 def cookie_name(actor: Actor, *, https: bool) -> str:
@@ -45,7 +48,13 @@ def is_session_cookie(name: str) -> bool:
 
 
 def start_session(
-    tx: Connection, actor: Actor, *, at: datetime, lifetime: timedelta, ehr_grant: bytes | None = None
+    tx: Connection,
+    actor: Actor,
+    *,
+    at: datetime,
+    lifetime: timedelta,
+    ehr_grant: bytes | None = None,
+    style: Style | None = None,
 ) -> tuple[str, Session]:
     """(cookie value, session). Always a fresh cookie, so that none can be planted beforehand."""
     cookie, csrf = secrets.token_urlsafe(32), secrets.token_urlsafe(24)
@@ -58,9 +67,10 @@ def start_session(
         "seen_at": at,
         "expires_at": at + lifetime,
         "ehr_grant": ehr_grant,
+        "style": orjson.dumps(style).decode() if style else None,
     }
     tx.execute(insert(session), row)
-    return cookie, Session(digest(cookie), actor, csrf, ehr_grant)
+    return cookie, Session(digest(cookie), actor, csrf, ehr_grant, style)
 
 
 def find_session(db: Database, cookie: str, *, now: datetime, idle: timedelta, touch: bool = True) -> Session | None:
@@ -90,7 +100,7 @@ def _session(row: Row[tuple[object, ...]], now: datetime) -> Session:
     actor = Actor.from_json(row.actor)
     if actor.emergency_until is not None and actor.emergency_until <= now:
         actor = after_emergency(actor)
-    return Session(row.id, actor, row.csrf, row.ehr_grant)
+    return Session(row.id, actor, row.csrf, row.ehr_grant, orjson.loads(row.style) if row.style else None)
 
 
 def after_emergency(actor: Actor) -> Actor:

@@ -145,14 +145,32 @@ def _discover(http: httpx.Client, ehr: Ehr) -> dict[str, Any]:
     configuration = get_json(http, f"{ehr.iss}/.well-known/smart-configuration", ehr.name)
     if "S256" not in configuration.get("code_challenge_methods_supported", []):
         raise Unavailable(f"{ehr.name} does not announce PKCE with S256; a launch without it would not be safe")
-    if not configuration.get("jwks_uri") and configuration.get("issuer"):
-        check_endpoints(configuration, ("issuer",), asked=ehr.iss, whose=ehr.name)
-        issuer = str(configuration["issuer"]).rstrip("/")
-        found = get_json(http, f"{issuer}/.well-known/openid-configuration", ehr.name)
-        configuration["jwks_uri"] = found.get("jwks_uri")
+    configuration["issuer"] = _issuer(configuration, ehr)
+    if not configuration.get("jwks_uri"):
+        configuration["jwks_uri"] = _openid_configuration(http, configuration, ehr).get("jwks_uri")
     names = ("authorization_endpoint", "token_endpoint", "jwks_uri")
     check_endpoints(configuration, names, asked=ehr.iss, whose=ehr.name)
     return configuration
+
+
+def _issuer(configuration: Mapping[str, Any], ehr: Ehr) -> str:
+    """Who must have signed the id_token: as registered, as stated, and the same where it is both. Raises Forbidden."""
+    registered, stated = ehr.issuer, configuration.get("issuer")
+    if not (registered or stated):
+        raise Forbidden(f"{ehr.name} does not state its issuer; name the iss of its id_tokens as issuer in [[ehrs]]")
+    if registered and stated and registered != stated:
+        raise Forbidden(f"{ehr.name} states another issuer than the one in [[ehrs]]; ask its operator which is right")
+    return str(registered or stated)
+
+
+def _openid_configuration(http: httpx.Client, configuration: Mapping[str, Any], ehr: Ehr) -> dict[str, Any]:
+    """Where the keys are, by the issuer's own document, which must be the issuer's (OpenID Connect Discovery 4.3)."""
+    issuer: str = configuration["issuer"]
+    check_endpoints(configuration, ("issuer",), asked=ehr.iss, whose=ehr.name)
+    found = get_json(http, f"{issuer.rstrip('/')}/.well-known/openid-configuration", ehr.name)
+    if found.get("issuer") != issuer:
+        raise Forbidden(f"the OpenID configuration of {ehr.name} is another issuer's; it must be put right")
+    return found
 
 
 def _user(ehr: Ehr, claims: Mapping[str, Any]) -> str:

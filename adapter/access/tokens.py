@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from adapter.access.actor import Actor
 from adapter.access.scopes import RIGHT, parse_scopes
@@ -15,6 +15,7 @@ from adapter.errors import BadInput, NotFound
 from adapter.records import new_id
 
 PREFIX = "dbt_"
+_BY_SECRET = select(access_token).where(access_token.c.secret_sha256 == bindparam("digest"))
 
 
 def digest(secret: str) -> str:
@@ -62,7 +63,7 @@ def revoke_token(tx: Connection, token_id: str, *, at: datetime) -> None:
 
 def find_token_actor(tx: Connection, secret: str, *, now: datetime) -> Actor | None:
     """The machine behind a bearer secret, or None when it is unknown, expired or revoked."""
-    row = tx.execute(select(access_token).where(access_token.c.secret_sha256 == digest(secret))).one_or_none()
+    row = tx.execute(_BY_SECRET, {"digest": digest(secret)}).one_or_none()
     if row is None or row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= now):
         return None
     return Actor(

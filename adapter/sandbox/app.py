@@ -187,6 +187,9 @@ def _smart_routes(site: _Site) -> list[Route]:
     async def jwks(_request: Request) -> Response:
         return JSONResponse({"keys": [site.grants.key.as_dict(private=False)]}, headers=cors)
 
+    async def style(_request: Request) -> Response:
+        return JSONResponse(smart.STYLE, headers=cors)
+
     async def token(request: Request) -> Response:
         return await answered(request, smart.token)
 
@@ -208,6 +211,7 @@ def _smart_routes(site: _Site) -> list[Route]:
         Route("/fhir/.well-known/smart-configuration", discovery),
         Route("/fhir/.well-known/openid-configuration", discovery),
         Route("/jwks.json", jwks),
+        Route("/smart-style.json", style),
         Route("/token", token, methods=["POST"]),
         Route("/revoke", revoke, methods=["POST"]),
         site.route("/authorize", _authorize),

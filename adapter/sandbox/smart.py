@@ -27,11 +27,20 @@ from adapter.sandbox.grants import Client, Code, Grants, Launch, granted_scope
 _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
 _VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")
 ID_TOKEN_SECONDS = 300
+STYLE = {  # as assets/styles/sandbox.css
+    "color_background": "#f7f8fa",
+    "color_text": "#16162a",
+    "color_highlight": "#45446f",
+    "dim_border_radius": "2px",
+    "dim_font_size": "14px",
+    "dim_spacing_size": "12px",
+    "font_family_body": "Tahoma, Verdana, 'DejaVu Sans', sans-serif",
+}
 CAPABILITIES = (
     "launch-ehr launch-standalone authorize-post client-public client-confidential-symmetric sso-openid-connect "
     "client-confidential-asymmetric permission-online "
-    "context-banner context-ehr-patient context-ehr-encounter context-standalone-patient permission-patient "
-    "permission-user permission-v1 permission-v2"
+    "context-banner context-style context-ehr-patient context-ehr-encounter context-standalone-patient "
+    "permission-patient permission-user permission-v1 permission-v2"
 )
 
 
@@ -189,6 +198,7 @@ def _exchange(ehr: SandboxEhr, grants: Grants, client: Client, form: Mapping[str
         raise OAuthError("invalid_grant", "code_verifier does not fit the code_challenge")
     asked = code.scope.split()
     answer: dict[str, Any] = _bearer(grants, _person(code), code.scope)
+    answer["smart_style_url"] = f"{ehr.settings.origin}/smart-style.json"
     if "online_access" in asked:
         answer["refresh_token"] = grants.refreshes.give(code)
     if "openid" in asked:

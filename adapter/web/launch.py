@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 from starlette.requests import Request
@@ -15,6 +15,7 @@ from adapter import governance, identity
 from adapter.access import Actor, can, has_right
 from adapter.access.attempts import attempt
 from adapter.access.ehr_grants import revoke, seal
+from adapter.access.ehr_style import Style, fetch_style, style_sheet
 from adapter.access.oauth import LAUNCH_LIFETIME, Begun, launch_cookie, take
 from adapter.access.policy import grants_of
 from adapter.access.sessions import (
@@ -61,17 +62,19 @@ def callback(web: Web, request: Request) -> Response:
     bridge, address = web.bridge, _address(request)
     with attempt(bridge, "callback", address):
         try:
-            actor, home, sealed = _came_back(web, request)
+            came = _came_back(web, request)
         except Forbidden as error:
             _tell_failure(bridge, address, str(error))
             raise
     lifetime = timedelta(hours=bridge.settings.session_hours)
     with bridge.db.transaction() as tx:
-        cookie, _ = start_session(tx, actor, at=bridge.now(), lifetime=lifetime, ehr_grant=sealed)
-        governance.audit(tx, bridge, "login", actor, patient_id=actor.patient_id or None)
-    response = RedirectResponse(home, 303)
-    name = cookie_name(actor, https=_is_https(bridge))
-    _end_others(bridge, request, response, name, actor)
+        cookie, _ = start_session(
+            tx, came.actor, at=bridge.now(), lifetime=lifetime, ehr_grant=came.sealed, style=came.style
+        )
+        governance.audit(tx, bridge, "login", came.actor, patient_id=came.actor.patient_id or None)
+    response = RedirectResponse(came.home, 303)
+    name = cookie_name(came.actor, https=_is_https(bridge))
+    _end_others(bridge, request, response, name, came.actor)
     _set_cookie(response, bridge, name, cookie)
     _set_cookie(response, bridge, _on_host(bridge, launch_cookie(request.query_params["state"])), "", max_age=0)
     return response
@@ -95,11 +98,26 @@ def logout(web: Web, request: Request, _form: Form) -> Response:
     return response
 
 
+def style(_web: Web, request: Request) -> Response:
+    """GET /style.css?patient=..: how the EHR looks that this chart was opened in."""
+    actor_of(request)
+    session = session_of(request)
+    return Response(style_sheet((session and session.style) or {}), media_type="text/css")
+
+
 # --- who came back --------------------------------------------------------------------------------------------------
 
 
-def _came_back(web: Web, request: Request) -> tuple[Actor, str, bytes | None]:
-    """(who, where to go, what the EHR granted)."""
+class _Came(NamedTuple):
+    """Who came back, where to go, what the EHR granted (sealed) and how it looks."""
+
+    actor: Actor
+    home: str
+    sealed: bytes | None = None
+    style: Style | None = None
+
+
+def _came_back(web: Web, request: Request) -> _Came:
     query, bridge = request.query_params, web.bridge
     if not query.get("state"):
         raise BadInput("this address is only for the EHR's answer to a launch; open DermBridge from the chart")
@@ -113,15 +131,16 @@ def _came_back(web: Web, request: Request) -> tuple[Actor, str, bytes | None]:
     if "error" in query or not query.get("code"):
         raise Forbidden("the EHR did not grant the launch; open DermBridge from the chart again or ask its operator")
     if "staff_login" in begun:
-        return replace(finish_login(bridge, web.http, begun, query["code"]), address=_address(request)), "/", None
+        return _Came(replace(finish_login(bridge, web.http, begun, query["code"]), address=_address(request)), "/")
     return _from_chart(web, begun, query["code"], _address(request))
 
 
-def _from_chart(web: Web, begun: Mapping[str, Any], code: str, address: str) -> tuple[Actor, str, bytes | None]:
+def _from_chart(web: Web, begun: Mapping[str, Any], code: str, address: str) -> _Came:
     found = finish_launch(web.bridge, web.http, begun, code)
     with web.bridge.db.transaction() as tx:
         actor, home = _in_chart(tx, web.bridge, found, _actor_of_launch(found, address))
-    return actor, home, seal(web.bridge, found.grant) if found.grant else None
+    style = fetch_style(web.http, found.style_url, found.ehr.name) if found.style_url else None
+    return _Came(actor, home, seal(web.bridge, found.grant) if found.grant else None, style)
 
 
 def _in_chart(tx: Connection, bridge: Bridge, found: LaunchContext, actor: Actor) -> tuple[Actor, str]:

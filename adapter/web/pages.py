@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse
 
 from adapter.access import Actor, can, has_right
-from adapter.access.sessions import NOBODY
+from adapter.access.sessions import NOBODY, Session
 from adapter.bridge import Bridge
 from adapter.errors import DermBridgeError
 from adapter.records import Stored
@@ -75,10 +75,18 @@ def frame_of(request: Request, title: str) -> dict[str, Any]:
         "nav": navigation(actor, request.url.path) if actor else [],
         "flashes": flashes + ([{"level": said[0], "text": said[1]}] if said else []),
         "logout_href": "/logout",
+        "style_href": _style_href(session),
         "patient": None,
         "need_patient_banner": actor is None or actor.show_banner,
         "embedded": request.headers.get("sec-fetch-dest") == "iframe",
     }
+
+
+def _style_href(session: Session | None) -> str | None:
+    """Where the chart's EHR has a style of its own; two charts side by side may have two."""
+    if session is None or not session.style:
+        return None
+    return f"/style.css?patient={session.actor.patient_id}" if session.actor.patient_id else "/style.css"
 
 
 def navigation(actor: Actor, path: str) -> list[dict[str, Any]]:

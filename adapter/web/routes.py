@@ -60,6 +60,7 @@ GET: dict[str, Page] = {
     "/login": launch.login,
     "/break-glass": break_glass.break_glass_page,
     "/patients/{id}": timeline.timeline,
+    "/style.css": launch.style,
     "/patients/{id}/consents": consents.consents_page,
     "/consents/{id}": consents.consent_detail,
     "/consents/{id}/evidence": consents.evidence,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,7 @@ from adapter.bridge import Bridge, open_bridge
 from adapter.db.schema import prepare
 from adapter.db.tables import session
 from adapter.records import create_all, find_where, get
+from adapter.sandbox import smart
 from adapter.sandbox.ehr import SandboxEhr, SandboxSettings, open_ehr
 from adapter.settings import load_settings
 from tests.fhir_api.conftest import InProcess
@@ -218,6 +220,26 @@ def test_without_the_scope_for_visits_photos_go_without_a_visit(
     assert service.launch(browser).status_code == 303
     with service.bridge.db.snapshot() as tx:
         assert find_where(tx, "Encounter") == []
+
+
+def test_the_pages_of_a_chart_look_like_its_ehr_as_far_as_photos_allow(service: Service, browser: httpx.Client) -> None:
+    opened = page(service, service.launch(browser).headers["location"])
+    address = re.search(r'href="(/style\.css\?patient=[^"]+)"', opened.text)
+    assert address is not None
+    sheet = service.client.get(address[1])
+    assert sheet.headers["content-type"].startswith("text/css")
+    assert "--accent: #45446f" in sheet.text and "--radius: 2px" in sheet.text
+    assert "#f7f8fa" not in sheet.text  # its background would tint what surrounds a photo
+    assert "style-src 'self'" in opened.headers["content-security-policy"]
+
+
+def test_a_style_that_cannot_be_had_stops_no_launch(
+    service: Service, browser: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(smart, "STYLE", ["not", "an", "object"])
+    opened = page(service, service.launch(browser).headers["location"])
+    assert opened.status_code == 200
+    assert "style.css" not in opened.text
 
 
 # --- charts side by side --------------------------------------------------------------------------------------------

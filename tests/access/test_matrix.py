@@ -55,6 +55,7 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", "/captures"): Row("/captures?patient=p1", somebody_elses=False),
     ("GET", "/patients/{id}/events"): Row("/patients/p1/events"),
     ("GET", "/"): Row("/", **ANY),
+    ("GET", "/style.css"): Row("/style.css", **ANY),
     ("GET", "/break-glass"): Row("/break-glass", **ANY),
     ("POST", "/break-glass"): Row("/break-glass", fields=(("reason", "TREAT"),), somebody_elses=False),
     ("POST", "/break-glass/end"): Row("/break-glass/end", **ANY),

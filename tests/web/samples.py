@@ -56,6 +56,7 @@ def frame(title: str, patient: dict[str, Any] | None = None, **more: Any) -> dic
         "nav": nav,
         "flashes": [],
         "logout_href": "/logout",
+        "style_href": None,
         "patient": patient,
         "need_patient_banner": True,
         "embedded": False,

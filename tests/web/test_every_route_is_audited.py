@@ -24,6 +24,7 @@ ROUTES = frozenset({*(("GET", path) for path in GET), *(("POST", path) for path 
 NO_PATIENT = {
     ("GET", "/launch"): "sends the browser to the EHR; nobody is signed in yet",
     ("GET", "/login"): "sends the browser to the identity provider",
+    ("GET", "/style.css"): "how the EHR looks",
     ("GET", "/admin"): "queues, destinations and settings: counts and ids of work",
     ("POST", "/admin/destinations/{name}/check"): "asks a destination what it offers",
     ("GET", "/imports"): "runs and how many files they had; the files are at /imports/{id}",
