@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any, Final, Literal
 
@@ -40,15 +41,16 @@ _SYSTEMS: Final = {
     "authz": "https://profiles.ihe.net/ITI/BALP/CodeSystem/AuthZsubType",
     "authz-role": f"{_HL7}/extra-security-role-type",
     "class": f"{_HL7}/v3-RoleClass",
+    "dicom-life": f"{_HL7}/dicom-audit-lifecycle",
+    "entity": f"{_HL7}/audit-entity-type",
     "interaction": "http://hl7.org/fhir/restful-interaction",
     "life": LIFECYCLE,
     "local": AUDIT_SUBTYPE,
+    "object": f"{_HL7}/object-role",
     "part": PARTICIPATION_TYPE,
     "resource": "http://hl7.org/fhir/resource-types",
     "type": f"{_HL7}/audit-event-type",
 }
-_ENTITY_TYPE: Final = f"{_HL7}/audit-entity-type"
-_OBJECT_ROLE: Final = f"{_HL7}/object-role"
 _TRANSACTION: Final = coding("https://profiles.ihe.net/ITI/BALP/CodeSystem/BasicAuditEntityType", "XrequestId")
 _PATIENT: Final = re.compile(r"(https?://\S+/)?Patient/[A-Za-z0-9.-]{1,64}(/_history/[A-Za-z0-9.-]{1,64})?")
 Outcome = Literal["0", "4", "8", "12"]
@@ -146,7 +148,9 @@ def audit_event(
     return found
 
 
+@cache
 def _code(text: str) -> Json:
+    """Shared between events; what is told is only ever written out."""
     prefix, _, code = text.partition(":")
     return coding(_SYSTEMS[prefix], code)
 
@@ -188,6 +192,7 @@ def _machine(role: str, party: Party, *, requestor: bool) -> Json:
     return found
 
 
+@lru_cache(1024)
 def _network_type(address: str) -> str:
     """R4 network-type: 5 a URI, 2 an IP address, 1 a machine name."""
     if "://" in address:
@@ -207,26 +212,22 @@ def _entities(
     if request_id:
         entities.append({"what": {"identifier": {"value": request_id}}, "type": _TRANSACTION})
     if patient_ref:
-        person = {"type": coding(_ENTITY_TYPE, "1"), "role": coding(_OBJECT_ROLE, "1")}
+        person = {"type": _code("entity:1"), "role": _code("object:1")}
         entities.append({"what": reference(patient_ref), **person})
     entities += [_record(row, target) for target in entity_refs]
     if query:
-        asked = {"type": coding(_ENTITY_TYPE, "2"), "role": coding(_OBJECT_ROLE, "24")}
+        asked = {"type": _code("entity:2"), "role": _code("object:24")}
         entities.append({**asked, "query": base64.b64encode(query.encode()).decode()})
     if detail:
         rows = [{"type": key, "valueString": value} for key, value in detail.items()]
-        entities.append({"type": coding(_ENTITY_TYPE, "4"), "detail": rows})
+        entities.append({"type": _code("entity:4"), "detail": rows})
     return entities
 
 
 def _record(row: Mapping[str, Any], target: str) -> Json:
     if "entity_type" in row:
         return {"what": reference(target), "type": _code(row["entity_type"])}
-    found: Json = {
-        "what": reference(target),
-        "type": coding(_ENTITY_TYPE, "2"),
-        "role": coding(_OBJECT_ROLE, "4"),
-    }
-    return found | (
-        {"lifecycle": coding(f"{_HL7}/dicom-audit-lifecycle", row["lifecycle"])} if "lifecycle" in row else {}
-    )
+    found: Json = {"what": reference(target), "type": _code("entity:2"), "role": _code("object:4")}
+    if "lifecycle" in row:
+        found["lifecycle"] = _code(f"dicom-life:{row['lifecycle']}")
+    return found

@@ -1,7 +1,7 @@
 """The audit of mere looks: what many readers wait for at once is written at once.
 
 A look changes nothing, so its AuditEvent needs no transaction of its own reader; it must only be durable before the
-answer leaves. Whoever comes first writes for all who came meanwhile: a few statements and one commit for any number.
+answer leaves. While one batch is written, the next fills: a few statements and one commit for any number of readers.
 """
 
 from __future__ import annotations
@@ -16,43 +16,46 @@ from adapter.records import create_all
 from mappings.terms import Json
 
 
-class _Look:
-    def __init__(self, told: Sequence[Json]) -> None:
-        self.told = told
-        self.is_durable = False
+class _Batch:
+    """What is written with one commit; `done` once it is durable, or once `error` says why it is not."""
+
+    def __init__(self) -> None:
+        self.told: list[Json] = []
+        self.done = threading.Event()
         self.error: BaseException | None = None
+
+    def write(self, bridge: Bridge) -> None:
+        try:
+            with bridge.db.transaction(wakes=False) as tx:
+                create_all(tx, self.told, at=bridge.now())
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.done.set()
 
 
 class _Looks:
-    """Those of one database in this process."""
+    """Those of one database in this process. Who opens a batch writes it, after the one before it."""
 
     def __init__(self) -> None:
-        self._turn = threading.Lock()
         self._guard = threading.Lock()
-        self._waiting: list[_Look] = []
+        self._open: _Batch | None = None
+        self._before = _Batch()
+        self._before.done.set()
 
     def write(self, bridge: Bridge, told: Sequence[Json]) -> None:
-        own = _Look(told)
         with self._guard:
-            self._waiting.append(own)
-        with self._turn:
-            if not own.is_durable and own.error is None:
-                with self._guard:
-                    together, self._waiting = self._waiting, []
-                self._write(bridge, together)
-        if own.error is not None:
-            raise own.error
-
-    def _write(self, bridge: Bridge, together: list[_Look]) -> None:
-        try:
-            with bridge.db.transaction(wakes=False) as tx:
-                create_all(tx, [told for look in together for told in look.told], at=bridge.now())
-        except BaseException as error:
-            for look in together:
-                look.error = error
-            raise
-        for look in together:
-            look.is_durable = True
+            batch, is_mine = self._open or _Batch(), self._open is None
+            self._open = batch
+            batch.told += told
+        if is_mine:
+            self._before.done.wait()
+            with self._guard:
+                self._open, self._before = None, batch
+            batch.write(bridge)
+        batch.done.wait()
+        if batch.error is not None:
+            raise batch.error
 
 
 _OF: WeakKeyDictionary[Database, _Looks] = WeakKeyDictionary()

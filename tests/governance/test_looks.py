@@ -52,7 +52,7 @@ def test_who_comes_while_one_writes_is_written_together_by_the_next(
         first = pool.submit(look, bridge, "m0")
         assert writing.wait(10)
         others = [pool.submit(look, bridge, f"m{n}") for n in range(1, 6)]
-        while len(looks._OF[bridge.db]._waiting) < 5:
+        while (filling := looks._OF[bridge.db]._open) is None or len(filling.told) < 5:
             pass
         go_on.set()
         assert [one.result() for one in [first, *others]] == [1] * 6
