@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, or_, select
+from sqlalchemy import Connection, bindparam, or_, select
 
-from adapter.db.tables import capture
+from adapter.db.tables import capture, media
 from adapter.errors import BadInput
-from adapter.records import TABLES
 
 _OWN_KEY = "content:"
 
@@ -57,19 +56,21 @@ class Before:
     is_same: bool
 
 
+_ALIKE = (
+    select(capture.c.id, capture.c.idempotency_key, capture.c.fingerprint, capture.c.request, media.c.patient)
+    .join_from(capture, media, media.c.id == capture.c.id)
+    .where(or_(capture.c.idempotency_key == bindparam("key"), capture.c.fingerprint == bindparam("content")))
+    .order_by(capture.c.id)
+)
+
+
 def find_before(tx: Connection, seen_as: Fingerprint, patient_id: str | None) -> Before | None:
     """One with this key, else the same content and time of the same patient.
 
     The same patient is one named alike, or whose the photo is by now: between two attempts the patient may have been
     announced, or merged into another.
     """
-    media = TABLES["Media"]
-    rows = tx.execute(
-        select(capture.c.id, capture.c.idempotency_key, capture.c.fingerprint, capture.c.request, media.c.patient)
-        .join_from(capture, media, media.c.id == capture.c.id)
-        .where(or_(capture.c.idempotency_key == seen_as.key, capture.c.fingerprint == seen_as.content))
-        .order_by(capture.c.id)
-    ).all()
+    rows = tx.execute(_ALIKE, {"key": seen_as.key, "content": seen_as.content}).all()
     before = None
     for row in rows:
         is_his = patient_id is not None and row.patient == patient_id

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, bindparam
 
 from adapter import governance
 from adapter.access import Actor
 from adapter.bridge import Bridge
-from adapter.records import TABLES, Resource, Stored, find, find_where
+from adapter.records import TABLES, Resource, Stored, find, find_selected, selection
 from adapter.records.confinement import same_patients
 from mappings.consent_decision import TREATMENT, ConsentDecision
 from mappings.consent_decision import decide as decide_by_rules
@@ -15,6 +15,7 @@ from mappings.consent_provision import PhotoFacts
 from mappings.fhir_time import span
 
 MAJORITY_YEARS = 18
+_CONSENTS_OF = selection("Consent", TABLES["Consent"].c.patient.in_(bindparam("of", expanding=True)))
 
 
 def decide(
@@ -32,7 +33,7 @@ def decide(
     `requester` are references of the person and organisations that ask. Raises ValueError for an unknown use.
     """
     patient_ids = same_patients(tx, [patient_id]) if patient_id else frozenset()
-    rows = find_where(tx, "Consent", TABLES["Consent"].c.patient.in_(patient_ids)) if patient_ids else []
+    rows = find_selected(tx, "Consent", _CONSENTS_OF, of=list(patient_ids)) if patient_ids else []
     return decide_by_rules(
         [row.resource for row in rows],
         use=use,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, or_
+from sqlalchemy import Connection, bindparam, or_
 
 from adapter.errors import BadInput, Unprocessable
-from adapter.records import TABLES, Resource, Stored, find, find_by_identifier, find_where
+from adapter.records import TABLES, Resource, Stored, find, find_by_identifier, find_selected, selection
 from adapter.records.search_parameters import folded
 from mappings.capture_to_media import IdentityState
 from mappings.terms import CANON, Json, extension
@@ -32,6 +32,7 @@ class Whose:
     """`patient_id` is set when `state` is bound, `identifier` when it awaits its patient; `because` is for people.
 
     In quarantine `doubt` is the code of identity-doubt, and `patient_id` the patient it would be, where one was found.
+    `patient` is the record behind a bound `patient_id`, as it was read for this.
     """
 
     state: IdentityState
@@ -39,6 +40,7 @@ class Whose:
     identifier: tuple[str, str] | None
     because: str
     doubt: str | None = None
+    patient: Stored | None = field(default=None, compare=False, repr=False)
 
 
 def whose(tx: Connection, given: str | dict[str, Any] | None) -> Whose:
@@ -61,7 +63,7 @@ def whose(tx: Connection, given: str | dict[str, Any] | None) -> Whose:
     if differs := disagreement(found[0].resource, given):
         because = f"the {differs} given is not that of this identifier"
         return Whose("quarantined", None, (system, value), because, "demographics-differ")
-    return Whose("bound", found[0].id, None, "the identifier is this patient's")
+    return Whose("bound", found[0].id, None, "the identifier is this patient's", patient=found[0])
 
 
 def _whose_chart(tx: Connection, patient_id: str) -> Whose:
@@ -71,7 +73,7 @@ def _whose_chart(tx: Connection, patient_id: str) -> Whose:
         raise Unprocessable("there is no such patient; send an identifier, or leave the patient out")
     if survivor.resource.get("active") is False:
         return Whose("quarantined", survivor.id, None, "the patient's record is not in use any more", "person-deleted")
-    return Whose("bound", survivor.id, None, "the patient was given by reference")
+    return Whose("bound", survivor.id, None, "the patient was given by reference", patient=survivor)
 
 
 def find_survivor(tx: Connection, patient_id: str) -> Stored | None:
@@ -138,16 +140,18 @@ def given_with(media: Resource) -> Json:
     return {}
 
 
+_VISIT = TABLES["Encounter"].c
+_VISITS_AT = selection(
+    "Encounter",
+    _VISIT.patient == bindparam("of"),
+    _VISIT.date <= bindparam("at"),
+    or_(_VISIT.date_end.is_(None), _VISIT.date_end > bindparam("at")),
+    _VISIT.status.in_(TOOK_PLACE),
+    limit=2,
+)
+
+
 def find_encounter_at(tx: Connection, patient_id: str, at: datetime) -> str | None:
     """The id of the one visit that covers the time; None when there is none, or more than one."""
-    column = TABLES["Encounter"].c
-    visits = find_where(
-        tx,
-        "Encounter",
-        column.patient == patient_id,
-        column.date <= at,
-        or_(column.date_end.is_(None), column.date_end > at),
-        column.status.in_(TOOK_PLACE),
-        limit=2,
-    )
+    visits = find_selected(tx, "Encounter", _VISITS_AT, of=patient_id, at=at)
     return visits[0].id if len(visits) == 1 else None

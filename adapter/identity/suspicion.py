@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Connection, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, or_, select
 
 from adapter.bridge import Bridge
 from adapter.db.tables import audit_event, blob, capture, encounter, media
@@ -70,7 +71,7 @@ def suspect(tx: Connection, bridge: Bridge, whose: Whose, circumstances: Circums
     """`whose`, or the same patient in doubt; what is not bound stays as it is."""
     if whose.state != "bound" or whose.patient_id is None:
         return whose
-    doubt = find_doubt(tx, bridge, get(tx, "Patient", whose.patient_id), circumstances)
+    doubt = find_doubt(tx, bridge, whose.patient or get(tx, "Patient", whose.patient_id), circumstances)
     if doubt is None:
         return whose
     return replace(whose, state="quarantined", doubt=doubt, because=codes_of("identity-doubt")[doubt])
@@ -87,14 +88,8 @@ def find_doubt(tx: Connection, bridge: Bridge, patient: Stored, circumstances: C
 def _other_chart(tx: Connection, bridge: Bridge, patient: Stored, photo: Circumstances) -> bool:
     """The chart the photographer opened last is another patient's: who lies before the camera may have changed."""
     since = photo.received_at - timedelta(minutes=bridge.settings.suspicion.other_chart_minutes)
-    event = audit_event.c
-    opened = tx.execute(
-        select(event.patient)
-        .where(event.agent == photo.operator, event.date > since, event.date <= photo.received_at)
-        .where(event.subtype == LOGIN, event.patient.is_not(None))
-        .order_by(event.date.desc(), event.id.desc())
-        .limit(1)
-    ).scalar_one_or_none()
+    asked = {"operator": photo.operator, "since": since, "until": photo.received_at}
+    opened = tx.execute(_CHART_OPENED_LAST, asked).scalar_one_or_none()
     return opened is not None and opened not in same_patients(tx, {patient.id})
 
 
@@ -102,14 +97,8 @@ def _outside_visit(tx: Connection, bridge: Bridge, patient: Stored, photo: Circu
     if photo.taken_at is None or photo.has_visit or photo.source in ARCHIVES:
         return False
     tolerance = timedelta(hours=bridge.settings.suspicion.visit_tolerance_hours)
-    visit = encounter.c
-    known = (visit.patient == patient.id, visit.date.is_not(None), visit.status.in_(TOOK_PLACE))
-    covers = (
-        visit.date <= photo.taken_at + tolerance,
-        or_(visit.date_end.is_(None), visit.date_end > photo.taken_at - tolerance),
-    )
-    visits = select(visit.id).where(*known, visit.deleted.is_(False)).limit(1)
-    return tx.execute(visits).first() is not None and tx.execute(visits.where(*covers)).first() is None
+    asked = {"of": patient.id, "latest": photo.taken_at + tolerance, "earliest": photo.taken_at - tolerance}
+    return tx.execute(_VISITS, asked).first() is not None and tx.execute(_VISITS_COVERING, asked).first() is None
 
 
 def _contradicts_record(_tx: Connection, bridge: Bridge, patient: Stored, photo: Circumstances) -> bool:
@@ -125,15 +114,43 @@ def _contradicts_record(_tx: Connection, bridge: Bridge, patient: Stored, photo:
 
 
 def _same_content(tx: Connection, _bridge: Bridge, patient: Stored, photo: Circumstances) -> bool:
-    others = (
-        select(media.c.id)
-        .join(capture, capture.c.id == media.c.id)
-        .join(blob, blob.c.id == capture.c.blob_id)
-        .where(blob.c.sha256 == photo.sha256, media.c.deleted.is_(False), media.c.status != "entered-in-error|")
-        .where(media.c.patient.not_in(same_patients(tx, {patient.id})))
-    )
-    return tx.execute(others.limit(1)).first() is not None
+    others = set(tx.execute(_PATIENTS_WITH_CONTENT, {"sha256": photo.sha256, "of": patient.id}).scalars())
+    return bool(others and others - same_patients(tx, {patient.id}))
 
+
+def _chart_opened_last() -> Select[Any]:
+    event = audit_event.c
+    return (
+        select(event.patient)
+        .where(event.agent == bindparam("operator"))
+        .where(event.date > bindparam("since"), event.date <= bindparam("until"))
+        .where(event.subtype == LOGIN, event.patient.is_not(None))
+        .order_by(event.date.desc(), event.id.desc())
+        .limit(1)
+    )
+
+
+def _visits(*conditions: ColumnElement[bool]) -> Select[Any]:
+    visit = encounter.c
+    known = (visit.patient == bindparam("of"), visit.date.is_not(None), visit.status.in_(TOOK_PLACE))
+    return select(visit.id).where(*known, visit.deleted.is_(False), *conditions).limit(1)
+
+
+# Built once: every photo asks them, and building a statement costs more than SQLite needs to answer it.
+_CHART_OPENED_LAST = _chart_opened_last()
+_VISITS = _visits()
+_VISITS_COVERING = _visits(
+    encounter.c.date <= bindparam("latest"),
+    or_(encounter.c.date_end.is_(None), encounter.c.date_end > bindparam("earliest")),
+)
+_PATIENTS_WITH_CONTENT = (
+    select(media.c.patient)
+    .distinct()
+    .join(capture, capture.c.id == media.c.id)
+    .join(blob, blob.c.id == capture.c.blob_id)
+    .where(blob.c.sha256 == bindparam("sha256"), media.c.patient != bindparam("of"))
+    .where(media.c.deleted.is_(False), media.c.status != "entered-in-error|")
+)
 
 RULES = (
     Rule("same-content", "same_content", _same_content),

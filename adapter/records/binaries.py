@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, bindparam, insert, select
 
 from adapter.db.tables import binary
 from adapter.errors import NotFound
@@ -51,6 +51,13 @@ def whole_blob(
     return BinaryRow(binary_id, sealed.id, content_type, sealed.size, sealed.sha256, security_context, at)
 
 
+_ROWS = select(*(binary.c[name] for name in BinaryRow.__dataclass_fields__))
+_BY_ID = _ROWS.where(binary.c.id == bindparam("binary_id"))
+_OF_CONTEXT = _ROWS.where(binary.c.security_context == bindparam("context")).order_by(binary.c.id.desc()).limit(1)
+_LATEST = _OF_CONTEXT.where(binary.c.rendition == bindparam("rendition"))
+_LATEST_CLEAN = _OF_CONTEXT.where(binary.c.rendition.is_(None))
+
+
 def create_binary(tx: Connection, row: BinaryRow) -> BinaryRow:
     """Store the row; its blob must be kept in the same transaction or before."""
     tx.execute(insert(binary), asdict(row))
@@ -59,8 +66,7 @@ def create_binary(tx: Connection, row: BinaryRow) -> BinaryRow:
 
 def get_binary(tx: Connection, binary_id: str) -> BinaryRow:
     """Raises NotFound."""
-    columns = [binary.c[name] for name in BinaryRow.__dataclass_fields__]
-    row = tx.execute(select(*columns).where(binary.c.id == binary_id)).one_or_none()
+    row = tx.execute(_BY_ID, {"binary_id": binary_id}).one_or_none()
     if row is None:
         raise NotFound(f"there is no Binary/{binary_id}")
     return BinaryRow(**row._mapping)
@@ -68,9 +74,8 @@ def get_binary(tx: Connection, binary_id: str) -> BinaryRow:
 
 def find_rendition(tx: Connection, security_context: str, rendition: str | None) -> BinaryRow | None:
     """The latest Binary of that kind for a record; `rendition` None: the clean copy itself."""
-    columns = [binary.c[name] for name in BinaryRow.__dataclass_fields__]
-    conditions = (binary.c.security_context == security_context, binary.c.rendition == rendition)
-    row = tx.execute(select(*columns).where(*conditions).order_by(binary.c.id.desc()).limit(1)).one_or_none()
+    asked = {"context": security_context, "rendition": rendition}
+    row = tx.execute(_LATEST_CLEAN if rendition is None else _LATEST, asked).one_or_none()
     return None if row is None else BinaryRow(**row._mapping)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import ColumnElement, CompoundSelect, Connection, literal, or_, select, union_all
+from sqlalchemy import ColumnElement, CompoundSelect, Connection, bindparam, literal, or_, select, union_all
 
 from adapter.db.tables import patient, search_index
 from adapter.records.search_parameters import TABLES, Resource, columns_of
@@ -24,13 +24,13 @@ def same_patients(tx: Connection, patient_ids: Iterable[str]) -> frozenset[str]:
     following = set(patient_ids)
     while following:
         known |= following
-        rows = tx.execute(
-            select(patient.c.id, patient.c.replaced_by).where(
-                or_(patient.c.replaced_by.in_(following), patient.c.id.in_(following))
-            )
-        ).all()
+        rows = tx.execute(_MERGED, {"of": list(following)}).all()
         following = {found for row in rows for found in row if found is not None} - known
     return frozenset(known)
+
+
+_OF = bindparam("of", expanding=True)
+_MERGED = select(patient.c.id, patient.c.replaced_by).where(or_(patient.c.replaced_by.in_(_OF), patient.c.id.in_(_OF)))
 
 
 def confinement(resource_type: str, patient_ids: frozenset[str] | None) -> list[ColumnElement[bool]]:

@@ -194,13 +194,19 @@ def find_where(
     tx: Connection, resource_type: str, *conditions: Any, order_by: Any = None, limit: int | None = None
 ) -> list[Stored]:
     """Current resources whose table columns (``TABLES[type].c``) meet the conditions."""
+    return find_selected(tx, resource_type, selection(resource_type, *conditions, order_by=order_by, limit=limit))
+
+
+def selection(resource_type: str, *conditions: Any, order_by: Any = None, limit: int | None = None) -> Any:
+    """What `find_where` asks, to be built once with `bindparam` and asked often: building costs more than asking."""
     table = _table(resource_type)
-    statement = (
-        _select(table)
-        .where(table.c.deleted.is_(False), *conditions)
-        .order_by(table.c.id if order_by is None else order_by)
-    )
-    return [_stored(resource_type, row) for row in tx.execute(statement.limit(limit))]
+    ordered = table.c.id if order_by is None else order_by
+    return _select(table).where(table.c.deleted.is_(False), *conditions).order_by(ordered).limit(limit)
+
+
+def find_selected(tx: Connection, resource_type: str, selected: Any, **values: Any) -> list[Stored]:
+    """The resources of a `selection`, given the values of its parameters."""
+    return [_stored(resource_type, row) for row in tx.execute(selected, values)]
 
 
 def history(tx: Connection, resource_type: str, resource_id: str) -> list[tuple[Stored, bool]]:

@@ -74,7 +74,7 @@ class Vault:
             "cipher_sha256": sealed.cipher_sha256,
             "created_at": at,
         }
-        tx.execute(insert(blob), row)
+        tx.execute(_INSERT_BLOB, row)
         return sealed.id
 
     def open(self, tx: Connection, blob_id: str) -> OpenBlob:
@@ -104,12 +104,7 @@ class Vault:
 
     def _patient_key(self, tx: Connection, patient_id: str | None, at: datetime) -> tuple[str, PatientKey]:
         if patient_id is not None:
-            row = tx.execute(
-                select(patient_key.c.id, patient_key.c.wrapped_key)
-                .where(patient_key.c.patient == patient_id)
-                .order_by(patient_key.c.id)
-                .limit(1)
-            ).one_or_none()
+            row = tx.execute(_FIRST_KEY, {"of": patient_id}).one_or_none()
             if row is not None:
                 return row.id, PatientKey(self._keys.unwrap(row.wrapped_key, row.id))
         key_id, key = new_id(), new_patient_key()
@@ -134,6 +129,13 @@ class Vault:
         return self._keys.derive_secret(purpose)
 
 
+_INSERT_BLOB = insert(blob)
+_FIRST_KEY = (
+    select(patient_key.c.id, patient_key.c.wrapped_key)
+    .where(patient_key.c.patient == bindparam("of"))
+    .order_by(patient_key.c.id)
+    .limit(1)
+)
 _WRAPPED = select(
     blob.c.id.label("blob_id"), blob.c.wrapped_key, patient_key.c.id, patient_key.c.wrapped_key.label("patient_wrapped")
 ).join(patient_key, patient_key.c.id == blob.c.patient_key_id)

@@ -22,7 +22,10 @@ from adapter.db.tables import work, work_key
 from adapter.errors import DermBridgeError
 
 LEASE = timedelta(seconds=60)
-_INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+_ADD: dict[str, Any] = {
+    dialect: inserting(work).on_conflict_do_nothing(index_elements=[work.c.idempotency_key]).returning(work.c.id)
+    for dialect, inserting in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
+}
 
 
 class LeaseLost(DermBridgeError):
@@ -55,8 +58,7 @@ def enqueue(tx: Connection, *items: Work, at: datetime, due_at: datetime | None 
             "payload": orjson.dumps(item.payload).decode(),
             "created_at": at,
         }
-        added = _INSERTS[tx.dialect.name](work).on_conflict_do_nothing(index_elements=[work.c.idempotency_key])
-        work_id = tx.execute(added.returning(work.c.id), row).scalar_one_or_none()
+        work_id = tx.execute(_ADD[tx.dialect.name], row).scalar_one_or_none()
         if work_id is not None and item.order_keys:
             keys = [{"order_key": key[:200], "work_id": work_id} for key in dict.fromkeys(item.order_keys)]
             tx.execute(insert(work_key), keys)
