@@ -26,17 +26,22 @@ _NOISE = 1.0
 
 def usable(picture: Picture) -> Mask:
     """1 where skin can be seen: neither the rim of a dermatoscope nor a reflection, with a margin around both."""
+    clipped = np.asarray(picture.min(axis=2) >= _CLIPPED, np.uint8)
+    return np.asarray((_grown(rim(picture), _RIM_EDGE) | _grown(clipped, _GLARE_EDGE)) ^ 1, np.uint8)
+
+
+def rim(picture: Picture) -> Mask:
+    """1 where a dermatoscope's rim is: what is dark, not tiny, and reaches the border."""
     height, width = picture.shape[:2]
     brightest = picture.max(axis=2)
     dark = np.asarray(brightest < _DARK * np.median(brightest), np.uint8)
-    rim = np.zeros((height, width), np.uint8)
+    found = np.zeros((height, width), np.uint8)
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(dark)
     for label in range(1, count):
         x, y, w, h, area = boxes[label]
-        if area > _SMALLEST_RIM * rim.size and (x == 0 or y == 0 or x + w == width or y + h == height):
-            rim[labels == label] = 1
-    clipped = np.asarray(picture.min(axis=2) >= _CLIPPED, np.uint8)
-    return np.asarray((_grown(rim, _RIM_EDGE) | _grown(clipped, _GLARE_EDGE)) ^ 1, np.uint8)
+        if area > _SMALLEST_RIM * found.size and (x == 0 or y == 0 or x + w == width or y + h == height):
+            found[labels == label] = 1
+    return found
 
 
 def texture(grey: Plane, mask: Mask, sigma: float) -> Plane:
