@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from adapter.sandbox.vendors.behaviour import DicomWebBehaviour
 from adapter.sandbox.vendors.engine import Document, Fault, Request, Response
-from mappings.dicom_to_photo import PHOTO_TAGS
 from mappings.dicom_rejection import KEY_OBJECT_SELECTION
+from mappings.dicom_to_photo import PHOTO_TAGS
 
 if TYPE_CHECKING:
     from adapter.sandbox.vendors.engine import Vendor
@@ -30,7 +30,7 @@ def respond(vendor: Vendor, behaviour: DicomWebBehaviour, request: Request, faul
         return Response.json(200, [_tags(document.content)]) if document and document.active else Response(204)
     if request.method == "GET" and (level := _LEVEL.search(request.path)):
         return _search(vendor, level[0], request)
-    document = vendor.documents.get(request.path.removesuffix("/rendered").rpartition("/")[2])
+    document = vendor.documents.get(request.path.rpartition("/")[2])
     if document is None or not document.active:
         return Response(404)
     if request.method == "DELETE":
@@ -45,7 +45,9 @@ def _search(vendor: Vendor, level: str, request: Request) -> Response:
     held = [_tags(each.content) for each in vendor.documents.values() if each.active]
     asked = {"00100020": request.query.get("PatientID")}
     asked["00080060"] = request.query.get("Modality") or request.query.get("ModalitiesInStudy")
-    within = dict(zip(("0020000D", "0020000E"), re.findall(r"/(?:studies|series)/([0-9.]+)", request.path), strict=False))
+    within = dict(
+        zip(("0020000D", "0020000E"), re.findall(r"/(?:studies|series)/([0-9.]+)", request.path), strict=False)
+    )
     wanted = {tag: value for tag, value in (asked | within).items() if value}
     found = [one for one in held if all(one.get(tag, {}).get("Value") == [value] for tag, value in wanted.items())]
     own = {str(one[_OWN_UID[level]]["Value"]): one for one in found}

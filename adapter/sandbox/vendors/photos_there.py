@@ -12,7 +12,14 @@ from mappings.photo_to_dicom import DicomPlace, photo_to_dicom
 
 
 def file_photo(
-    vendor: Vendor, mrn: str, content: bytes, *, content_type: str = "image/jpeg", taken: str = "2026-03-02", **more: Any
+    vendor: Vendor,
+    mrn: str,
+    content: bytes,
+    /,
+    *,
+    content_type: str = "image/jpeg",
+    taken: str = "2026-03-02",
+    **more: Any,
 ) -> str:
     """Put a photo into the record of a patient number and return its id there; `more` are elements of the resource."""
     behaviour = vendor.behaviour
@@ -24,9 +31,7 @@ def file_photo(
     raise ValueError(f"{behaviour.name} has no photos of others")
 
 
-def _as_resource(
-    vendor: Vendor, mrn: str, content: bytes, content_type: str, taken: str, more: dict[str, Any]
-) -> str:
+def _as_resource(vendor: Vendor, mrn: str, content: bytes, content_type: str, taken: str, more: dict[str, Any]) -> str:
     behaviour = vendor.behaviour.fhir
     assert behaviour is not None
     photo_id = vendor.new_id()
@@ -39,7 +44,7 @@ def _as_resource(
         "subject": {"reference": f"Patient/pat-{mrn}"},
     }
     if behaviour.photos == "Media":
-        own = {"status": "completed", "createdDateTime": taken, "content": attachment}
+        own: dict[str, Any] = {"status": "completed", "createdDateTime": taken, "content": attachment}
     else:
         type_ = {"coding": [{"system": "http://loinc.org", "code": "72170-4"}], "text": "Photographic image"}
         own = {"status": "current", "type": type_, "content": [{"attachment": attachment | {"creation": taken}}]}
