@@ -124,7 +124,7 @@ def capture_to_media(capture: Capture, content: Content, *, media_id: str, issue
         "deviceName": capture.device,
         "height": content.height,
         "width": content.width,
-        "content": _attachment(content),
+        "content": attachment(content),
         "note": [{"text": capture.note}] if capture.note else None,
     }
     return _only(**media)
@@ -249,7 +249,8 @@ def site_code(media: Mapping[str, Any]) -> str | None:
     return _site_of(media)["code"]
 
 
-def _attachment(content: Content) -> Json:
+def attachment(content: Content) -> Json:
+    """`Media.content` of a clean copy."""
     return {
         "extension": [extension(CONTENT_SHA256, valueString=content.sha256_hex)],
         "contentType": content.content_type,

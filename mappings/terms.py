@@ -28,6 +28,7 @@ ROLE_CODE: Final = "http://terminology.hl7.org/CodeSystem/v3-RoleCode"  # R4 Rel
 LIFECYCLE: Final = "http://terminology.hl7.org/CodeSystem/iso-21089-lifecycle"  # R4 Provenance.activity
 PROVENANCE_AGENT: Final = "http://terminology.hl7.org/CodeSystem/provenance-participant-type"  # R4
 CONSENT_SCOPE: Final = "http://terminology.hl7.org/CodeSystem/consentscope"  # R4 Consent.scope
+OBSERVATION_CATEGORY: Final = "http://terminology.hl7.org/CodeSystem/observation-category"  # R4 Observation.category
 CONSENT_CATEGORY: Final = "http://terminology.hl7.org/CodeSystem/consentcategorycodes"  # R4 Consent.category
 URI: Final = "urn:ietf:rfc:3986"  # R4 Identifier.system for values that are URIs themselves
 DICOM_UID: Final = "urn:dicom:uid"  # R4 ImagingStudy.identifier
@@ -38,6 +39,9 @@ PHOTO_LABEL: Final = f"{CANON}/CodeSystem/photo-label"
 IDENTITY_STATE: Final = f"{CANON}/CodeSystem/identity-state"
 REMOVED_METADATA: Final = f"{CANON}/CodeSystem/removed-metadata"
 SIGNING_METHOD: Final = f"{CANON}/CodeSystem/signing-method"
+PHOTO_FINDING: Final = f"{CANON}/CodeSystem/photo-finding"
+COMPARISON_VERDICT: Final = f"{CANON}/CodeSystem/comparison-verdict"
+PICTURE_DERIVATION: Final = f"{CANON}/CodeSystem/picture-derivation"
 AUDIT_SUBTYPE: Final = f"{CANON}/CodeSystem/audit-subtype"
 
 # -- extensions --------------------------------------------------------------------------------------------
@@ -49,6 +53,8 @@ LATERALITY: Final = f"{CANON}/StructureDefinition/laterality"
 REMOVED: Final = f"{CANON}/StructureDefinition/removed-metadata"
 WITHDRAWAL: Final = f"{CANON}/StructureDefinition/consent-withdrawal"
 SIGNER_RELATION: Final = f"{CANON}/StructureDefinition/signer-relation"
+DERIVED_FROM: Final = f"{CANON}/StructureDefinition/derived-from"
+COMPARISON_VIEW: Final = f"{CANON}/StructureDefinition/comparison-view"
 SIGNED_BY: Final = f"{CANON}/StructureDefinition/consent-signed-by"
 
 # -- profiles we claim -------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from adapter.access.policy import check_visible
 from adapter.batch.operation import Change, Operation, Parameters, Plan
 from adapter.batch.refiling import check_refiling, needs_second_person, plan_move, refile_photo, undo_refiling
 from adapter.bridge import Bridge
+from adapter.compare import raise_labels_of_pictures
 from adapter.errors import BadInput, Conflict, Unprocessable
 from adapter.records import Resource, Stored, create, find, get, new_id, update_resource
 from mappings.body_sites import BODY_SITES, SNOMED_LATERALITY, UnknownBodySite, get_body_site
@@ -93,6 +94,7 @@ def replace_media(
     create(tx, statement, at=at)
     patient_id = changed.get("subject", {}).get("reference", "").removeprefix("Patient/") or None
     governance.audit(tx, bridge, "update", actor, patient_id=patient_id, references=[stored.version_reference])
+    raise_labels_of_pictures(tx, bridge, stored)
     delivery.deliver_media(tx, bridge, stored)
     return Change(summary, media.version_id, stored.version_id)
 

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from adapter.compare.changes import find_changes as find_changes
     from adapter.compare.files import compare_files as compare_files
     from adapter.compare.landmarks import align_by_landmarks as align_by_landmarks
+    from adapter.compare.pictures import raise_labels_of_pictures as raise_labels_of_pictures
     from adapter.compare.prepared import Prepared as Prepared
     from adapter.compare.prepared import prepare as prepare
     from adapter.compare.render import aligned_jpeg as aligned_jpeg
     from adapter.compare.render import change_png as change_png
     from adapter.compare.render import overlay_jpeg as overlay_jpeg
+    from adapter.compare.saved import withdraw_torn as withdraw_torn
 
 _MODULE_OF = {
     "Alignment": "alignment",
@@ -34,6 +36,8 @@ _MODULE_OF = {
     "align_by_landmarks": "landmarks",
     "Prepared": "prepared",
     "prepare": "prepared",
+    "raise_labels_of_pictures": "pictures",
+    "withdraw_torn": "saved",
     "aligned_jpeg": "render",
     "change_png": "render",
     "overlay_jpeg": "render",

@@ -59,7 +59,7 @@ class Alignment:
         ]
 
     def as_json(self) -> dict[str, Any]:
-        """Verdict, reasons, evidence and how they were found; for the points see `mapped`."""
+        """Verdict, reasons, evidence, transform and how they were found; for the points see `mapped`."""
         seen = self.evidence
         return {
             "verdict": self.verdict,
@@ -77,6 +77,7 @@ class Alignment:
                 "folding": round(seen.folding, 3),
                 "shear": round(seen.shear, 3),
             },
+            "transform": self.skin_map.as_json() if self.skin_map else None,
             "method": self.method,
             "version": self.version,
         }

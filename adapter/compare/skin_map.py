@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -39,6 +40,14 @@ class SkinMap:
         dx = self.to_right(points + right) - self.to_right(points - right)
         dy = self.to_right(points + down) - self.to_right(points - down)
         return np.stack([dx, dy], axis=-1) / (2 * step)
+
+    def as_json(self) -> dict[str, Any]:
+        """`homography`: 3 x 3, row by row, LEFT to RIGHT in full-resolution pixels; `bend_px`: the most that the skin
+        moves away from it, in LEFT's pixels."""
+        across, down = (np.linspace(0, edge - 1, 33) for edge in self.left)
+        bend = self.spline.at(np.stack(np.meshgrid(across, down), axis=-1).reshape(-1, 2))
+        scaled = self.homography / self.homography[2, 2]
+        return {"homography": scaled.tolist(), "bend_px": round(float(np.linalg.norm(bend, axis=1).max()), 2)}
 
     def lookup(self, left_copy: Size, right_copy: Size) -> tuple[Plane, Plane]:
         """For cv2.remap: the pixel of a copy of RIGHT that each pixel of a copy of LEFT shows."""

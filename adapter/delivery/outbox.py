@@ -22,6 +22,7 @@ from adapter.delivery.destinations import known_profiles
 from adapter.errors import Conflict, NotFound
 from adapter.records import Stored, new_id
 from adapter.work import Work, cancel, cancel_all, enqueue, enqueue_all
+from mappings.photos_to_picture import derivation_of
 
 
 class DeliveryState(StrEnum):
@@ -62,14 +63,16 @@ def destination_names(bridge: Bridge) -> list[str]:
 def deliver_media(tx: Connection, bridge: Bridge, *photos: Stored, only: str | None = None) -> list[str]:
     """Put these versions in line for every destination, or for one; older versions not yet sent are superseded.
 
-    Only bound photos are delivered; for any other this does nothing. Returns the delivery ids.
+    Only bound photos are delivered; for any other this does nothing. A picture made of photos goes only where it was
+    asked for: to `only`, and from then on in each new version to where it went before. Returns the delivery ids.
     """
-    due = [(photo, patient_id) for photo in photos if (patient_id := _patient_of_bound(photo.resource))]
     names = [name for name in destination_names(bridge) if only in {None, name}]
-    if not due or not names:
+    found = [(photo, patient_id) for photo in photos if (patient_id := _patient_of_bound(photo.resource))]
+    due = [(*one, to) for one in found if (to := names if only else _wanted_by(tx, one[0], names))]
+    if not due:
         return []
     at = bridge.now()
-    _supersede_older(tx, [photo for photo, _ in due], at)
+    _supersede_older(tx, [photo for photo, _, _ in due], at)
     rows: list[dict[str, Any]] = [
         {
             "id": new_id(at),
@@ -81,16 +84,23 @@ def deliver_media(tx: Connection, bridge: Bridge, *photos: Stored, only: str | N
             "created_at": at,
             "updated_at": at,
         }
-        for photo, patient_id in due
-        for destination in names
+        for photo, patient_id, to in due
+        for destination in to
     ]
     tx.execute(insert(delivery), rows)
-    visits = {photo.id: photo.resource.get("encounter", {}).get("reference", "") for photo, _ in due}
+    visits = {photo.id: photo.resource.get("encounter", {}).get("reference", "") for photo, _, _ in due}
     profiles = known_profiles(bridge.settings)
     serialised = {name for name in names if name in profiles and profiles[name].limits.serialise == "encounter"}
     items = [_work(row, visits[row["media_id"]] if row["destination"] in serialised else "") for row in rows]
     enqueue_all(tx, items, at=at)
     return [row["id"] for row in rows]
+
+
+def _wanted_by(tx: Connection, photo: Stored, names: list[str]) -> list[str]:
+    if derivation_of(photo.resource) is None:
+        return names
+    asked = {row.destination for row in deliveries_of(tx, photo.id)}
+    return [name for name in names if name in asked]
 
 
 def _patient_of_bound(media: dict[str, Any]) -> str | None:

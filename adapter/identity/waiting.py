@@ -8,6 +8,7 @@ from sqlalchemy import Connection, select, update
 
 from adapter.access import SYSTEM
 from adapter.bridge import Bridge
+from adapter.compare import withdraw_torn
 from adapter.db.engine import batches
 from adapter.db.tables import binary, blob, capture
 from adapter.delivery import deliver_media
@@ -126,9 +127,11 @@ def rekey_photo(tx: Connection, bridge: Bridge, media_id: str, patient_id: str |
 
 
 def rekey_photos(tx: Connection, bridge: Bridge, media_ids: Iterable[str], patient_id: str | None) -> None:
-    """`rekey_photo` for many, in a few statements. Comparisons of them with other photos are forgotten."""
+    """`rekey_photo` for many, in a few statements, once the records name their patient. Comparisons of them with other
+    photos are forgotten; those that somebody saved are withdrawn where the photos are of two patients now."""
     for some in batches(media_ids):
         forget_comparisons(tx, some)
+        withdraw_torn(tx, bridge, some)
         views = select(binary.c.blob_id).where(binary.c.security_context.in_([f"Media/{one}" for one in some]))
         originals = select(capture.c.blob_id).where(capture.c.id.in_(some))
         blobs = sorted(set(tx.execute(views.union(originals)).scalars()))

@@ -59,7 +59,8 @@ def forget_comparisons(tx: Connection, media_ids: Iterable[str]) -> None:
         return
     pictures = binary.c.security_context.in_([f"Comparison/{one}" for one in gone])
     blobs = list(tx.execute(delete(binary).where(pictures).returning(binary.c.blob_id)).scalars())
-    tx.execute(delete(blob).where(blob.c.id.in_(blobs)))
+    saved = select(binary.c.blob_id).where(binary.c.blob_id.in_(blobs))  # pictures of a comparison that somebody saved
+    tx.execute(delete(blob).where(blob.c.id.in_(blobs), blob.c.id.not_in(saved)))
 
 
 def _read(row: Row[Any] | None) -> Comparison | None:

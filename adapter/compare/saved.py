@@ -1,0 +1,227 @@
+"""Comparisons that people save: an Observation of the exact versions of the photos, and the pictures made of them.
+
+A saved comparison holds only while all its photos are of its patient: when one of them is moved to somebody else, it is
+withdrawn in the same transaction. A merge moves all of it together and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from adapter import access, governance
+from adapter.access import SYSTEM, Actor
+from adapter.access.policy import check_visible
+from adapter.access.reach import sensitivity
+from adapter.bridge import Bridge
+from adapter.compare.comparing import compare
+from adapter.compare.pictures import ENTERED_IN_ERROR, Picture, drawn_by_engine, hide_pictures, keep_picture
+from adapter.db.tables import media as media_table
+from adapter.db.tables import observation, search_index
+from adapter.errors import BadInput, Conflict, DermBridgeError, Gone, NotFound, Unprocessable
+from adapter.records import Resource, Stored, create, find_where, get, new_id, update_resource
+from adapter.records.comparisons import Comparison
+from adapter.records.confinement import patient_of
+from mappings.comparison_to_observation import COMPARISON, View, comparison_to_observation, photos_of, withdrawn
+from mappings.provenance import Agent, Entity, provenance
+from mappings.terms import PHOTO_FINDING
+
+LEAST, MOST = 2, 8
+LONGEST_NOTE = 2000
+LISTED = 50
+MOVED = "one of the photos turned out not to be this patient's"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A photo of a saved comparison, which was of `version`. `media` is what it is now, None when it may not be shown;
+    `said` tells why, or what happened to it since."""
+
+    id: str
+    version: int
+    media: Stored | None
+    said: str | None
+
+
+def save_comparison(
+    bridge: Bridge, actor: Actor, photos: Sequence[tuple[str, int | None]], *, view: View, note: str | None = None
+) -> Stored:
+    """Keep a comparison of two to eight photos, given as (Media id, version seen; None: the current one).
+
+    Two are aligned by the engine, whose verdict is kept with the pictures it drew. Raises Forbidden, NotFound,
+    BadInput, Unprocessable for photos of different patients, Conflict when one was changed since it was seen.
+    """
+    access.check_scope(actor, "c", "Observation")
+    ids = [media_id for media_id, _ in photos]
+    if not LEAST <= len(set(ids)) == len(ids) <= MOST:
+        raise BadInput(f"choose between {LEAST} and {MOST} photos to compare, each once")
+    if note and len(note) > LONGEST_NOTE:
+        raise BadInput(f"the note may have at most {LONGEST_NOTE} characters")
+    found = compare(bridge, actor, ids[0], ids[1]) if len(ids) == 2 else None
+    with bridge.db.transaction() as tx:
+        seen = _lock_photos(tx, bridge, actor, photos)
+        drawn = drawn_by_engine(tx, bridge, found) if found else []
+        return _keep(tx, bridge, actor, seen, found, drawn, view=view, note=note)
+
+
+def _lock_photos(
+    tx: Connection, bridge: Bridge, actor: Actor, photos: Sequence[tuple[str, int | None]]
+) -> list[Stored]:
+    """As they are now, with nobody moving them until the transaction ends."""
+    patient_id = patient_of(get_photo(tx, actor, photos[0][0]).resource)
+    bridge.db.lock(tx, f"patient:{patient_id}")
+    seen = [get_photo(tx, actor, media_id) for media_id, _ in photos]
+    if patient_id is None or {patient_of(one.resource) for one in seen} != {patient_id}:
+        raise Unprocessable("only photos of one and the same known patient can be compared")
+    if any(version not in (None, one.version_id) for one, (_, version) in zip(seen, photos, strict=True)):
+        raise Conflict("one of the photos was changed since you opened it; open the comparison again")
+    return seen
+
+
+def _keep(
+    tx: Connection,
+    bridge: Bridge,
+    actor: Actor,
+    seen: list[Stored],
+    found: Comparison | None,
+    drawn: list[Picture],
+    *,
+    view: View,
+    note: str | None,
+) -> Stored:
+    at, media, performer = bridge.now(), [one.resource for one in seen], who(actor)
+    described = comparison_to_observation(
+        found.result if found else None,
+        media,
+        observation_id=new_id(at),
+        view=view,
+        note=note,
+        performer=performer,
+        saved_at=at,
+    )
+    saved = create(tx, described, at=at)
+    pictures = [keep_picture(tx, bridge, one, saved, media, operator=performer) for one in drawn]
+    sources = [Entity("derivation", one.version_reference) for one in seen]
+    tell(tx, bridge, actor, "compare", [saved, *pictures], sources)
+    return saved
+
+
+def tell(
+    tx: Connection, bridge: Bridge, actor: Actor, case: str, made: Sequence[Stored], sources: Sequence[Entity]
+) -> None:
+    """Provenance and AuditEvent of what was made or changed, in one statement each."""
+    at, targets = bridge.now(), [one.version_reference for one in made]
+    by = Agent("author" if case == "compare" else "enterer", who(actor))
+    agents = [by, Agent("assembler", SYSTEM.id)]
+    statement = provenance(
+        case, provenance_id=new_id(at), targets=targets, agents=agents, entities=sources, recorded=at
+    )
+    create(tx, statement, at=at)
+    event = "create" if case == "compare" else "update"
+    governance.audit(tx, bridge, event, actor, patient_id=patient_of(made[0].resource), references=targets)
+
+
+def get_saved(tx: Connection, actor: Actor, observation_id: str, *, letter: Any = "r") -> Stored:
+    """A saved comparison in reach. Raises Forbidden, NotFound, Gone when it was withdrawn."""
+    access.check_scope(actor, letter, "Observation")
+    try:
+        saved = get(tx, "Observation", observation_id)
+    except NotFound:
+        access.check_patient(actor, None)  # within a chart, what does not exist and what is another's are told alike
+        raise NotFound("there is no such comparison") from None
+    access.check_whose(tx, actor, patient_of(saved.resource))
+    check_visible(actor, saved.resource)
+    if not _is_comparison(saved.resource):
+        raise NotFound("there is no such comparison")
+    if saved.resource["status"] == ENTERED_IN_ERROR:
+        raise Gone(f"this comparison is not valid any more. {saved.resource['note'][-1]['text']}")
+    return saved
+
+
+def photos_seen(tx: Connection, actor: Actor, saved: Stored) -> list[Seen]:
+    """Its photos as they may be shown now: never one that is somebody else's."""
+    return [_seen(tx, actor, patient_of(saved.resource), *one) for one in photos_of(saved.resource)]
+
+
+def _seen(tx: Connection, actor: Actor, patient_id: str | None, media_id: str, version: int) -> Seen:
+    try:
+        media = get_photo(tx, actor, media_id)
+    except NotFound:
+        return Seen(media_id, version, None, "It is not in this record any more.")
+    except DermBridgeError as refusal:
+        return Seen(media_id, version, None, f"{str(refusal)[:1].upper()}{str(refusal)[1:]}.")
+    if patient_of(media.resource) != patient_id or media.resource["status"] == ENTERED_IN_ERROR:
+        return Seen(media_id, version, None, "It is not in this record any more.")
+    since = f"Its details were corrected since: version {version} then, {media.version_id} now."
+    return Seen(media_id, version, media, since if media.version_id != version else None)
+
+
+def comparisons_of(
+    tx: Connection, actor: Actor, *, patient_id: str, media_id: str | None = None, limit: int = LISTED
+) -> list[Stored]:
+    """What was saved of a patient, or of one of the photos, newest first; what may not be seen is left out."""
+    valid = (observation.c.code == f"{COMPARISON}|{PHOTO_FINDING}", observation.c.status == "final|")
+    conditions: list[Any] = [observation.c.patient == patient_id, *valid, *sensitivity(actor, "Observation")]
+    if media_id is not None:
+        conditions.append(observation.c.id.in_(_made_from([media_id])))
+    return find_where(tx, "Observation", *conditions, order_by=observation.c.id.desc(), limit=limit)
+
+
+def withdraw(bridge: Bridge, actor: Actor, observation_id: str, *, why: str) -> None:
+    """Enter a saved comparison in error, with its pictures. Raises Forbidden, NotFound, Gone, BadInput."""
+    if not why.strip() or len(why) > LONGEST_NOTE:
+        raise BadInput(f"say why it is withdrawn, in at most {LONGEST_NOTE} characters")
+    with bridge.db.transaction() as tx:
+        _withdraw(tx, bridge, actor, get_saved(tx, actor, observation_id, letter="u"), why.strip())
+
+
+def withdraw_torn(tx: Connection, bridge: Bridge, media_ids: Iterable[str]) -> None:
+    """After photos changed their patient: comparisons whose photos are not all of one patient any more."""
+    ids = list(media_ids)
+    concerned = find_where(tx, "Observation", observation.c.id.in_(_made_from(ids)), observation.c.status == "final|")
+    for saved in (one for one in concerned if _is_comparison(one.resource)):
+        photos = find_where(tx, "Media", media_table.c.id.in_([media_id for media_id, _ in photos_of(saved.resource)]))
+        if {patient_of(one.resource) for one in photos} != {patient_of(saved.resource)}:
+            _withdraw(tx, bridge, SYSTEM, saved, MOVED)
+
+
+def _withdraw(tx: Connection, bridge: Bridge, actor: Actor, saved: Stored, why: str) -> None:
+    at = bridge.now()
+    changed = update_resource(
+        tx, withdrawn(saved.resource, why, author=who(actor), at=at), at=at, expected_version=saved.version_id
+    )
+    hidden = hide_pictures(tx, bridge, saved.reference, reason="The comparison was withdrawn")
+    tell(tx, bridge, actor, "update", [changed, *hidden], [Entity("revision", saved.version_reference)])
+
+
+def get_photo(tx: Connection, actor: Actor, media_id: str) -> Stored:
+    """Raises Forbidden, NotFound."""
+    access.check_scope(actor, "r", "Media")
+    media = get(tx, "Media", media_id)
+    access.check_whose(tx, actor, patient_of(media.resource))
+    check_visible(actor, media.resource)
+    return media
+
+
+def who(actor: Actor) -> Resource:
+    """As a Reference: a machine by its client id, DermBridge itself by its name alone (a Device observes nothing)."""
+    if actor.kind == "person":
+        return {"reference": actor.id, "display": actor.display}
+    return {"display": actor.display} | ({"identifier": {"value": actor.id}} if actor.kind == "machine" else {})
+
+
+def _is_comparison(resource: Resource) -> bool:
+    return bool(resource["code"]["coding"][0] == {"system": PHOTO_FINDING, "code": COMPARISON})
+
+
+def _made_from(media_ids: Sequence[str]) -> Any:
+    """Ids of the Observations derived from any of the photos."""
+    index = search_index.c
+    return select(index.resource_id).where(
+        index.resource_type == "Observation",
+        index.param == "derived-from",
+        index.value.in_([f"Media/{one}" for one in media_ids]),
+    )
