@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import re
 import threading
 import time
@@ -20,9 +21,10 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey, import_key
 
-from connectors.contract import DeliveryError, Retry, Secrets
+from connectors.contract import DeliveryError, Retry, Rule, Secrets, Tally
 from connectors.http import Http
 from connectors.knobs import Auth
+from connectors.pace import OwnTally
 
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 ASSERTION_SECONDS: Final = 240
@@ -32,11 +34,19 @@ MARGIN_SECONDS: Final = 30.0  # a token is renewed this long before it ends, or 
 class Credentials:
     """The Authorization header, with the access token kept in memory until shortly before its end."""
 
-    def __init__(self, auth: Auth, http: Http, secrets: Secrets, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        auth: Auth,
+        http: Http,
+        secrets: Secrets,
+        clock: Callable[[], float] = time.monotonic,
+        refreshes: Tally | None = None,
+    ) -> None:
         self._auth = auth
         self._http = http  # without authorization
         self._secrets = secrets
         self._clock = clock  # seconds
+        self._refreshes: Tally = refreshes or OwnTally()
         self._lock = threading.Lock()
         self._token: str | None = None
         self._ends = 0.0  # by the clock
@@ -80,6 +90,7 @@ class Credentials:
         return url
 
     def _fetch(self) -> None:
+        self._wait_for_refresh()
         url = self.find_token_url()
         form = {"grant_type": "client_credentials"} | ({"scope": self._auth.scope} if self._auth.scope else {})
         headers = {"Accept": "application/json"} | self.secret_headers()
@@ -116,6 +127,18 @@ class Credentials:
         self._token = body["access_token"]
         self._ends = self._clock() + max(life - MARGIN_SECONDS, life * 0.9 if life < 300 else 0.0)
         self.granted = body.get("scope") if isinstance(body.get("scope"), str) else None
+
+    def _wait_for_refresh(self) -> None:
+        """All our workers together ask for a token no more often than the destination bears."""
+        if seconds := math.ceil(self._auth.minimum_refresh_seconds):
+            given = self._refreshes.take([Rule(seconds, 1)], self._clock(), 1, 1)
+            if not given.granted:
+                raise DeliveryError(
+                    "A token was asked for less than auth.minimum_refresh_seconds ago.",
+                    remedy="Nothing to do: it is tried again once it may be asked for.",
+                    retry=Retry.LATER,
+                    retry_after=given.wait,
+                )
 
     def _check_scopes(self, granted: object) -> None:
         """Some servers grant what was registered, whatever was asked: what was granted counts."""

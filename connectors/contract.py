@@ -7,7 +7,7 @@ proves what it did with `Evidence`. It holds no state that a restart would miss 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
@@ -15,6 +15,42 @@ from typing import Any, Literal, Protocol
 
 Secrets = Callable[[str], str]
 """Gives the secret of a name, or raises KeyError or OSError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """`granted` may be sent within the second that begins now; if 0, ask again after `wait` seconds."""
+
+    granted: int
+    wait: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """At most so many in so many seconds: any such stretch of time, or (`fixed`) from each full multiple on."""
+
+    seconds: int
+    at_most: int
+    fixed: bool = False
+
+    @property
+    def span(self) -> int:
+        """How finely it is counted: days as a whole, everything shorter by the second."""
+        return self.seconds if self.seconds == 86_400 else 1
+
+
+class Tally(Protocol):
+    """What was sent to one destination lately, and until when nobody shall."""
+
+    def take(self, rules: Sequence[Rule], now: float, weight: int, wanted: int) -> Grant:
+        """Count between `weight` and `wanted` as sent at `now` (seconds since 1970), or say how long to wait."""
+        ...
+
+    def pause(self, until: float) -> None: ...
+
+
+Tallies = Callable[[str], Tally]
+"""The tally of that name for one destination: its route's requests, or its token requests."""
 
 
 def utc_now() -> datetime:

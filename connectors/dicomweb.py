@@ -11,7 +11,18 @@ from datetime import datetime
 from typing import Any, Final
 
 from connectors.answers import Answer
-from connectors.contract import DeliveryError, Evidence, Finding, Parcel, Receipt, Retry, RouteRefused, Secrets, utc_now
+from connectors.contract import (
+    DeliveryError,
+    Evidence,
+    Finding,
+    Parcel,
+    Receipt,
+    Retry,
+    RouteRefused,
+    Secrets,
+    Tallies,
+    utc_now,
+)
 from connectors.dicom_object import (
     dicom_object,
     dicom_place,
@@ -23,6 +34,7 @@ from connectors.dicom_object import (
 )
 from connectors.key_check import check_keys
 from connectors.kinds import DicomWebProfile
+from connectors.pace import own_tally
 from connectors.parcels import by_hand, check_parcel
 from connectors.session import open_session
 
@@ -37,10 +49,16 @@ _INSTANCE, _REASON = "00081155", "00081197"
 class DicomWeb:
     """The connector of kind `dicomweb`; see `connectors.contract.Connector` for what each method promises."""
 
-    def __init__(self, profile: DicomWebProfile, secrets: Secrets, now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        profile: DicomWebProfile,
+        secrets: Secrets,
+        now: Callable[[], datetime] = utc_now,
+        tallies: Tallies = own_tally,
+    ) -> None:
         self._profile = profile
         self._now = now
-        self._session = open_session(profile, secrets, now)
+        self._session = open_session(profile, secrets, now, tallies)
 
     def check(self) -> list[Finding]:
         try:

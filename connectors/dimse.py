@@ -11,10 +11,21 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from connectors.contract import DeliveryError, Evidence, Finding, Parcel, Receipt, Retry, RouteRefused, Secrets, utc_now
+from connectors.contract import (
+    DeliveryError,
+    Evidence,
+    Finding,
+    Parcel,
+    Receipt,
+    Retry,
+    RouteRefused,
+    Secrets,
+    Tallies,
+    utc_now,
+)
 from connectors.dicom_object import dicom_object, dicom_place, instance_uid, store_failure
 from connectors.kinds import DimseProfile
-from connectors.pace import Pace
+from connectors.pace import Pace, own_tally
 from connectors.parcels import by_hand, check_parcel
 from mappings.photo_to_dicom import DERMOSCOPIC, JPEG_BASELINE, JPEG_EXTENDED, VL_PHOTOGRAPHIC
 
@@ -31,12 +42,16 @@ class Dimse:
     """The connector of kind `dicom-cstore`; see `connectors.contract.Connector` for what each method promises."""
 
     def __init__(
-        self, profile: DimseProfile, secrets: Secrets | None = None, now: Callable[[], datetime] = utc_now
+        self,
+        profile: DimseProfile,
+        secrets: Secrets | None = None,
+        now: Callable[[], datetime] = utc_now,
+        tallies: Tallies = own_tally,
     ) -> None:
         del secrets
         self._profile = profile
         self._now = now
-        self._pace = Pace(profile.limits, now=now)
+        self._pace = Pace(profile.limits, now=now, tally=tallies(profile.route_names[0]), zone=profile.timezone)
 
     def check(self) -> list[Finding]:
         try:

@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from connectors.contract import DeliveryError, Evidence, Finding, Parcel, Receipt, Retry, Secrets, utc_now
+from connectors.contract import DeliveryError, Evidence, Finding, Parcel, Receipt, Retry, Secrets, Tallies, utc_now
 from connectors.kinds import DirectoryProfile
 from connectors.parcels import check_parcel, get_content
 
@@ -34,9 +34,13 @@ class Directory:
     """The connector of kind `directory`; see `connectors.contract.Connector` for what each method promises."""
 
     def __init__(
-        self, profile: DirectoryProfile, secrets: Secrets | None = None, now: Callable[[], datetime] = utc_now
+        self,
+        profile: DirectoryProfile,
+        secrets: Secrets | None = None,
+        now: Callable[[], datetime] = utc_now,
+        tallies: Tallies | None = None,
     ) -> None:
-        del secrets  # a folder asks for none
+        del secrets, tallies  # a folder asks for none
         self._profile = profile
         self._now = now
         self._root = profile.folder

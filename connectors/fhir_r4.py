@@ -15,7 +15,18 @@ from datetime import datetime
 from typing import Any, Final
 
 from connectors import fhir_check
-from connectors.contract import DeliveryError, Evidence, Finding, Parcel, Receipt, Retry, RouteRefused, Secrets, utc_now
+from connectors.contract import (
+    DeliveryError,
+    Evidence,
+    Finding,
+    Parcel,
+    Receipt,
+    Retry,
+    RouteRefused,
+    Secrets,
+    Tallies,
+    utc_now,
+)
 from connectors.fhir_consents import file_consents
 from connectors.fhir_copies import (
     RESOURCE_TYPE,
@@ -33,6 +44,7 @@ from connectors.fhir_server import FhirServer, Stored
 from connectors.key_check import check_keys
 from connectors.kinds import FhirR4Profile
 from connectors.outward import delivery_identifier, find_capture_identifier, is_of_delivery, photo_body, put
+from connectors.pace import own_tally
 from connectors.parcels import by_hand, check_parcel, get_content
 from connectors.rendition import rendered
 from connectors.session import open_session
@@ -46,9 +58,15 @@ STATUS_REASON: Final = "http://hl7.org/fhir/StructureDefinition/event-statusReas
 class FhirR4:
     """The connector of kind `fhir-r4`; see `connectors.contract.Connector` for what each method promises."""
 
-    def __init__(self, profile: FhirR4Profile, secrets: Secrets, now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        profile: FhirR4Profile,
+        secrets: Secrets,
+        now: Callable[[], datetime] = utc_now,
+        tallies: Tallies = own_tally,
+    ) -> None:
         self._profile = profile
-        self._session = open_session(profile, secrets, now)
+        self._session = open_session(profile, secrets, now, tallies)
         self._server = FhirServer(profile, self._session.http, self._session.bare)
 
     def check(self) -> list[Finding]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
-from connectors.contract import Evidence, Finding, Parcel, Receipt, Secrets, utc_now
+from connectors.contract import Evidence, Finding, Parcel, Receipt, Secrets, Tallies, utc_now
 from connectors.kinds import HandOffProfile
 from connectors.outward import link_to
 from connectors.parcels import check_parcel
@@ -16,9 +16,13 @@ class HandOff:
     """The connector of kind `hand-off`; see `connectors.contract.Connector` for what each method promises."""
 
     def __init__(
-        self, profile: HandOffProfile, secrets: Secrets | None = None, now: Callable[[], datetime] = utc_now
+        self,
+        profile: HandOffProfile,
+        secrets: Secrets | None = None,
+        now: Callable[[], datetime] = utc_now,
+        tallies: Tallies | None = None,
     ) -> None:
-        del secrets
+        del secrets, tallies
         self._profile = profile
         self._now = now
 

@@ -13,11 +13,22 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
-from connectors.contract import CannotLook, DeliveryError, Evidence, Finding, Parcel, Receipt, Retry, Secrets, utc_now
+from connectors.contract import (
+    CannotLook,
+    DeliveryError,
+    Evidence,
+    Finding,
+    Parcel,
+    Receipt,
+    Retry,
+    Secrets,
+    Tallies,
+    utc_now,
+)
 from connectors.kinds import Hl7v2Profile
 from connectors.mllp import exchange
 from connectors.outward import delivery_identifier, link_to
-from connectors.pace import Pace
+from connectors.pace import Pace, own_tally
 from connectors.parcels import by_hand, check_parcel, get_content
 from connectors.rendition import rendered
 from connectors.signals import as_error, find_signal
@@ -39,12 +50,16 @@ class Hl7v2:
     """The connector of kind `hl7v2`; see `connectors.contract.Connector` for what each method promises."""
 
     def __init__(
-        self, profile: Hl7v2Profile, secrets: Secrets | None = None, now: Callable[[], datetime] = utc_now
+        self,
+        profile: Hl7v2Profile,
+        secrets: Secrets | None = None,
+        now: Callable[[], datetime] = utc_now,
+        tallies: Tallies = own_tally,
     ) -> None:
         del secrets  # a certificate is a file of its own
         self._profile = profile
         self._now = now
-        self._pace = Pace(profile.limits, now=now)
+        self._pace = Pace(profile.limits, now=now, tally=tallies(profile.route_names[0]), zone=profile.timezone)
         self._one_at_a_time = threading.Lock()
 
     def check(self) -> list[Finding]:

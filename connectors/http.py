@@ -19,7 +19,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from connectors.answers import BUSY, Answer, check_answer
 from connectors.contract import DeliveryError, Retry
-from connectors.knobs import Auth, Limits, Signal, Timeouts
+from connectors.knobs import Auth, Counted, Limits, Signal, Timeouts
 from connectors.pace import Pace
 from connectors.signals import as_error, codes_at, find_signal
 
@@ -177,7 +177,7 @@ class Http:
             headers |= self._authoriser.secret_headers()
             if authorization := self._authoriser.authorization():
                 headers["Authorization"] = authorization
-        with self._pace.turn():
+        with self._pace.turn(_counted(method, path, write=write)):
             return self._send(method, path, doing, write, limit, {**content, "headers": headers}, request_id)
 
     def _send(
@@ -209,6 +209,13 @@ class Http:
         if {".", ".."} & set(unquote(theirs.path).split("/")):  # httpx would walk out of our path with them
             return False
         return same_host and theirs.path.startswith(ours.path.rstrip("/") + "/")
+
+
+def _counted(method: str, path: str, *, write: bool) -> Counted:
+    """How the request counts: a name of `limits.weights`."""
+    if path.endswith("/token"):
+        return "token"
+    return "write" if write else "search" if "?" in path or method == "POST" else "read"
 
 
 def _read(response: httpx.Response, limit: int) -> bytes:

@@ -21,18 +21,22 @@ from connectors.contract import (
     Retry,
     RouteRefused,
     Secrets,
+    Tallies,
     utc_now,
 )
 from connectors.kinds import EhrProfile
+from connectors.pace import own_tally
 from connectors.registry import open_connector
 
 
 class InOrder:
     """The connector of kind `ehr`; see `connectors.contract.Connector` for what each method promises."""
 
-    def __init__(self, profile: EhrProfile, secrets: Secrets, now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self, profile: EhrProfile, secrets: Secrets, now: Callable[[], datetime] = utc_now, tallies: Tallies = own_tally
+    ) -> None:
         self._routes: list[tuple[tuple[str, ...], Connector]] = [
-            (route.route_names, open_connector(route, secrets, now)) for route in profile.routes
+            (route.route_names, open_connector(route, secrets, now, tallies)) for route in profile.routes
         ]
         # Which route lost an answer, by parcel. Forgotten with the process: then every route is asked.
         self._lost: dict[str, Connector] = {}

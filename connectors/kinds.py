@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, Field, PositiveInt, field_validator, model_validator
 
@@ -58,6 +59,8 @@ class Profile(Table):
     launch: Launch = Launch()
     environment: Environment = Environment()
     tested: Tested = Tested()
+    timezone: str = "UTC"
+    """Of the dates templates write and of `limits.off_peak`, as `America/New_York`."""
     unverified: dict[str, str] = Field({})
     """Dotted keys of this profile whose value nobody here has seen confirmed -> where it comes from."""
 
@@ -68,6 +71,15 @@ class Profile(Table):
 
     on_withdrawal: Literal["stop", "retract"] = "stop"
     """When the patient withdraws consent: send nothing more, or take back what is there as well."""
+
+    @field_validator("timezone", mode="after")
+    @classmethod
+    def _a_timezone(cls, timezone: str) -> str:
+        try:
+            ZoneInfo(timezone)
+        except (KeyError, ValueError, OSError) as error:
+            raise ValueError("give the name of a time zone, as America/New_York") from error
+        return timezone
 
     @model_validator(mode="after")
     def _unverified_keys_exist(self) -> Self:

@@ -6,6 +6,7 @@ Every table is frozen and refuses unknown keys. `connectors/knob_table.py` says 
 from __future__ import annotations
 
 import re
+from datetime import time
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
@@ -21,6 +22,9 @@ PHOTO_CLASSES: Final = (  # PS3.4 B.5
     "1.2.840.10008.5.1.4.1.1.7.4",  # Multi-frame True Color Secondary Capture Image, when it has one frame
 )
 MimeType = Annotated[str, Field(pattern=r"^[a-z]+/[a-z0-9.+*-]+(;\s*charset=[A-Za-z0-9-]+)?$")]
+
+Counted = Literal["write", "search", "read", "token"]
+"""What a request is to a destination that counts points."""
 
 
 class Table(BaseModel):
@@ -96,22 +100,41 @@ class Signal(Table):
         return self
 
 
+class OffPeak(Table):
+    """Hours (of the profile's `timezone`) when the destination bears more, or less. They may pass midnight."""
+
+    begins: time
+    ends: time
+    per_minute: PositiveInt
+
+
 class Limits(Table):
-    """What the destination bears; held in each of our processes."""
+    """What the destination bears from all our workers together."""
 
     per_minute: PositiveInt | None = None
     window: Literal["sliding", "minute"] = "sliding"
     """`minute`: the count begins again at each full minute."""
     per_day: PositiveInt | None = None
     """Begins again at midnight GMT."""
+    weights: dict[Counted, PositiveInt] = {}
+    """What one request counts, where the destination counts points; 1 for those not named."""
+    off_peak: OffPeak | None = None
+    """Another per_minute for some hours."""
     counts_tokens: bool = False
     """Whether token requests count."""
     at_once: PositiveInt = 20
-    """Requests at the same time."""
+    """Requests at the same time, of each worker."""
     serialise: Literal["none", "encounter"] = "none"
     """`encounter`: one photo of a visit at a time."""
     pause_seconds: Seconds = 60.0
     """How long to wait after 429 without Retry-After."""
+
+    @model_validator(mode="after")
+    def _room_for_one(self) -> Self:
+        least = min((each for each in (self.per_minute, self.per_day) if each), default=None)
+        if least is not None and any(weight > least for weight in self.weights.values()):
+            raise ValueError("a weight is larger than the limit, so such a request could never be made")
+        return self
 
 
 class PatientResolution(Table):

@@ -7,8 +7,9 @@ from datetime import datetime
 from importlib import import_module
 from typing import Final, cast
 
-from connectors.contract import Connector, Secrets, utc_now
+from connectors.contract import Connector, Secrets, Tallies, utc_now
 from connectors.kinds import Profile
+from connectors.pace import own_tally
 from connectors.profile import ProfileError
 
 # Imported when first opened: a site that only writes folders needs no HTTP client, one without a PACS no DICOM.
@@ -24,10 +25,12 @@ CONNECTORS: Final[Mapping[str, str]] = {
 }
 
 
-def open_connector(profile: Profile, secrets: Secrets, now: Callable[[], datetime] = utc_now) -> Connector:
+def open_connector(
+    profile: Profile, secrets: Secrets, now: Callable[[], datetime] = utc_now, tallies: Tallies = own_tally
+) -> Connector:
     """Open the connector of `profile.kind`. Nothing is sent yet. Raises ProfileError for a kind nobody serves."""
     if profile.kind not in CONNECTORS:
         raise ProfileError(f"{profile.name}: no connector serves kind {profile.kind!r}.")
     module, _, name = CONNECTORS[profile.kind].partition(":")
-    opened = getattr(import_module(module), name)(profile, secrets, now)
+    opened = getattr(import_module(module), name)(profile, secrets, now, tallies)
     return cast(Connector, opened)

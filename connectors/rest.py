@@ -22,10 +22,12 @@ from connectors.contract import (
     Receipt,
     Retry,
     Secrets,
+    Tallies,
     utc_now,
 )
 from connectors.key_check import check_keys
 from connectors.kinds import RestProfile
+from connectors.pace import own_tally
 from connectors.parcels import by_hand, check_parcel
 from connectors.rendition import rendered
 from connectors.rest_exchange import Exchange, content_of, find_at, text_at
@@ -40,10 +42,16 @@ GONE: Final = frozenset({404, 410})
 class Rest:
     """The connector of kind `rest`; see `connectors.contract.Connector` for what each method promises."""
 
-    def __init__(self, profile: RestProfile, secrets: Secrets, now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        profile: RestProfile,
+        secrets: Secrets,
+        now: Callable[[], datetime] = utc_now,
+        tallies: Tallies = own_tally,
+    ) -> None:
         self._profile = profile
         self._now = now
-        self._session = open_session(profile, secrets, now)
+        self._session = open_session(profile, secrets, now, tallies)
         self._exchange = Exchange(profile, self._session, secrets, now)
 
     def check(self) -> list[Finding]:

@@ -10,11 +10,11 @@ from typing import Final
 import httpx
 
 from connectors.auth import Credentials
-from connectors.contract import Secrets
+from connectors.contract import Secrets, Tallies
 from connectors.http import Http, open_client
 from connectors.kinds import HttpProfile
 from connectors.knobs import Limits
-from connectors.pace import Pace
+from connectors.pace import Pace, own_tally
 
 # A look that is answered from memory is none: HAPI FHIR gives the same search the same answer for a minute.
 FRESH: Final = {"Cache-Control": "no-cache"}
@@ -33,18 +33,21 @@ class Session:
         self.client.close()
 
 
-def open_session(profile: HttpProfile, secrets: Secrets, now: Callable[[], datetime]) -> Session:
+def open_session(
+    profile: HttpProfile, secrets: Secrets, now: Callable[[], datetime], tallies: Tallies = own_tally
+) -> Session:
     """Nothing is sent yet. Raises OSError when a certificate file cannot be read."""
     client = open_client(profile.timeouts, profile.auth)
     attempts = profile.timeouts.attempts
-    pace = Pace(profile.limits, now=now)
+    route = profile.route_names[0]
+    pace = Pace(profile.limits, now=now, tally=tallies(route), zone=profile.timezone)
     bare = Http(
         client,
         profile.base_url,
         attempts=attempts,
         pace=pace if profile.limits.counts_tokens else Pace(Limits(), now=now),
     )
-    credentials = Credentials(profile.auth, bare, secrets, lambda: now().timestamp())
+    credentials = Credentials(profile.auth, bare, secrets, lambda: now().timestamp(), tallies(f"{route} token"))
     http = Http(
         client,
         profile.base_url,

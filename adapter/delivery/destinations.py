@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from adapter.bridge import Bridge
+from adapter.delivery.allowance import SharedTally
 from adapter.errors import Misconfigured, NotFound
 from adapter.settings import Settings, environment, settings_file
-from connectors.contract import Connector
+from connectors.contract import Connector, Tallies
+from connectors.pace import own_tally
 from connectors.patients_found import find_profile
 from connectors.profile import Profile, ProfileError, build_profile
 from connectors.registry import open_connector
@@ -28,8 +30,10 @@ SECRET_FOLDERS = (Path("/run/secrets"),)
 class Destinations:
     """Connectors by destination name, opened on first use and shared by all threads. `close` ends them."""
 
-    def __init__(self, bridge: Bridge) -> None:
+    def __init__(self, bridge: Bridge, *, shares: bool = True) -> None:
+        """`shares`: what is sent counts in the allowance that all workers share."""
         self._bridge = bridge
+        self._shares = shares
         self._given = {str(entry.get("name")): dict(entry) for entry in bridge.settings.destinations}
         self._open: dict[str, Connector] = {}
         self._asked: dict[str, PatientQuery | None] = {}
@@ -52,7 +56,9 @@ class Destinations:
         """Raises NotFound or Misconfigured."""
         with self._guard:
             if name not in self._open:
-                self._open[name] = open_connector(self.profile(name), self._secret, self._bridge.now)
+                self._open[name] = open_connector(
+                    self.profile(name), self._secret, self._bridge.now, self._tallies(name)
+                )
             return self._open[name]
 
     def patients(self, name: str) -> PatientQuery | None:
@@ -73,6 +79,11 @@ class Destinations:
                 asked.close()
             self._open.clear()
             self._asked.clear()
+
+    def _tallies(self, name: str) -> Tallies:
+        if not self._shares:
+            return own_tally
+        return lambda what: SharedTally(self._bridge.db, f"{name} {what}")
 
     def _secret(self, name: str) -> str:
         for folder in (self._bridge.settings.data_dir / "secrets", *SECRET_FOLDERS):

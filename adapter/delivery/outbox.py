@@ -22,6 +22,7 @@ from adapter.delivery.destinations import known_profiles
 from adapter.errors import Conflict, NotFound
 from adapter.records import Stored, new_id
 from adapter.work import Work, cancel, cancel_all, enqueue, enqueue_all
+from mappings.external_photo import is_external
 from mappings.photos_to_picture import derivation_of
 
 
@@ -63,7 +64,7 @@ def destination_names(bridge: Bridge) -> list[str]:
 def deliver_media(tx: Connection, bridge: Bridge, *photos: Stored, only: str | None = None) -> list[str]:
     """Put these versions in line for every destination, or for one; older versions not yet sent are superseded.
 
-    Only bound photos are delivered; for any other this does nothing. A picture made of photos goes only where it was
+    Only bound photos of ours are delivered; for any other this does nothing. A picture made of photos goes only where it was
     asked for: to `only`, and from then on in each new version to where it went before. Returns the delivery ids.
     """
     names = [name for name in destination_names(bridge) if only in {None, name}]
@@ -105,7 +106,7 @@ def _wanted_by(tx: Connection, photo: Stored, names: list[str]) -> list[str]:
 
 def _patient_of_bound(media: dict[str, Any]) -> str | None:
     patient_id: str = media.get("subject", {}).get("reference", "").removeprefix("Patient/")
-    return patient_id if patient_id and is_bound(media) else None
+    return patient_id if patient_id and is_bound(media) and not is_external(media) else None
 
 
 def is_bound(media: dict[str, Any]) -> bool:

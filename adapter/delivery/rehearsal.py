@@ -56,7 +56,7 @@ def overview(bridge: Bridge) -> list[dict[str, Any]]:
 
 def examine_destination(bridge: Bridge, name: str, *, ask: bool) -> list[Finding]:
     """A verdict for each question the profile answers; with `ask`, also what the destination itself says."""
-    destinations = Destinations(bridge)
+    destinations = Destinations(bridge, shares=False)
     try:
         findings = verdicts(destinations.profile(name))
         return findings + (destinations.get(name).check() if ask else [])
