@@ -426,7 +426,7 @@ def adt_unmerge(source: str, target: str) -> None:
 
 @cli.command()
 def scrub(as_json: Json = False) -> None:
-    """Read every photo on disk, compare it with its checksums and tidy what a crash left; exit 1 on damage."""
+    """Open every photo on disk with its key, read it to its end, and tidy what a crash left; exit 1 on damage."""
     from adapter.records.scrub import scrub as scrub_blobs
 
     with beside_service() as bridge:

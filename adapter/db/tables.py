@@ -247,8 +247,6 @@ blob = Table(
     Column("content_type", String(100), nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("sha256", String(64), nullable=False, index=True),
-    Column("cipher_size", BigInteger, nullable=False),
-    Column("cipher_sha256", String(64), nullable=False),
     Column("created_at", Instant, nullable=False),
 )
 binary = Table(  # a FHIR Binary: some bytes of a blob, with the right to them decided by security_context

@@ -8,7 +8,7 @@ new objects in a few folders, and path order is id order as in an S3 listing. `i
 
 from __future__ import annotations
 
-import hashlib
+import filecmp
 import os
 import re
 import secrets
@@ -25,18 +25,10 @@ _OBJECT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _KNOWN_FOLDERS_MAX = 4096
 
 
-@dataclass(frozen=True)
-class WrittenBlob:
-    """What the disk holds: size and SHA-256 (hex) of the cipher text, for scrubbing without keys."""
-
-    cipher_size: int
-    cipher_sha256: str
-
-
 class BlobStore(Protocol):
     """Write-once objects named by UUID. Methods raise NotFound, Conflict, or Unavailable when the store fails."""
 
-    def write(self, object_id: str, pieces: Iterable[bytes]) -> WrittenBlob:
+    def write(self, object_id: str, pieces: Iterable[bytes]) -> None:
         """Durable on return. Writing identical bytes again changes nothing; other bytes raise Conflict."""
         ...
 
@@ -81,23 +73,22 @@ class LocalBlobStore:
         with _store_trouble("be opened"):
             self._make_durable(self._incoming)
 
-    def write(self, object_id: str, pieces: Iterable[bytes]) -> WrittenBlob:
+    def write(self, object_id: str, pieces: Iterable[bytes]) -> None:
         final = self._path(object_id)
         temporary = self._incoming / f"{object_id}.{secrets.token_hex(8)}"
         with _store_trouble("take an object"):
             self._make_durable(final.parent)
             try:
-                written = _write_synced(temporary, pieces)
+                _write_synced(temporary, pieces)
                 try:
                     # Not a rename: that would replace an object whose key is already in use.
                     os.link(temporary, final)
                 except FileExistsError:
-                    _check_same(final, written)
+                    _check_same(final, temporary)
                 _sync_folder(final.parent)
             finally:
                 with suppress(OSError):  # what stays behind is found by sweep
                     temporary.unlink()
-        return written
 
     def read_range(self, object_id: str, start: int, stop: int) -> bytes:
         with self._opened(object_id) as descriptor:
@@ -181,31 +172,22 @@ class LocalBlobStore:
         self._durable_folders.add(folder)
 
 
-def _write_synced(path: Path, pieces: Iterable[bytes]) -> WrittenBlob:
+def _write_synced(path: Path, pieces: Iterable[bytes]) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        size, digest = 0, hashlib.sha256()
         for piece in pieces:
-            digest.update(piece)
-            size += _write_all(descriptor, piece)
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
         os.fsync(descriptor)
-        return WrittenBlob(size, digest.hexdigest())
     finally:
         os.close(descriptor)
 
 
-def _write_all(descriptor: int, piece: bytes) -> int:
-    rest = memoryview(piece)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
-    return len(piece)
-
-
-def _check_same(path: Path, written: WrittenBlob) -> None:
+def _check_same(path: Path, written: Path) -> None:
     """Raise Conflict unless the file holds what was just written."""
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != written.cipher_sha256:
-            raise Conflict(f"The blob store holds another object {path.name}; write this one under a new id.")
+    if not filecmp.cmp(path, written, shallow=False):
+        raise Conflict(f"The blob store holds another object {path.name}; write this one under a new id.")
 
 
 def _make_folder(folder: Path) -> None:

@@ -30,8 +30,6 @@ class SealedBlob:
     data_key: bytes
     size: int
     sha256: str
-    cipher_size: int
-    cipher_sha256: str
 
     def __repr__(self) -> str:
         return f"SealedBlob({self.id}, {self.size} bytes)"
@@ -48,14 +46,12 @@ class Vault:
         """Encrypt and write `data` durably. `sha256` (hex) spares a pass over it, when the caller knows it."""
         blob_id = new_id()
         sealed = seal(data, blob_id)
-        written = self.store.write(blob_id, sealed)
+        self.store.write(blob_id, sealed)
         return SealedBlob(
             id=blob_id,
             data_key=sealed.data_key,
             size=len(data),
             sha256=sha256 or hashlib.sha256(data).hexdigest(),
-            cipher_size=written.cipher_size,
-            cipher_sha256=written.cipher_sha256,
         )
 
     def keep(
@@ -70,8 +66,6 @@ class Vault:
             "content_type": content_type,
             "size": sealed.size,
             "sha256": sealed.sha256,
-            "cipher_size": sealed.cipher_size,
-            "cipher_sha256": sealed.cipher_sha256,
             "created_at": at,
         }
         tx.execute(_INSERT_BLOB, row)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import random
 import secrets
@@ -46,10 +45,9 @@ def files_under(root: Path) -> list[Path]:
 def test_a_sealed_photo_written_comes_back_whole_and_in_ranges(store: LocalBlobStore) -> None:
     clear, object_id = secrets.token_bytes(3 * CHUNK_SIZE + 17), new_id()
     sealed = seal(clear, object_id)
-    written = store.write(object_id, sealed)
+    store.write(object_id, sealed)
     (file,) = files_under(store.root)
-    assert written.cipher_size == sealed.cipher_size == store.size(object_id) == file.stat().st_size
-    assert written.cipher_sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert sealed.cipher_size == store.size(object_id) == file.stat().st_size
     blob = open_sealed(StoredBlob(store, object_id), sealed.data_key, object_id)
     assert b"".join(blob.iter_chunks()) == clear
     assert blob.read(CHUNK_SIZE - 3, 2 * CHUNK_SIZE + 3) == clear[CHUNK_SIZE - 3 : 2 * CHUNK_SIZE + 3]
@@ -84,7 +82,8 @@ def test_everything_in_the_store_is_for_its_owner_only(store: LocalBlobStore) ->
 def test_writing_the_same_bytes_again_changes_nothing(store: LocalBlobStore) -> None:
     object_id = new_id()
     sealed = seal(b"photo" * 100_000, object_id)
-    assert store.write(object_id, sealed) == store.write(object_id, sealed)
+    for _ in range(2):
+        store.write(object_id, sealed)
     assert len(files_under(store.root)) == 1
 
 
