@@ -30,6 +30,7 @@ PROVENANCE_AGENT: Final = "http://terminology.hl7.org/CodeSystem/provenance-part
 CONSENT_SCOPE: Final = "http://terminology.hl7.org/CodeSystem/consentscope"  # R4 Consent.scope
 OBSERVATION_CATEGORY: Final = "http://terminology.hl7.org/CodeSystem/observation-category"  # R4 Observation.category
 CONSENT_CATEGORY: Final = "http://terminology.hl7.org/CodeSystem/consentcategorycodes"  # R4 Consent.category
+UCUM: Final = "http://unitsofmeasure.org"  # R4 Quantity.system
 URI: Final = "urn:ietf:rfc:3986"  # R4 Identifier.system for values that are URIs themselves
 DICOM_UID: Final = "urn:dicom:uid"  # R4 ImagingStudy.identifier
 
@@ -37,17 +38,21 @@ PHOTO_VIEW: Final = f"{CANON}/CodeSystem/photo-view"
 PHOTO_USE: Final = f"{CANON}/CodeSystem/photo-use"
 PHOTO_LABEL: Final = f"{CANON}/CodeSystem/photo-label"
 IDENTITY_STATE: Final = f"{CANON}/CodeSystem/identity-state"
+PHOTO_ORIGIN: Final = f"{CANON}/CodeSystem/photo-origin"
 REMOVED_METADATA: Final = f"{CANON}/CodeSystem/removed-metadata"
 SIGNING_METHOD: Final = f"{CANON}/CodeSystem/signing-method"
 PHOTO_FINDING: Final = f"{CANON}/CodeSystem/photo-finding"
 COMPARISON_VERDICT: Final = f"{CANON}/CodeSystem/comparison-verdict"
 PICTURE_DERIVATION: Final = f"{CANON}/CodeSystem/picture-derivation"
+PHOTO_MEASURE: Final = f"{CANON}/CodeSystem/photo-measure"
 AUDIT_SUBTYPE: Final = f"{CANON}/CodeSystem/audit-subtype"
 
 # -- extensions --------------------------------------------------------------------------------------------
 BODY_STRUCTURE: Final = "http://hl7.org/fhir/StructureDefinition/bodySite"  # R4, Reference(BodyStructure)
 CONSENT_WITNESS: Final = "http://hl7.org/fhir/StructureDefinition/consent-Witness"  # R4
 DATA_ABSENT: Final = "http://hl7.org/fhir/StructureDefinition/data-absent-reason"  # R4
+UNCERTAINTY: Final = "http://hl7.org/fhir/StructureDefinition/iso21090-uncertainty"  # R4, on Quantity
+UNCERTAINTY_TYPE: Final = "http://hl7.org/fhir/StructureDefinition/iso21090-uncertaintyType"  # R4, on Quantity
 CONTENT_SHA256: Final = f"{CANON}/StructureDefinition/content-sha256"
 LATERALITY: Final = f"{CANON}/StructureDefinition/laterality"
 REMOVED: Final = f"{CANON}/StructureDefinition/removed-metadata"
@@ -55,6 +60,7 @@ WITHDRAWAL: Final = f"{CANON}/StructureDefinition/consent-withdrawal"
 SIGNER_RELATION: Final = f"{CANON}/StructureDefinition/signer-relation"
 DERIVED_FROM: Final = f"{CANON}/StructureDefinition/derived-from"
 COMPARISON_VIEW: Final = f"{CANON}/StructureDefinition/comparison-view"
+PHOTO_MEASUREMENT: Final = f"{CANON}/StructureDefinition/photo-measurement"
 SIGNED_BY: Final = f"{CANON}/StructureDefinition/consent-signed-by"
 
 # -- profiles we claim -------------------------------------------------------------------------------------

@@ -64,8 +64,8 @@ def destination_names(bridge: Bridge) -> list[str]:
 def deliver_media(tx: Connection, bridge: Bridge, *photos: Stored, only: str | None = None) -> list[str]:
     """Put these versions in line for every destination, or for one; older versions not yet sent are superseded.
 
-    Only bound photos of ours are delivered; for any other this does nothing. A picture made of photos goes only where it was
-    asked for: to `only`, and from then on in each new version to where it went before. Returns the delivery ids.
+    Only bound photos of ours are delivered; for any other this does nothing. A picture made of photos goes only where
+    it was asked for: to `only`, and from then on in each new version to where it went before. Returns the delivery ids.
     """
     names = [name for name in destination_names(bridge) if only in {None, name}]
     found = [(photo, patient_id) for photo in photos if (patient_id := _patient_of_bound(photo.resource))]

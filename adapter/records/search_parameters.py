@@ -174,6 +174,11 @@ def _identity_state(resource: Resource) -> str | None:
     return None
 
 
+def _origin(resource: Resource) -> list[str]:
+    tags = [tag for tag in _walk(resource, ("meta", "tag")) if "code" in tag and "system" in tag]
+    return [token_value(tag["code"], tag["system"]) for tag in tags if tag["system"].endswith("/photo-origin")]
+
+
 def _derivation(resource: Resource) -> str | None:
     for tag in _walk(resource, ("meta", "tag")):
         if "code" in tag and tag.get("system", "").endswith("/CodeSystem/picture-derivation"):
@@ -305,6 +310,7 @@ _PARAMETERS: dict[str, tuple[Table, tuple[SearchParameter, ...]]] = {
             _reference_parameter("operator", "operator", "operator"),
             _reference_parameter("device", "device", "device"),
             _reference_parameter("based-on", "basedOn", "based_on"),
+            SearchParameter("origin", "token", _origin, "meta.tag"),
             SearchParameter("derivation", "token", _derivation, "meta.tag", "derivation"),
             SearchParameter("derived-from", "reference", _derived_from, "extension"),
         ),

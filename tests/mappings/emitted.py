@@ -104,7 +104,7 @@ def every_audit_event() -> Iterator[Json]:
                 organization="Organization/o1",
                 patient_ref=patient,
                 entity_refs=["Consent/c1/_history/1" if event == "consent-decision" else "Media/m1/_history/1"],
-                query="/fhir/Media?patient=p1" if event in ("query", "patient-query") else None,
+                query="/fhir/Media?patient=p1" if event.endswith("query") else None,
                 purpose="TREAT",
                 detail={"reason": "acute"} if event == "break-glass-start" else None,
                 event_id=f"{event}-{outcome}",
