@@ -4,107 +4,17 @@ waits where people see it, with the reason.
 
 from __future__ import annotations
 
-import dataclasses
-import os
-import random
-import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from adapter import consent
-from adapter.bridge import Bridge, open_bridge
-from adapter.db.tables import metadata
-from adapter.delivery import send_again
 from adapter.delivery.circuit import FAILURES, circuits
 from adapter.delivery.outbox import take_back_withdrawn
-from adapter.sandbox.vendors import Fault, behaviour_names
+from adapter.sandbox.vendors import Fault
 from adapter.sandbox.vendors.behaviour import Refusal
-from adapter.settings import load_settings
 from connectors.profile import build_profile
-from tests.conftest import Clock
-from tests.connectors.vendor_site import VendorSite, consent_says, vendor_site
-
-VENDORS = behaviour_names()
-# The request that files the photo: method and the end of its path.
-FILING = {
-    "epic": ("POST", "/studies"),
-    "oracle-health": ("POST", "/DocumentReference"),
-    "athenaone": ("POST", "/documents/clinicaldocument"),
-    "athenaflow": ("POST", "/DocumentReference"),
-    "meditech": ("MLLP", ""),
-    "modmed-ema": ("POST", "/DocumentReference"),
-    "eclinicalworks": ("POST", "/fhir/r4/practice"),
-    "nextgen": ("MLLP", ""),
-    "veradigm": ("POST", "/SaveDocumentImage/commit"),
-    "openemr": ("POST", "/document"),
-    "medplum": ("POST", "/Media"),
-    "hapi": ("POST", "/Media"),
-    "canvas": ("POST", "/Media"),
-    "pacs": ("POST", "/studies"),
-    "hl7v2": ("MLLP", ""),
-}
-HTTP = [name for name in VENDORS if FILING[name][0] != "MLLP"]
-# Nothing can be read back there: the receipt is the last word.
-UNREAD = {"athenaone", "meditech", "modmed-ema", "nextgen", "hl7v2", "veradigm"}
-# Nothing can be looked for there: after a lost answer a person must.
-BLIND = {"athenaone", "meditech", "nextgen", "veradigm"}
-# Nothing can be taken back there: a person must.
-KEPT = {"epic", "athenaone", "modmed-ema", "openemr"}
-
-Open = Callable[..., VendorSite]
-
-
-@pytest.fixture(scope="module")
-def installation(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bridge]:
-    """One for all, since opening costs more than most tests; SQLite alone: tests/delivery runs on both databases."""
-    folder = tmp_path_factory.mktemp("data")
-    folder.chmod(0o700)
-    shutil.copyfile(sqlite_template, folder / "dermbridge.sqlite3")
-    opened = open_bridge(load_settings(environment={}, data_dir=folder))
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def bridge(installation: Bridge, clock: Clock) -> Iterator[Bridge]:
-    """Empty, and with this test's clock."""
-    yield dataclasses.replace(installation, now=clock)
-    with installation.db.transaction() as tx:
-        for table in reversed(metadata.sorted_tables):
-            tx.execute(table.delete())
-
-
-@pytest.fixture
-def permit(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    said = consent_says(True)
-    monkeypatch.setattr(consent, "decide", lambda tx, bridge, patient_id: said)
-    return said
-
-
-@pytest.fixture
-def opened(bridge: Bridge, clock: Clock, permit: SimpleNamespace) -> Iterator[Open]:
-    contexts = []
-
-    def open_site(name: str, **changes: Any) -> VendorSite:
-        contexts.append(vendor_site(name, bridge, clock, **changes))
-        return contexts[-1].__enter__()
-
-    yield open_site
-    for context in contexts:
-        context.__exit__(None, None, None)
-
-
-def fault(name: str, kind: Any, **more: Any) -> Fault:
-    method, path = FILING[name]
-    return Fault(kind, method, path, **more)
-
-
-def in_chart(name: str) -> str:
-    return "accepted" if name in UNREAD else "confirmed"
+from tests.connectors.vendor_site import BLIND, FILING, HTTP, KEPT, VENDORS, Open, VendorSite, fault, in_chart
 
 
 def test_every_vendor_is_rehearsed() -> None:
@@ -478,34 +388,3 @@ def test_a_patient_with_many_documents_is_looked_through_to_the_last_page(lost: 
     site.run()
     site.later()
     assert site.rows(13)[0].state == "confirmed" and len(site.filed()) == 13
-
-
-MANY = int(os.environ.get("DERMBRIDGE_FAULT_RUN", "40"))
-LUCK = ("lost-before", "lost-after", "busy", "token-expired", "refuse")
-
-
-@pytest.mark.parametrize("name", ["medplum", "oracle-health", "pacs", "modmed-ema", "hl7v2"])
-def test_many_photos_through_faults_at_random_end_exactly_once_each(name: str, opened: Open) -> None:
-    """DERMBRIDGE_FAULT_RUN=10000 for the long run: that many photos, and in eight rounds as many faults."""
-    site, dice = opened(name, limits={"per_minute": 10_000_000}), random.Random(name)
-    kinds = ("lost-before", "lost-after", "silent", "nack") if name == "hl7v2" else LUCK
-    method, path = FILING[name]
-    numbers = range(1, MANY // 5 + 1)
-    for number in numbers:
-        site.capture(number, patient=dice.choice("12"))
-    for _ in range(8):
-        unlucky = [dice.choice(kinds) for _ in range(max(1, len(numbers) // 8))]
-        site.vendor.faults = [Fault(kind, method, path, Refusal(status=503)) for kind in unlucky]
-        site.run()
-        waiting = site.unsettled(in_chart(name))
-        assert all(row.reason for row in waiting if row.state == "failed")
-        with site.bridge.db.transaction() as tx:
-            for row in waiting:
-                if row.state == "failed":  # refused with a reason: a person sends it again
-                    send_again(tx, site.bridge, row.id)
-        site.clock.advance(hours=1)
-    site.vendor.faults = []
-    for _ in range(5):
-        site.later(hours=7)
-    wanted = sorted(f"100{row.patient[-1]}" for number in numbers for row in site.rows(number))
-    assert (site.unsettled(in_chart(name)), site.numbers()) == ([], wanted)

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import io
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +22,7 @@ from adapter.delivery.deliver import deliver
 from adapter.delivery.destinations import Destinations
 from adapter.records import Stored, create, get, update_resource
 from adapter.records.binaries import create_binary, whole_blob
-from adapter.sandbox.vendors import RunningVendor, running_vendor
+from adapter.sandbox.vendors import Fault, RunningVendor, behaviour_names, running_vendor
 from adapter.work import Lane, WorkLoop
 from connectors.kinds import merged
 from mappings.terms import IDENTITY_STATE, URI
@@ -32,6 +32,47 @@ MRN = "urn:oid:2.16.840.1.113883.19.5"
 VISIT = "urn:oid:2.16.840.1.113883.19.5.1"
 TIMEOUTS = {"read": 2.0, "attempts": 1}
 
+VENDORS = behaviour_names()
+# The request that files the photo: method and the end of its path.
+FILING = {
+    "epic": ("POST", "/studies"),
+    "oracle-health": ("POST", "/DocumentReference"),
+    "athenaone": ("POST", "/documents/clinicaldocument"),
+    "athenaflow": ("POST", "/DocumentReference"),
+    "meditech": ("MLLP", ""),
+    "modmed-ema": ("POST", "/DocumentReference"),
+    "eclinicalworks": ("POST", "/fhir/r4/practice"),
+    "nextgen": ("MLLP", ""),
+    "veradigm": ("POST", "/SaveDocumentImage/commit"),
+    "openemr": ("POST", "/document"),
+    "medplum": ("POST", "/Media"),
+    "hapi": ("POST", "/Media"),
+    "canvas": ("POST", "/Media"),
+    "pacs": ("POST", "/studies"),
+    "hl7v2": ("MLLP", ""),
+}
+HTTP = [name for name in VENDORS if FILING[name][0] != "MLLP"]
+# Nothing can be read back there: the receipt is the last word.
+UNREAD = {"athenaone", "meditech", "modmed-ema", "nextgen", "hl7v2", "veradigm"}
+# Nothing can be looked for there: after a lost answer a person must.
+BLIND = {"athenaone", "meditech", "nextgen", "veradigm"}
+# Nothing can be taken back there: a person must.
+KEPT = {"epic", "athenaone", "modmed-ema", "openemr"}
+
+
+def fault(name: str, kind: Any, **more: Any) -> Fault:
+    method, path = FILING[name]
+    return Fault(kind, method, path, **more)
+
+
+def in_chart(name: str) -> str:
+    return "accepted" if name in UNREAD else "confirmed"
+
+
+def mrn(number: str) -> str:
+    """The record number of patient p1, p2, ..."""
+    return str(1000 + int(number))
+
 
 def photo(number: int = 1) -> bytes:
     """A small JPEG, another one for each number."""
@@ -40,6 +81,10 @@ def photo(number: int = 1) -> bytes:
         out, "JPEG", comment=str(number).encode()
     )
     return out.getvalue()
+
+
+class Crash(BaseException):
+    """The process is gone: nothing catches it."""
 
 
 class DeliverySite:
@@ -52,13 +97,17 @@ class DeliverySite:
         self.destinations = Destinations(self.bridge)
         (bridge.settings.data_dir / "secrets").mkdir(exist_ok=True)
         (bridge.settings.data_dir / "secrets" / "simulator").write_text("a-secret")
+        for number in ("1", "2"):
+            self.register(number)
+
+    def register(self, number: str) -> None:
+        """Make a patient with a visit known here."""
         with self.bridge.db.transaction() as tx:
-            for number in ("1", "2"):
-                who = {"identifier": [{"system": MRN, "value": f"100{number}"}], "birthDate": "1970-01-01"}
-                create(tx, {"resourceType": "Patient", "id": f"p{number}"} | who, at=clock())
-                visit = {"identifier": [{"system": VISIT, "value": f"V{number}"}], "status": "in-progress"}
-                what = {"subject": {"reference": f"Patient/p{number}"}, "class": {"code": "AMB"}}
-                create(tx, {"resourceType": "Encounter", "id": f"e{number}"} | visit | what, at=clock())
+            who = {"identifier": [{"system": MRN, "value": mrn(number)}], "birthDate": "1970-01-01"}
+            create(tx, {"resourceType": "Patient", "id": f"p{number}"} | who, at=self.clock())
+            visit = {"identifier": [{"system": VISIT, "value": f"V{number}"}], "status": "in-progress"}
+            what = {"subject": {"reference": f"Patient/p{number}"}, "class": {"code": "AMB"}}
+            create(tx, {"resourceType": "Encounter", "id": f"e{number}"} | visit | what, at=self.clock())
 
     def capture(self, number: int = 1, patient: str = "1") -> Stored:
         at, content = self.clock(), photo(number)
@@ -88,8 +137,33 @@ class DeliverySite:
             deliver_media(tx, self.bridge, media)
 
     def run(self) -> None:
+        """The worker does all that is due; after a crash a new process begins with nothing in memory."""
         lanes = {"deliver": Lane(lambda item: deliver(self.bridge, self.destinations, item))}
-        WorkLoop(self.bridge.db, lanes, now=self.clock).run_until_idle()
+        try:
+            WorkLoop(self.bridge.db, lanes, now=self.clock).run_until_idle()
+        except Crash:
+            self.destinations.close()
+            self.destinations = Destinations(self.bridge)
+
+    def in_the_middle(self, method: str, happens: Callable[[], None], *, after: bool) -> None:
+        """Something happens, once: before or after the destination does what this method of the connector asks."""
+        connector = self.destinations.get("x")
+        real = getattr(connector, method)
+
+        def meanwhile(*arguments: Any) -> Any:
+            setattr(connector, method, real)
+            if not after:
+                happens()
+            answer = real(*arguments)
+            if after:
+                happens()
+            return answer
+
+        setattr(connector, method, meanwhile)
+
+    def crash(self) -> None:
+        """For `in_the_middle`."""
+        raise Crash
 
     def later(self, **span: float) -> None:
         """Some time on, the worker runs again."""
@@ -118,10 +192,12 @@ class VendorSite(DeliverySite):
     """The destination is a simulated vendor that knows both patients."""
 
     def __init__(self, bridge: Bridge, clock: Clock, running: RunningVendor, **changes: Any) -> None:
-        super().__init__(bridge, clock, merged(running.destination("x", timeouts=TIMEOUTS), changes))
         self.vendor = running.vendor
-        for number in ("1", "2"):
-            self.vendor.admit(f"100{number}", "1970-01-01", f"V{number}")
+        super().__init__(bridge, clock, merged(running.destination("x", timeouts=TIMEOUTS), changes))
+
+    def register(self, number: str) -> None:
+        super().register(number)
+        self.vendor.admit(mrn(number), "1970-01-01", f"V{number}")
 
     def filed(self) -> list[tuple[str, str]]:
         """(patient number, document id) of everything that counts at the vendor."""
@@ -164,3 +240,6 @@ def vendor_site(name: str, bridge: Bridge, clock: Clock, **changes: Any) -> Iter
 
 def consent_says(permit: bool, because: str = "the patient withdrew consent") -> SimpleNamespace:
     return SimpleNamespace(permit=permit, because=because, consent_ids=())
+
+
+Open = Callable[..., VendorSite]
