@@ -129,6 +129,14 @@ class ApplicationAckChannel(_Frozen):
     key: BesideCertificate = Field(default=None, description="PEM; unset: in the file of the certificate")
 
 
+class FieldOfView(_Frozen):
+    """What a device shows from edge to edge, where it always is the same: a dermatoscope on the skin."""
+
+    device: str = Field(description="Media.deviceName, exactly")
+    millimetres: float = Field(gt=0.1, le=500, description="diameter of its round field, or the photo's whole width")
+    tolerance: float = Field(default=0.02, gt=0, le=0.5, description="relative, one standard deviation")
+
+
 class AuditFeed(_Frozen):
     """An audit repository that is told every AuditEvent (IHE ITI-20)."""
 
@@ -193,6 +201,7 @@ class Settings(_Frozen):
     max_capture_bytes: int = Field(default=64 * 2**20, ge=1024)
     max_pixels: int = Field(default=120_000_000, ge=1_000_000)
     accept_unlisted_body_sites: bool = False
+    fields_of_view: tuple[FieldOfView, ...] = ()
 
     consent_mode: ConsentMode = Field(default="advisory", description="gate for treatment documentation")
 

@@ -1,8 +1,8 @@
 """Photos of a lesion and a calibration card on skin, made from a seed, with the truth in millimetres.
 
 The skin is a plane made of real dermoscopic texture (`benchmarks.skin`); the lesion is a closed curve on it, whose
-area, axes and asymmetry follow from the curve; a pinhole camera looks at both at an angle. The card may lie a few millimetres
-above the skin, which no flat model can know.
+area, axes and asymmetry follow from the curve; a pinhole camera looks at both at an angle. The card may lie a few
+millimetres above the skin, which no flat model can know.
 """
 
 from __future__ import annotations

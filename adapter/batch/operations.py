@@ -14,6 +14,7 @@ from adapter.batch.refiling import check_refiling, needs_second_person, plan_mov
 from adapter.bridge import Bridge
 from adapter.compare import raise_labels_of_pictures
 from adapter.errors import BadInput, Conflict, Unprocessable
+from adapter.measure.measuring import follow_photo
 from adapter.records import Resource, Stored, create, find, get, new_id, update_resource
 from mappings.body_sites import BODY_SITES, SNOMED_LATERALITY, UnknownBodySite, get_body_site
 from mappings.canonical_resources import codes_of
@@ -95,6 +96,7 @@ def replace_media(
     patient_id = changed.get("subject", {}).get("reference", "").removeprefix("Patient/") or None
     governance.audit(tx, bridge, "update", actor, patient_id=patient_id, references=[stored.version_reference])
     raise_labels_of_pictures(tx, bridge, stored)
+    follow_photo(tx, bridge, stored)
     delivery.deliver_media(tx, bridge, stored)
     return Change(summary, media.version_id, stored.version_id)
 

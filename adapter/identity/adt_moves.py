@@ -213,10 +213,11 @@ def _lesions(photo: dict[str, Any]) -> list[str]:
     return [str(one["valueReference"]["reference"]) for one in extensions if one.get("url") == _LESION]
 
 
-def _without_lesions_left(photo: Stored, moved: set[str]) -> dict[str, Any]:
-    """A photo must not name a lesion of the patient it leaves."""
-    kept = photo.resource.get("bodySite", {}).get("extension", ()) if photo.resource_type == "Media" else ()
-    rest = [one for one in kept if one.get("url") != _LESION or one.get("valueReference", {}).get("reference") in moved]
+def _without_lesions_left(one: Stored, moved: set[str]) -> dict[str, Any]:
+    """A photo, and what was found on it, must not name a lesion of the patient it leaves."""
+    shown = one.resource_type in ("Media", "Observation")
+    kept = one.resource.get("bodySite", {}).get("extension", ()) if shown else ()
+    rest = [it for it in kept if it.get("url") != _LESION or it.get("valueReference", {}).get("reference") in moved]
     return {} if len(rest) == len(kept) else {"/bodySite/extension": rest or None}
 
 

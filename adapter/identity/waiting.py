@@ -16,6 +16,7 @@ from adapter.governance import audit
 from adapter.identity.ehr_answers import forget_answers
 from adapter.identity.matching import disagreement, find_encounter_at, given_with
 from adapter.identity.suspicion import Circumstances, find_doubt
+from adapter.measure.measuring import withdraw_strays
 from adapter.records import Resource, Stored, create, find_by_index, new_id, update_resource
 from adapter.records.comparisons import forget_comparisons
 from adapter.records.date_intervals import date_interval
@@ -128,10 +129,12 @@ def rekey_photo(tx: Connection, bridge: Bridge, media_id: str, patient_id: str |
 
 def rekey_photos(tx: Connection, bridge: Bridge, media_ids: Iterable[str], patient_id: str | None) -> None:
     """`rekey_photo` for many, in a few statements, once the records name their patient. Comparisons of them with other
-    photos are forgotten; those that somebody saved are withdrawn where the photos are of two patients now."""
+    photos are forgotten; those that somebody saved are withdrawn where the photos are of two patients now, and so
+    are measurements left behind."""
     for some in batches(media_ids):
         forget_comparisons(tx, some)
         withdraw_torn(tx, bridge, some)
+        withdraw_strays(tx, bridge, some)
         views = select(binary.c.blob_id).where(binary.c.security_context.in_([f"Media/{one}" for one in some]))
         originals = select(capture.c.blob_id).where(capture.c.id.in_(some))
         blobs = sorted(set(tx.execute(views.union(originals)).scalars()))

@@ -19,7 +19,7 @@ from adapter.errors import Unprocessable
 
 ALLOWANCES = {"card": 0.011, "points": 0.014, "field-of-view": 0.01, "none": 0.0}
 """Relative standard uncertainty beyond what the points tell, by source (docs/measure.md): print and ruler 0.3 %,
-skin up to 5 mm out of the plane at 300 mm, a ruler tilted by up to 10 degrees; each taken as equally likely within its limits
+skin up to 5 mm out of the plane at 300 mm, a ruler tilted by up to 10 degrees; each equally likely within its limits
 (JCGM 100:2008, 4.3.7)."""
 LEAST_POINTS_APART = 20.0
 """Pixels between two clicks, below which a scale would be worth nothing."""
