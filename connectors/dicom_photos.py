@@ -72,6 +72,15 @@ class DicomPhotos:
             tuple(found.values()), len(items) > self._table.at_most, tuple(sorted(refused)), tuple(asked)
         )
 
+    def get_photo(self, patient: Resource, photo_id: str) -> PhotoFound:
+        if not self.owns(photo_id):
+            raise PhotoGone(photo_id)
+        answer = self._get(f"{photo_id}/metadata", DICOM_JSON)
+        told = answer.parsed() if answer.status == 200 else None
+        if not isinstance(told, list) or not told or not isinstance(told[0], dict):
+            raise PhotoGone(photo_id)
+        return self._checked(told[0], patient, photo_id)
+
     def fetch_photo(self, patient: Resource, photo_id: str) -> Fetched:
         if not self.owns(photo_id):
             raise PhotoGone(photo_id)
@@ -83,9 +92,7 @@ class DicomPhotos:
             item, dataset = read_object(content)
         except NotAnImage as error:
             raise PhotoStays(photo_id, str(error)) from error
-        if _place_of(item) != photo_id or not self._is_whose(item, patient):
-            raise NotThisPatient(photo_id)
-        photo = self._told(item)
+        photo = self._checked(item, patient, photo_id)
         if photo.obstacle:
             raise PhotoStays(photo_id, photo.obstacle)
         if (stream := find_photo(dataset)) is not None:
@@ -111,6 +118,11 @@ class DicomPhotos:
         born = str(patient.get("birthDate", ""))
         issuer = self._profile.dicom.issuer
         return is_same_person(item, patient_id=self._patient_id(patient), issuer=issuer, birth_date=born)
+
+    def _checked(self, item: Item, patient: Resource, photo_id: str) -> PhotoFound:
+        if _place_of(item) != photo_id or not self._is_whose(item, patient):
+            raise NotThisPatient(photo_id)
+        return self._told(item)
 
     # --- what -------------------------------------------------------------------------------------------------------
 

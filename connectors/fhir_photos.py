@@ -84,24 +84,14 @@ class FhirPhotos:
                     if answered is None or not self._is_whose(answered, whose):
                         refused.add(place)
                     elif counts(answered):
-                        found |= {one.id: one for one in self._told(answered)}
+                        found |= {one.id: one for one, _ in self._told(answered)}
         return PhotosFound(tuple(found.values()), more, tuple(sorted(refused)), tuple(asked), tuple(not_offered))
 
+    def get_photo(self, patient: Resource, photo_id: str) -> PhotoFound:
+        return self._read(patient, photo_id)[0]
+
     def fetch_photo(self, patient: Resource, photo_id: str) -> Fetched:
-        named = _ID.fullmatch(photo_id)
-        if named is None:
-            raise PhotoGone(photo_id)
-        whose = self._whose(patient)
-        record = self._server.find(named["kind"], named["id"])
-        answered = read_photos(record) if record else None
-        if answered is None or not counts(answered):
-            raise PhotoGone(photo_id)
-        if not self._is_whose(answered, whose):
-            raise NotThisPatient(photo_id)
-        attachment = next((one for photo, one in photos_of(answered) if photo.id == photo_id), None)
-        photo = next((one for one in self._told(answered) if one.id == photo_id), None)
-        if photo is None or attachment is None:
-            raise PhotoGone(photo_id)
+        photo, attachment = self._read(patient, photo_id)
         if photo.obstacle:
             raise PhotoStays(photo_id, photo.obstacle)
         return Fetched(photo, self._content(photo, attachment))
@@ -145,6 +135,22 @@ class FhirPhotos:
 
     # --- what -------------------------------------------------------------------------------------------------------
 
+    def _read(self, patient: Resource, photo_id: str) -> tuple[PhotoFound, Resource]:
+        named = _ID.fullmatch(photo_id)
+        if named is None:
+            raise PhotoGone(photo_id)
+        whose = self._whose(patient)
+        record = self._server.find(named["kind"], named["id"])
+        answered = read_photos(record) if record else None
+        if answered is None or not counts(answered):
+            raise PhotoGone(photo_id)
+        if not self._is_whose(answered, whose):
+            raise NotThisPatient(photo_id)
+        for photo, attachment in self._told(answered):
+            if photo.id == photo_id:
+                return photo, attachment
+        raise PhotoGone(photo_id)
+
     def _searched(self, search: str) -> tuple[list[Resource], bool]:
         """The records, and whether there are more than `at_most`."""
         kind, _, query = search.partition("?")
@@ -155,9 +161,9 @@ class FhirPhotos:
                 return found[: self._profile.photos.at_most], True
         return found, False
 
-    def _told(self, answered: Answered) -> Iterable[PhotoFound]:
+    def _told(self, answered: Answered) -> Iterable[tuple[PhotoFound, Resource]]:
         for photo, attachment in photos_of(answered):
-            yield replace(photo, obstacle=self._obstacle(photo, attachment))
+            yield replace(photo, obstacle=self._obstacle(photo, attachment)), attachment
 
     def _obstacle(self, photo: PhotoFound, attachment: Resource) -> str:
         table = self._profile.photos

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Final, Protocol
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import urlencode, urljoin, urlsplit
 
 import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
@@ -95,6 +95,8 @@ class Http:
         pace: Pace | None = None,
         signals: Sequence[Signal] = (),
         code_paths: Sequence[str] = (),
+        query: Mapping[str, str] | None = None,
+        method_override: bool = False,
     ) -> None:
         self._client = client
         self._base_url = base_url
@@ -104,6 +106,8 @@ class Http:
         self._pace = pace or Pace(Limits())
         self._signals = signals
         self._code_paths = code_paths
+        self._query = dict(query or {})
+        self._method_override = method_override
 
     def request(
         self,
@@ -173,6 +177,9 @@ class Http:
         # X-Intermediary: "SHALL be added by interface engines that change content" (R4 http.html#custom).
         headers = {"Accept": FHIR_JSON, "X-Request-Id": request_id, "X-Intermediary": "DermBridge"}
         headers |= self._headers | content.get("headers", {})
+        if self._method_override and method in {"PUT", "DELETE"}:
+            headers["X-HTTP-Method-Override"] = method
+            method = "POST"
         if self._authoriser is not None:
             headers |= self._authoriser.secret_headers()
             if authorization := self._authoriser.authorization():
@@ -184,7 +191,7 @@ class Http:
         self, method: str, path: str, doing: str, write: bool, limit: int, content: dict[str, Any], request_id: str
     ) -> Answer:
         try:
-            request = self._client.build_request(method, self.absolute(path), **content)
+            request = self._client.build_request(method, self._addressed(path), **content)
             body = request.read()
             with self._client.stream(request.method, request.url, content=body, headers=request.headers) as r:
                 headers = {name.lower(): value for name, value in r.headers.items()}
@@ -198,6 +205,12 @@ class Http:
             ) from error
         except httpx.RequestError as error:
             raise _lost(doing, write, error) from error
+
+    def _addressed(self, path: str) -> str:
+        url = self.absolute(path)
+        if not self._query or not self.is_ours(url):
+            return url
+        return f"{url}{'&' if urlsplit(url).query else '?'}{urlencode(self._query)}"
 
     def absolute(self, path: str) -> str:
         return urljoin(self._base_url + "/", path)

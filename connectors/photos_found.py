@@ -114,8 +114,12 @@ class PhotoSource(Protocol):
         """What is there. Raises PatientMissing when nobody there bears the patient's identifiers."""
         ...
 
+    def get_photo(self, patient: Resource, photo_id: str) -> PhotoFound:
+        """Read its record again, without the bytes. Raises NotThisPatient, PhotoGone."""
+        ...
+
     def fetch_photo(self, patient: Resource, photo_id: str) -> Fetched:
-        """Read the record again, then the bytes. Raises NotThisPatient, PhotoGone, PhotoStays."""
+        """Read its record again, then the bytes. Raises NotThisPatient, PhotoGone, PhotoStays."""
         ...
 
     def close(self) -> None: ...

@@ -81,6 +81,7 @@ def test_a_photo_there_is_listed_and_comes_back_bit_for_bit(name: str, opened: O
         (photo_id, "image/jpeg", "2026-03-02", "")
     ]
     assert (found.refused, found.more, found.not_offered) == ((), False, ())
+    assert site.source.get_photo(JANE, photo_id) == found.photos[0]
     fetched = site.source.fetch_photo(JANE, photo_id)
     assert hashlib.sha256(fetched.content).digest() == hashlib.sha256(photo(1)).digest()
     assert fetched.made == ""
@@ -101,8 +102,9 @@ def test_nothing_is_written_there(name: str, opened: Open) -> None:
 def test_a_photo_of_somebody_else_is_never_fetched(name: str, opened: Open) -> None:
     site = opened(name)
     theirs = file_photo(site.vendor, "1002", photo())
-    with pytest.raises(NotThisPatient):
-        site.source.fetch_photo(JANE, theirs)
+    for ask in (site.source.fetch_photo, site.source.get_photo):
+        with pytest.raises(NotThisPatient):
+            ask(JANE, theirs)
     assert not any("/kept/" in path or "/Binary/" in path for _, path in site.vendor.requests)
 
 
@@ -110,8 +112,9 @@ def test_a_photo_of_somebody_else_is_never_fetched(name: str, opened: Open) -> N
 def test_what_is_not_there_is_gone(name: str, opened: Open) -> None:
     site = opened(name)
     for photo_id in ("Media/404", "studies/1.2/series/1.3/instances/1.4", "Binary/1", "../secrets", "Media/1/../2"):
-        with pytest.raises(PhotoGone):
-            site.source.fetch_photo(JANE, photo_id)
+        for ask in (site.source.fetch_photo, site.source.get_photo):
+            with pytest.raises(PhotoGone):
+                ask(JANE, photo_id)
 
 
 @pytest.mark.parametrize("name", READ)

@@ -30,9 +30,12 @@ def respond(vendor: Vendor, behaviour: DicomWebBehaviour, request: Request, faul
         return Response.json(200, [_tags(document.content)]) if document and document.active else Response(204)
     if request.method == "GET" and (level := _LEVEL.search(request.path)):
         return _search(vendor, level[0], request)
-    document = vendor.documents.get(request.path.rpartition("/")[2])
+    path = request.path.removesuffix("/metadata")
+    document = vendor.documents.get(path.rpartition("/")[2])
     if document is None or not document.active:
         return Response(404)
+    if path != request.path:
+        return Response.json(200, [_tags(document.content)])
     if request.method == "DELETE":
         document.active = not behaviour.deletes
         return Response(204 if behaviour.deletes else 405)
