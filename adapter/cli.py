@@ -195,6 +195,17 @@ def token_issue(
     sys.stdout.write(secret + "\n")
 
 
+@token.command("list")
+def token_list(as_json: Json = False) -> None:
+    """Tokens in force, those of /auth/token among them, the oldest first. Example: dermbridge token list --json"""
+    from adapter.access.tokens import tokens_in_force
+
+    with beside_service() as bridge, bridge.db.snapshot() as tx:
+        rows = tokens_in_force(tx, now=bridge.now())
+    columns = ["id", "name", "client_id", "scope", "created_at", "expires_at"]
+    show(rows, columns, as_json=as_json, empty="no token is in force")
+
+
 @token.command("revoke")
 def token_revoke(token_id: str) -> None:
     """Make a token useless at once. Example: dermbridge token revoke 0193…"""

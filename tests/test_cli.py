@@ -1,5 +1,6 @@
 """What the command line says to people."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -34,3 +35,24 @@ def test_a_data_dir_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Misconfigured, match="data_dir"):
         open_bridge(load_settings(environment={}, data_dir=tmp_path / "file" / "data"))
+
+
+def test_tokens_in_force_are_listed_without_their_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DERMBRIDGE_DATA_DIR", str(tmp_path / "data"))
+
+    def said(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["dermbridge", "token", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code
+        return capsys.readouterr().out
+
+    secret = said("issue", "--name", "camera-1", "--scope", "system/Media.c").strip()
+    listed = said("list", "--json")
+    (row,) = json.loads(listed)
+    assert (row["name"], row["scope"], row["expires_at"]) == ("camera-1", "system/Media.c", None)
+    assert secret not in listed
+    said("revoke", row["id"])
+    assert json.loads(said("list", "--json")) == []

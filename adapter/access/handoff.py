@@ -25,6 +25,11 @@ PHONE_SCOPES: Final = frozenset({"user/Media.cr", "user/Consent.c", "user/Patien
 """Without `s`: a photo is shown to who knows its id, and the phone knows those it took."""
 
 
+def is_phone(actor: Actor) -> bool:
+    """Whether this is what a link gave to a phone."""
+    return actor.scopes == PHONE_SCOPES
+
+
 def make_handoff(tx: Connection, actor: Actor, *, patient_id: str, encounter_id: str | None, at: datetime) -> str:
     """The secret of a new link. Raises Forbidden for machines, and for a phone that was handed over to itself."""
     if actor.kind != "person":

@@ -21,7 +21,9 @@ from adapter.records.search_parameters import Resource, confidentiality_of
 __all__ = ["ROLES", "SCOPE", "Letter", "Right", "grants_of", "parse_scopes"]
 
 Letter = Literal["c", "r", "u", "d", "s"]
-Right = Literal["original", "export", "operate", "worklist", "audit", "launch-any-patient", "very-restricted"]
+Right = Literal[
+    "original", "export", "operate", "worklist", "audit", "launch-any-patient", "very-restricted", "sessions"
+]
 VERY_RESTRICTED = "V"
 MADE_BY = {"Media": "operator", "Observation": "performer"}  # who made what may be too sensitive for others
 
@@ -47,7 +49,7 @@ ROLES: dict[str, tuple[set[str], set[Right]]] = {
         {"user/*.rs"},
         {"audit", "launch-any-patient", "very-restricted"},
     ),
-    "administrator": (_CLINICAL, {"operate", "worklist", "launch-any-patient"}),
+    "administrator": (_CLINICAL, {"operate", "worklist", "launch-any-patient", "sessions"}),
 }
 
 

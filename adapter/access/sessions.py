@@ -19,10 +19,12 @@ from adapter.access.ehr_style import Style
 from adapter.access.tokens import digest
 from adapter.db.engine import Database
 from adapter.db.tables import session
+from adapter.errors import NotFound
 
 COOKIE = "dermbridge-session"
 MOST_CHARTS = 8  # sessions of one browser; opening another chart ends the one opened first
 NOBODY = ""  # a `patient_id` that no record has: the session reaches no patient
+OWNER_LENGTH = 128  # what is kept of an actor's id to find their sessions by
 _TOUCH_AFTER = timedelta(seconds=60)  # so that reading pages does not write once per request
 
 
@@ -35,6 +37,17 @@ class Session:
     csrf: str
     ehr_grant: bytes | None = field(default=None, repr=False)
     style: Style | None = None
+
+
+@dataclass(frozen=True)
+class LiveSession:
+    """A session as its owner or an administrator sees it from outside; what `id` names cannot be signed in with."""
+
+    id: str
+    actor: Actor
+    created_at: datetime
+    seen_at: datetime
+    ehr_grant: bytes | None = field(default=None, repr=False)
 
 
 def cookie_name(actor: Actor, *, https: bool) -> str:
@@ -61,7 +74,7 @@ def start_session(
     row = {
         "id": digest(cookie),
         "actor": actor.to_json(),
-        "actor_id": actor.id[:128],
+        "actor_id": actor.id[:OWNER_LENGTH],
         "csrf": csrf,
         "created_at": at,
         "seen_at": at,
@@ -107,6 +120,28 @@ def after_emergency(actor: Actor) -> Actor:
     """The same person without what breaking the glass opened: whom no EHR vouched for reaches no patient again."""
     patient_id = actor.patient_id if actor.ehr else NOBODY
     return replace(actor, emergency=None, emergency_until=None, patient_id=patient_id)
+
+
+def live_sessions(
+    tx: Connection, *, now: datetime, idle: timedelta, actor_id: str | None, limit: int
+) -> list[LiveSession]:
+    """Those in use, the newest first: of one person, or of everybody."""
+    live = [session.c.expires_at > now, session.c.seen_at > now - idle]
+    whose = [session.c.actor_id == actor_id[:OWNER_LENGTH]] if actor_id is not None else []
+    rows = tx.execute(select(session).where(*live, *whose).order_by(session.c.created_at.desc()).limit(limit))
+    return [_live(row) for row in rows]
+
+
+def get_live(tx: Connection, session_id: str, *, now: datetime) -> LiveSession:
+    """Raises NotFound when it has ended."""
+    row = tx.execute(select(session).where(session.c.id == session_id, session.c.expires_at > now)).one_or_none()
+    if row is None:
+        raise NotFound("there is no such session; it may have ended by itself")
+    return _live(row)
+
+
+def _live(row: Row[tuple[object, ...]]) -> LiveSession:
+    return LiveSession(row.id, Actor.from_json(row.actor), row.created_at, row.seen_at, row.ehr_grant)
 
 
 def change_actor(tx: Connection, session_id: str, actor: Actor) -> None:

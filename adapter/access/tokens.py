@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import secrets
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, or_, select, update
 
 from adapter.access.actor import Actor
 from adapter.access.scopes import RIGHT, parse_scopes
@@ -59,6 +60,14 @@ def revoke_token(tx: Connection, token_id: str, *, at: datetime) -> None:
     )
     if changed.rowcount != 1:
         raise NotFound(f"there is no token {token_id} in force; `dermbridge token list` shows them")
+
+
+def tokens_in_force(tx: Connection, *, now: datetime) -> list[dict[str, Any]]:
+    """Every token that still opens something, the oldest first; never a secret."""
+    table = access_token.c
+    alive = table.revoked_at.is_(None), or_(table.expires_at.is_(None), table.expires_at > now)
+    shown = table.id, table.name, table.client_id, table.scope, table.created_at, table.expires_at
+    return [dict(row._mapping) for row in tx.execute(select(*shown).where(*alive).order_by(table.created_at))]
 
 
 def find_token_actor(tx: Connection, secret: str, *, now: datetime) -> Actor | None:

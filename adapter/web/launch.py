@@ -31,7 +31,7 @@ from adapter.access.smart import LaunchContext, begin_launch, finish_launch, red
 from adapter.access.staff import begin_login, finish_login, get_login
 from adapter.access.tokens import digest
 from adapter.bridge import Bridge
-from adapter.errors import BadInput, Forbidden
+from adapter.errors import BadInput, Forbidden, NotFound
 from adapter.web.bodies import Form
 from adapter.web.gate import actor_of, session_of
 from adapter.web.pages import Web
@@ -101,8 +101,9 @@ def logout(web: Web, request: Request, _form: Form) -> Response:
 def style(_web: Web, request: Request) -> Response:
     """GET /style.css?patient=..: how the EHR looks that this chart was opened in."""
     actor_of(request)
-    session = session_of(request)
-    return Response(style_sheet((session and session.style) or {}), media_type="text/css")
+    if (session := session_of(request)) is None:
+        raise NotFound("only a chart that an EHR opened has its style")
+    return Response(style_sheet(session.style or {}), media_type="text/css")
 
 
 # --- who came back --------------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ FLASHES = {  # what a page says once after a change: `?said=saved`
     "held": ("info", "It is on hold until someone sends it again."),
     "replayed": ("ok", "The message was applied again; if it still waits, its reason says why."),
     "dismissed": ("ok", "The message is dismissed; those that waited behind it go on."),
+    "session-ended": ("ok", "The session is ended."),
     "bound": ("ok", "The photo is bound to its patient, who is registered here from the EHR until ADT confirms."),
     "undone": ("ok", "The changes were taken back."),
 }
@@ -105,6 +106,7 @@ def navigation(actor: Actor, path: str) -> list[dict[str, Any]]:
     entries.append(("Break the glass", "/break-glass", actor.patient_id == NOBODY or actor.emergency is not None))
     entries.append(("Jobs", "/jobs", can(actor, "u", "Media")))
     entries.append(("Installation", "/admin", has_right(actor, "operate")))
+    entries.append(("Sessions", "/sessions", has_right(actor, "sessions")))
     entries.append(("Audit", "/audit", has_right(actor, "audit")))
     return [
         {"label": label, "href": href, "current": path == href, "count": None} for label, href, may in entries if may

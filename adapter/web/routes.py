@@ -36,6 +36,7 @@ from adapter.web import (
     refile_page,
     timeline,
     worklist,
+    sessions_page,
 )
 from adapter.web.bodies import FORM_OVERHEAD, Form, parse_form, read_body
 from adapter.web.metrics import metrics_page
@@ -77,6 +78,7 @@ GET: dict[str, Page] = {
     "/admin": admin.admin,
     "/audit": audit_page.audit_page,
     "/audit.csv": audit_page.audit_csv,
+    "/sessions": sessions_page.sessions_page,
     "/imports": imports.imports,
     "/imports/{id}": imports.import_run,
     "/jobs": jobs.jobs_page,
@@ -105,6 +107,7 @@ POST: dict[str, Change] = {
     "/jobs/{id}/start": jobs.start,
     "/jobs/{id}/confirm": jobs.confirm,
     "/refile": refile_page.refile,
+    "/sessions/{id}/end": sessions_page.end,
     "/jobs/{id}/cancel": jobs.cancel,
     "/jobs/{id}/undo": jobs.undo,
 }

@@ -91,6 +91,10 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/admin"): Row("/admin", **OPERATOR),
     ("POST", "/admin/destinations/{name}/check"): Row("/admin/destinations/none/check", **OPERATOR),
     ("POST", "/admin/work/{id}/replay"): Row("/admin/work/1/replay", **OPERATOR),
+    ("GET", "/sessions"): Row("/sessions", **ANY),
+    ("POST", "/sessions/{id}/end"): Row(
+        "/sessions/s1/end", who="administrator", in_chart=False, not_role="privacy-officer", somebody_elses=False
+    ),
     ("GET", "/audit"): Row("/audit", **AUDITOR),
     ("GET", "/audit.csv"): Row("/audit.csv", **AUDITOR),
     ("GET", "/imports"): Row("/imports", **TRIAGE),
@@ -169,6 +173,8 @@ def site(serve: Serve) -> Site:
         create_all(tx, [consented], at=at)
         tx.execute(insert(tables.job), job | {"parameters": "{}", "state": "preview", "created_at": at})
         tx.execute(insert(tables.delivery), sent | {"created_at": at, "updated_at": at})
+        open_elsewhere = {"id": "s1", "actor": clinician.to_json(), "actor_id": clinician.id, "csrf": "", "seen_at": at}
+        tx.execute(insert(tables.session), open_elsewhere | {"created_at": at, "expires_at": at + timedelta(days=1)})
         tx.execute(insert(tables.import_run), {"id": "i1", "folder": "card", "started_at": at})
     return Site(bridge, client._transport._inner.app, client)  # type: ignore[attr-defined]
 

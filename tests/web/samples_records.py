@@ -155,3 +155,19 @@ def break_glass() -> dict[str, Any]:
         minutes=60,
         until=None,
     )
+
+
+def sessions() -> dict[str, Any]:
+    def one(number: int, place: str, **more: Any) -> dict[str, Any]:
+        person = {"name": "Dr. R. Okafor", "reference": "Practitioner/42", "role": "clinician"}
+        times = {"started": NOW, "seen": NOW, "current": False, "end_href": f"/sessions/{number}/end"}
+        return {"id": str(number), **person, "place": place, "address": "10.0.3.17", **times} | more
+
+    return frame(
+        "Sessions",
+        None,
+        everybody=True,
+        query="",
+        sessions=[one(1, "Larkfield", current=True), one(2, "Phone, by a link from Larkfield", address=None)],
+        truncated=True,
+    )

@@ -24,6 +24,7 @@ ROUTES = frozenset({*(("GET", path) for path in GET), *(("POST", path) for path 
 NO_PATIENT = {
     ("GET", "/launch"): "sends the browser to the EHR; nobody is signed in yet",
     ("GET", "/login"): "sends the browser to the identity provider",
+    ("GET", "/sessions"): "who is signed in where; no patient is named",
     ("GET", "/style.css"): "how the EHR looks",
     ("GET", "/admin"): "queues, destinations and settings: counts and ids of work",
     ("POST", "/admin/destinations/{name}/check"): "asks a destination what it offers",
@@ -48,6 +49,7 @@ ELSEWHERE = {
     ("POST", "/deliveries/{id}/send-again"): "tests/web/test_routes_deliveries.py",
     ("POST", "/deliveries/{id}/hold"): "tests/web/test_routes_deliveries.py",
     ("POST", "/admin/work/{id}/replay"): "tests/web/test_routes_admin.py",
+    ("POST", "/sessions/{id}/end"): "tests/web/test_sessions.py",
     ("POST", "/worklist/photos/{id}"): "tests/web/test_worklist.py",
     ("POST", "/worklist/photos/{id}/ask"): "tests/web/test_worklist_asks.py",
     ("POST", "/worklist/adt/{id}/replay"): "tests/web/test_worklist.py",

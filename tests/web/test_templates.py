@@ -42,6 +42,7 @@ PAGES: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "imports": ("imports.html", samples_lists.imports),
     "audit": ("audit.html", samples_records.audit),
     "admin": ("admin.html", samples_records.admin),
+    "sessions": ("sessions.html", samples_records.sessions),
     "break-glass": ("break_glass.html", samples_records.break_glass),
     "import": ("import.html", samples_lists.one_import),
     "ehr-chart": ("chart.html", samples_lists.ehr_chart),
