@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Final, Protocol
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import unquote, urlencode, urljoin, urlsplit
 
 import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
