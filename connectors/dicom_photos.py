@@ -15,10 +15,11 @@ from typing import Final
 from urllib.parse import urlencode
 
 from connectors.answers import Answer
-from connectors.contract import DeliveryError, Retry, Secrets, utc_now
+from connectors.contract import DeliveryError, Retry, Secrets, Tallies, utc_now
 from connectors.dicomweb import DICOM_JSON, first_part
 from connectors.fhir_identity import PatientMissing
 from connectors.kinds import DicomWebProfile
+from connectors.pace import own_tally
 from connectors.photos_found import Fetched, NotThisPatient, PhotoFound, PhotoGone, PhotosFound, PhotoStays, Resource
 from connectors.session import open_session
 from connectors.templates import identifier_of
@@ -47,10 +48,16 @@ Parameters = list[tuple[str, str]]
 class DicomPhotos:
     """A `connectors.photos_found.PhotoSource`."""
 
-    def __init__(self, profile: DicomWebProfile, secrets: Secrets, now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        profile: DicomWebProfile,
+        secrets: Secrets,
+        now: Callable[[], datetime] = utc_now,
+        tallies: Tallies = own_tally,
+    ) -> None:
         timeouts = profile.timeouts.within(profile.photos.seconds)
         self._profile, self._table = profile, profile.photos
-        self._session = open_session(profile.model_copy(update={"timeouts": timeouts}), secrets, now)
+        self._session = open_session(profile.model_copy(update={"timeouts": timeouts}), secrets, now, tallies)
         self.base_url = profile.base_url
 
     def owns(self, photo_id: str) -> bool:

@@ -16,10 +16,11 @@ from datetime import datetime
 from typing import Final
 from urllib.parse import parse_qsl
 
-from connectors.contract import DeliveryError, Retry, RouteRefused, Secrets, utc_now
+from connectors.contract import DeliveryError, Retry, RouteRefused, Secrets, Tallies, utc_now
 from connectors.fhir_identity import PatientMissing, check_same_person, tail, usable_identifiers
 from connectors.fhir_server import FhirServer
 from connectors.kinds import FhirR4Profile
+from connectors.pace import own_tally
 from connectors.patient_query import PatientQuery
 from connectors.patients_found import Match, Sought
 from connectors.photo_answers import Answered, counts, photos_of, read_photos
@@ -49,14 +50,20 @@ class _Whose:
 class FhirPhotos:
     """A `connectors.photos_found.PhotoSource`."""
 
-    def __init__(self, profile: FhirR4Profile, secrets: Secrets, now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        profile: FhirR4Profile,
+        secrets: Secrets,
+        now: Callable[[], datetime] = utc_now,
+        tallies: Tallies = own_tally,
+    ) -> None:
         table = profile.photos
         lookup = profile.patient_lookup.model_copy(
             update={"ways": ("identifier",), "visit": False, "seconds": table.seconds}
         )
         timeouts = profile.timeouts.within(table.seconds)
         self._profile = profile.model_copy(update={"timeouts": timeouts, "patient_lookup": lookup})
-        self._session = open_session(self._profile, secrets, now)
+        self._session = open_session(self._profile, secrets, now, tallies)
         self._patients = PatientQuery(self._profile, secrets, now, self._session)
         self._server = FhirServer(self._profile, self._session.http, self._session.bare)
         self.base_url = profile.base_url

@@ -12,8 +12,9 @@ from datetime import datetime
 from importlib import import_module
 from typing import Any, Final, Protocol, cast
 
-from connectors.contract import DeliveryError, Retry, Secrets, utc_now
+from connectors.contract import DeliveryError, Retry, Secrets, Tallies, utc_now
 from connectors.kinds import DicomWebProfile, EhrProfile, FhirR4Profile, Profile
+from connectors.pace import own_tally
 
 Resource = dict[str, Any]
 
@@ -143,12 +144,12 @@ def photo_profiles(profile: Profile) -> list[FhirR4Profile | DicomWebProfile]:
 
 
 def open_photo_sources(
-    profile: Profile, secrets: Secrets, now: Callable[[], datetime] = utc_now
+    profile: Profile, secrets: Secrets, now: Callable[[], datetime] = utc_now, tallies: Tallies = own_tally
 ) -> tuple[PhotoSource, ...]:
     """Nothing is sent yet. Raises OSError when a certificate file cannot be read."""
 
     def opened(one: FhirR4Profile | DicomWebProfile) -> PhotoSource:
         module, _, name = _SOURCES[one.kind].partition(":")
-        return cast(PhotoSource, getattr(import_module(module), name)(one, secrets, now))
+        return cast(PhotoSource, getattr(import_module(module), name)(one, secrets, now, tallies))
 
     return tuple(map(opened, photo_profiles(profile)))

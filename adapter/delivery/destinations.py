@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from adapter.settings import Settings, environment, settings_file
 from connectors.contract import Connector, Tallies
 from connectors.pace import own_tally
 from connectors.patients_found import find_profile
+from connectors.photos_found import PhotoSource, open_photo_sources
 from connectors.profile import Profile, ProfileError, build_profile
 from connectors.registry import open_connector
 
@@ -37,6 +39,7 @@ class Destinations:
         self._given = {str(entry.get("name")): dict(entry) for entry in bridge.settings.destinations}
         self._open: dict[str, Connector] = {}
         self._asked: dict[str, PatientQuery | None] = {}
+        self._read: dict[str, tuple[PhotoSource, ...]] = {}
         self._guard = threading.Lock()
 
     @property
@@ -71,14 +74,25 @@ class Destinations:
                 self._asked[name] = PatientQuery(asked, self._secret, self._bridge.now) if asked else None
             return self._asked[name]
 
+    def photos(self, name: str) -> tuple[PhotoSource, ...]:
+        """The ways to ask for a patient's photos; none when the profile offers none. Raises NotFound, Misconfigured."""
+        with self._guard:
+            if name not in self._read:
+                profile = self.profile(name)
+                self._read[name] = open_photo_sources(profile, self._secret, self._bridge.now, self._tallies(name))
+            return self._read[name]
+
     def close(self) -> None:
         with self._guard:
             for connector in self._open.values():
                 connector.close()
             for asked in filter(None, self._asked.values()):
                 asked.close()
+            for source in chain.from_iterable(self._read.values()):
+                source.close()
             self._open.clear()
             self._asked.clear()
+            self._read.clear()
 
     def _tallies(self, name: str) -> Tallies:
         if not self._shares:
