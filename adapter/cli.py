@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 it ran and found something wrong; 2 the call or a setting 
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -100,6 +101,7 @@ def serve(
 
     Example: dermbridge serve --port 8000
     """
+    gc.disable()  # a tenth of starting would go to looking for garbage where there is none; `collect_less` ends this
     from adapter.serve import serve_http
 
     serve_http(load_settings(http_host=host, http_port=port), everything=not web_only)

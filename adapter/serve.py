@@ -52,9 +52,9 @@ def collect_less() -> None:
 
     That was a fifteenth of what accepting a photo cost.
     """
-    gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
+    gc.enable()
 
 
 def open_prepared(settings: Settings) -> Bridge:

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy import and_, delete, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
 
-from adapter.db.engine import Database
+from adapter.db.engine import Database, insert_or
 from adapter.db.tables import allowance
 from connectors.contract import Grant, Rule, Tally
 from connectors.pace import grant
 
-_INSERTS: Final[dict[str, Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 PAUSE: Final = (0, 0)  # span and number of the row whose `used` is the second until which nobody shall ask
 
 
@@ -47,12 +45,12 @@ class SharedTally(Tally):
     def pause(self, until: float) -> None:
         with self._db.transaction() as tx:
             row = {"destination": self._destination, "span": PAUSE[0], "number": PAUSE[1], "used": int(until) + 1}
-            upsert = _INSERTS[tx.dialect.name](allowance).values(row)
+            upsert = insert_or(tx.dialect.name, allowance).values(row)
             keys = [allowance.c.destination, allowance.c.span, allowance.c.number]
             tx.execute(upsert.on_conflict_do_update(index_elements=keys, set_={"used": row["used"]}))
 
     def _add(self, tx: Any, slot: tuple[int, int], count: int) -> None:
         row = {"destination": self._destination, "span": slot[0], "number": slot[1], "used": count}
-        upsert = _INSERTS[tx.dialect.name](allowance).values(row)
+        upsert = insert_or(tx.dialect.name, allowance).values(row)
         keys = [allowance.c.destination, allowance.c.span, allowance.c.number]
         tx.execute(upsert.on_conflict_do_update(index_elements=keys, set_={"used": allowance.c.used + count}))

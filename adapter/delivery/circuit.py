@@ -11,14 +11,13 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
+from adapter.db.engine import insert_or
 from adapter.db.tables import circuit
 
 FAILURES: Final = 5
 SHORTEST: Final = timedelta(seconds=30)
 LONGEST: Final = timedelta(minutes=15)
-_INSERTS: Final[dict[str, Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 PROBE: Final = timedelta(seconds=60)  # how long others wait for the outcome of a probe
 
 
@@ -38,7 +37,7 @@ def note_outage(tx: Connection, destination: str, reason: str, *, at: datetime) 
     c = circuit.c
     first = {"destination": destination, "failures": 1, "reason": reason, "updated_at": at}
     again = {"failures": c.failures + 1, "reason": reason, "updated_at": at}
-    upsert = _INSERTS[tx.dialect.name](circuit).values(first)
+    upsert = insert_or(tx.dialect.name, circuit).values(first)
     counted = upsert.on_conflict_do_update(index_elements=[c.destination], set_=again).returning(c.failures)
     failures: int = tx.execute(counted).scalar_one()
     if failures >= FAILURES:

@@ -11,21 +11,17 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 import orjson
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, insert, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
-from adapter.db.engine import Database
+from adapter.db.engine import Database, insert_or
 from adapter.db.tables import work, work_key
 from adapter.errors import DermBridgeError
 
 LEASE = timedelta(seconds=60)
-_ADD: dict[str, Any] = {
-    dialect: inserting(work).on_conflict_do_nothing(index_elements=[work.c.idempotency_key]).returning(work.c.id)
-    for dialect, inserting in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
-}
 
 
 class LeaseLost(DermBridgeError):
@@ -46,6 +42,12 @@ class Work:
     lease_token: str = ""
 
 
+@cache
+def _add_new(dialect: str) -> Any:
+    added = insert_or(dialect, work).on_conflict_do_nothing(index_elements=[work.c.idempotency_key])
+    return added.returning(work.c.id)
+
+
 def enqueue(tx: Connection, *items: Work, at: datetime, due_at: datetime | None = None) -> None:
     """Add work in the caller's transaction. The same idempotency key again adds nothing while it is unfinished."""
     for item in items:
@@ -58,7 +60,7 @@ def enqueue(tx: Connection, *items: Work, at: datetime, due_at: datetime | None 
             "payload": orjson.dumps(item.payload).decode(),
             "created_at": at,
         }
-        work_id = tx.execute(_ADD[tx.dialect.name], row).scalar_one_or_none()
+        work_id = tx.execute(_add_new(tx.dialect.name), row).scalar_one_or_none()
         if work_id is not None and item.order_keys:
             keys = [{"order_key": key[:200], "work_id": work_id} for key in dict.fromkeys(item.order_keys)]
             tx.execute(insert(work_key), keys)
