@@ -21,6 +21,7 @@ from starlette.responses import Response
 from adapter import governance, identity
 from adapter.access.outbound import outbound_client
 from adapter.bridge import Bridge
+from adapter.capture import external_upkeep
 from adapter.capture.render import render_photo
 from adapter.delivery.deliver import deliver
 from adapter.delivery.destinations import Destinations
@@ -93,6 +94,7 @@ def work_lanes(bridge: Bridge, destinations: Destinations) -> Mapping[str, Lane]
         "look-up-patient": Lane(
             partial(identity.look_up_patient, bridge, partial(ask_destination, destinations)), threads=2
         ),
+        external_upkeep.KIND: Lane(partial(external_upkeep.look_at_external, bridge, destinations)),
         "render": Lane(partial(render_photo, bridge), threads=2),
         "job": Lane(partial(run_job, bridge), threads=2),
         feeds.KIND: Lane(partial(feeds.tell, bridge, feeds.open_repository(bridge))),

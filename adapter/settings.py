@@ -201,7 +201,12 @@ class Settings(_Frozen):
     max_capture_bytes: int = Field(default=64 * 2**20, ge=1024)
     max_pixels: int = Field(default=120_000_000, ge=1_000_000)
     accept_unlisted_body_sites: bool = False
+    sheet_identifies: Literal["full", "number", "none"] = Field(
+        default="full", description="what a comparison exported as PDF or PNG says of its patient"
+    )
     fields_of_view: tuple[FieldOfView, ...] = ()
+
+    external_photo_days: int = Field(default=30, ge=1, description="how long a copy of another system's photo is kept")
 
     consent_mode: ConsentMode = Field(default="advisory", description="gate for treatment documentation")
 

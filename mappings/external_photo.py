@@ -35,23 +35,23 @@ class ExternalPhoto:
     device: str = ""
     is_dermoscopic: bool = False
     body_site: str = ""
+    site_text: str = ""
     laterality: str = ""
     identifiers: tuple[tuple[str, str], ...] = ()
     security: tuple[Mapping[str, str], ...] = ()
 
 
 def external_to_media(
-    photo: ExternalPhoto, content: Content, *, media_id: str, patient: str, encounter: str | None, issued_at: datetime
+    photo: ExternalPhoto, content: Content, *, media_id: str, patient: str, issued_at: datetime
 ) -> Json:
-    """Media bound to `patient` (`Patient/id`). It has no operator: who took it there is not ours to say.
+    """Media bound to `patient` (`Patient/id`). It has no operator and no visit: who took it there, and when seen, is not ours to say.
 
-    A body site that is not in our list is left out, its photo labelled as of an unknown site.
+    A body site that is not in our list keeps its words only, and the photo is labelled as of an unknown site.
     """
     capture = Capture(
         id=media_id,
         operator="",
         subject=patient,
-        encounter=encounter,
         body_site=photo.body_site or None,
         laterality=photo.laterality or None,
         view="dermoscopic" if photo.is_dermoscopic else None,
@@ -61,10 +61,11 @@ def external_to_media(
     )
     media = capture_to_media(capture, content, media_id=media_id, issued_at=issued_at)
     del media["operator"], media["content"]["creation"]
-    if photo.body_site and photo.body_site not in BODY_SITES:
-        media["bodySite"].pop("coding")
-    if not media.get("bodySite", True):
-        del media["bodySite"]
+    if photo.body_site not in BODY_SITES:
+        media["bodySite"] = {name: value for name, value in media.get("bodySite", {}).items() if name == "extension"}
+        media["bodySite"] |= {"text": photo.site_text} if photo.site_text else {}
+        if not media["bodySite"]:
+            del media["bodySite"]
     if photo.created:
         del media["_createdDateTime"]
         media["createdDateTime"] = media["content"]["creation"] = photo.created

@@ -1,0 +1,343 @@
+"""Photos that live in an EHR or archive, copied here to stand beside ours: listed on demand, then one by one.
+
+A copy is Media like any other, so that it is seen and compared as ours are; but it is marked external, read only,
+never delivered, and kept for a while only (`external_upkeep`).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import orjson
+from sqlalchemy import Connection, insert
+
+from adapter import access, consent, delivery, governance
+from adapter.access import SYSTEM, Actor
+from adapter.access.policy import can_see
+from adapter.bridge import Bridge
+from adapter.capture.external_upkeep import forget_external, look_again_later
+from adapter.capture.inspection import Inspection, inspect
+from adapter.capture.known_photos import KnownPhotos, known_photos
+from adapter.db.tables import capture
+from adapter.delivery import Destinations, Fetched, PhotoFound, WrongPatient
+from adapter.errors import Conflict, DermBridgeError, Forbidden, TooLarge, Unprocessable
+from adapter.records import Resource, Stored, create_all, find_by_identifier, get, new_id
+from adapter.records.binaries import BinaryRow, create_binary
+from adapter.records.confinement import patient_of
+from adapter.records.vault import SealedBlob
+from adapter.work import Work, enqueue
+from mappings.capture_to_media import Content
+from mappings.external_photo import ExternalPhoto, external_to_media, holder_of, is_external, source_of
+from mappings.provenance import Agent, Entity, hashed, provenance
+from mappings.terms import URI
+
+AT_ONCE = 4  # destinations asked at the same time
+QUERIES_TOLD = 30  # requests in one AuditEvent
+
+
+@dataclass(frozen=True)
+class PhotoThere:
+    """A photo in a record elsewhere. `media_id` is the one here that it is, ours or (`is_ours` false) a copy of it."""
+
+    found: PhotoFound
+    media_id: str | None = None
+    is_ours: bool = False
+
+
+@dataclass(frozen=True)
+class RecordThere:
+    """What one destination holds of a patient. `hidden` are too restricted for who asks, `refused` somebody else's."""
+
+    destination: str
+    photos: Sequence[PhotoThere] = ()
+    more: bool = False
+    hidden: int = 0
+    refused: int = 0
+    problems: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """`how`: `copied` now, `kept` (the same version was copied before) or `ours` (we delivered it there)."""
+
+    media_id: str
+    how: str
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """A fetched photo, looked at and sealed, before anything is written about it."""
+
+    fetched: Fetched
+    address: str
+    found: Inspection
+    sealed: SealedBlob
+    clean_view: str | None
+    clean_size: int
+    clean_sha1_b64: str
+    clean_sha256: str
+    destination: str = field(default="")
+
+
+# --- listing --------------------------------------------------------------------------------------------------------
+
+
+def photos_elsewhere(
+    bridge: Bridge, destinations: Destinations, actor: Actor, patient_id: str, *, only: str | None = None
+) -> list[RecordThere]:
+    """What every destination that can be asked (or `only` one) holds of this patient; each tells its own problems.
+
+    Raises Forbidden, NotFound.
+    """
+    with bridge.db.snapshot() as tx:
+        patient = _patient(tx, actor, patient_id, letter="s")
+    names = [name for name in delivery.photo_destinations(bridge.settings) if only in (None, name)]
+    with ThreadPoolExecutor(AT_ONCE, "photos-elsewhere") as threads:
+        return list(threads.map(lambda name: _record(bridge, destinations, actor, patient, name), names))
+
+
+def _record(bridge: Bridge, destinations: Destinations, actor: Actor, patient: Stored, name: str) -> RecordThere:
+    try:
+        listed = delivery.list_photos(bridge, destinations, name, patient.resource)
+    except DermBridgeError as error:
+        with bridge.db.transaction() as tx:
+            told = {"outcome": "8", "detail": str(error)[:200], "query": "photos of the patient", "recipient": name}
+            governance.audit(tx, bridge, "photo-query", actor, patient_id=patient.id, **told)  # type: ignore[arg-type]
+        return RecordThere(name, problems=[str(error)])
+    with bridge.db.transaction() as tx:
+        asked = "\n".join(listed.asked[:QUERIES_TOLD])
+        governance.audit(tx, bridge, "photo-query", actor, patient_id=patient.id, query=asked, recipient=name)
+        _tell_refused(tx, bridge, actor, patient.id, name, listed.refused)
+        known = known_photos(tx, patient.id, name)
+        shown = [one for one in listed.photos if can_see(actor, _labelled(one))]
+        if not listed.more and not listed.problems:
+            there = {delivery.address_of(destinations, name, one.id) for one in listed.photos}
+            _forget_vanished(tx, bridge, actor, known, name, there)
+    return RecordThere(
+        destination=name,
+        photos=[_known_as(known, one, delivery.address_of(destinations, name, one.id)) for one in shown],
+        more=listed.more,
+        hidden=len(listed.photos) - len(shown),
+        refused=len(listed.refused),
+        problems=listed.problems,
+    )
+
+
+def _known_as(known: KnownPhotos, found: PhotoFound, address: str) -> PhotoThere:
+    if ours := known.find_ours(found):
+        return PhotoThere(found, ours.id, is_ours=True)
+    copy = known.find_copy(address)
+    is_current = copy is not None and source_of(copy.resource)[1] == found.version
+    return PhotoThere(found, copy.id if copy and is_current else None)
+
+
+def _forget_vanished(
+    tx: Connection, bridge: Bridge, actor: Actor, known: KnownPhotos, name: str, there: set[str]
+) -> None:
+    for address, copy in known.copies.items():
+        if address not in there and holder_of(copy.resource) == name:
+            forget_external(
+                tx, bridge, actor, copy, f"it is not in this patient's record at {name} any more", torn=True
+            )
+
+
+def _tell_refused(
+    tx: Connection, bridge: Bridge, actor: Actor, patient_id: str, name: str, refused: Sequence[str]
+) -> None:
+    for place in refused[:QUERIES_TOLD]:
+        told = f"{place} was found for this patient, but is another's or cannot be read"
+        governance.audit(
+            tx,
+            bridge,
+            "photo-query",
+            actor,
+            patient_id=patient_id,
+            outcome="8",
+            detail=told,
+            query=place,
+            recipient=name,
+        )
+
+
+# --- pulling --------------------------------------------------------------------------------------------------------
+
+
+def pull_photo(
+    bridge: Bridge, destinations: Destinations, actor: Actor, patient_id: str, destination: str, photo_id: str
+) -> Pulled:
+    """Copy one photo here. The same one in the same version again is not copied twice; one of ours never is.
+
+    Raises Forbidden, NotFound, WrongPatient, Gone, Unprocessable, Unavailable, Conflict; then nothing was kept.
+    """
+    access.check_scope(actor, "c", "Media")
+    with bridge.db.snapshot() as tx:
+        patient = _patient(tx, actor, patient_id, letter="r")
+        decision = consent.decide(tx, bridge, patient.id)
+    if not decision.permit:
+        raise Unprocessable(f"{decision.because}; no photo of this patient may be copied here")
+    try:
+        fetched = delivery.fetch_photo(bridge, destinations, destination, patient.resource, photo_id)
+    except WrongPatient as error:
+        with bridge.db.transaction() as tx:
+            _tell_refused(tx, bridge, actor, patient.id, destination, [photo_id])
+        raise error
+    if not can_see(actor, _labelled(fetched.photo)):
+        raise Forbidden("this photo is very restricted there; break the glass, with a reason that is reviewed")
+    address = delivery.address_of(destinations, destination, photo_id)
+    with bridge.db.snapshot() as tx:
+        if same := _find_same(tx, patient.id, destination, fetched, address):
+            return _known(bridge, actor, same)
+    copy = _looked_at(bridge, fetched, address, destination)
+    with bridge.db.transaction() as tx:
+        return _keep(tx, bridge, actor, patient, copy)
+
+
+def _find_same(tx: Connection, patient_id: str, name: str, fetched: Fetched, address: str) -> Stored | None:
+    known, copy = known_photos(tx, patient_id, name), None
+    sha1 = base64.b64encode(hashlib.sha1(fetched.content, usedforsecurity=False).digest()).decode()
+    if ours := known.find_ours(fetched.photo) or known.find_same(sha1):
+        return ours
+    if (copy := known.find_copy(address)) and source_of(copy.resource)[1] == fetched.photo.version:
+        return copy
+    return None
+
+
+def _known(bridge: Bridge, actor: Actor, photo: Stored) -> Pulled:
+    patient_id = patient_of(photo.resource)
+    governance.audit_look(bridge, actor, patient_id=patient_id, references=[photo.version_reference], detail="pulled")
+    return Pulled(photo.id, "kept" if is_external(photo.resource) else "ours")
+
+
+def _looked_at(bridge: Bridge, fetched: Fetched, address: str, destination: str) -> _Copy:
+    """Inspected without decoding, as a photo that is sent here; then sealed."""
+    data, settings = fetched.content, bridge.settings
+    if len(data) > settings.max_capture_bytes:
+        raise TooLarge(f"photos may have at most {settings.max_capture_bytes // 2**20} MiB here")
+    found = inspect(data, max_pixels=settings.max_pixels)
+    sha1, sha256 = hashlib.sha1(usedforsecurity=False), hashlib.sha256()
+    for piece in found.view.pieces(data):
+        sha1.update(piece)
+        sha256.update(piece)
+    return _Copy(
+        fetched=fetched,
+        address=address,
+        found=found,
+        sealed=bridge.vault.seal(data),
+        clean_view=None if found.view.is_identity else found.view.to_json(),
+        clean_size=found.view.size,
+        clean_sha1_b64=base64.b64encode(sha1.digest()).decode(),
+        clean_sha256=sha256.hexdigest(),
+        destination=destination,
+    )
+
+
+def _keep(tx: Connection, bridge: Bridge, actor: Actor, patient: Stored, copy: _Copy) -> Pulled:
+    """One transaction: the copy, where it came from, who asked, and when it is looked at again."""
+    bridge.db.lock(tx, f"patient:{patient.id}", f"external:{copy.address}")
+    if get(tx, "Patient", patient.id).resource.get("active") is False:
+        raise Conflict("this patient was merged into another meanwhile; open the photos again")
+    for before in find_by_identifier(tx, "Media", URI, copy.address):
+        if patient_of(before.resource) == patient.id and source_of(before.resource)[1] == copy.fetched.photo.version:
+            return Pulled(before.id, "kept")
+        if is_external(before.resource):
+            forget_external(tx, bridge, actor, before, "another version takes its place", torn=False)
+    at, content_type = bridge.now(), copy.found.format.content_type
+    media_id, binary_id = new_id(at), new_id(at)
+    described = _media(copy, media_id, binary_id, patient, bridge)
+    media, _ = create_all(tx, [described, _provenance(actor, copy, media_id, binary_id, bridge)], at=at)
+    bridge.vault.keep(tx, copy.sealed, content_type=content_type, patient_id=patient.id, at=at)
+    create_binary(
+        tx,
+        BinaryRow(
+            id=binary_id,
+            blob_id=copy.sealed.id,
+            content_type=content_type,
+            size=copy.clean_size,
+            sha256=copy.clean_sha256,
+            security_context=media.reference,
+            created_at=at,
+            clean_view=copy.clean_view,
+        ),
+    )
+    digest = hashlib.sha256(copy.address.encode()).hexdigest()
+    row = {
+        "id": media_id,
+        "idempotency_key": f"external:{digest}",
+        "fingerprint": digest,
+        "request": digest,
+        "blob_id": copy.sealed.id,
+        "source": "external",
+        "consent": orjson.dumps({"decision": "permit", "because": f"copied from {copy.destination}"}).decode(),
+        "received_at": at,
+    }
+    tx.execute(insert(capture), row)
+    references = [media.version_reference]
+    governance.audit(
+        tx, bridge, "import", actor, patient_id=patient.id, references=references, recipient=copy.destination
+    )
+    enqueue(tx, Work(kind="render", idempotency_key=f"render:{media_id}", payload={"media": media_id}), at=at)
+    look_again_later(tx, bridge, media, copy.destination, copy.fetched.photo.id)
+    return Pulled(media_id, "copied")
+
+
+def _media(copy: _Copy, media_id: str, binary_id: str, patient: Stored, bridge: Bridge) -> Resource:
+    photo, at = copy.fetched.photo, bridge.now()
+    told = ExternalPhoto(
+        source=copy.address,
+        holder=copy.destination,
+        version=photo.version,
+        created=photo.created,
+        title=photo.title,
+        note=copy.fetched.made,
+        device=photo.device,
+        is_dermoscopic=photo.modality == "DMS",
+        body_site=photo.body_site,
+        site_text=photo.site_text,
+        laterality=photo.laterality,
+        identifiers=tuple(one for one in photo.identifiers if one[0]),
+        security=photo.security,
+    )
+    content = Content(
+        binary_id=binary_id,
+        content_type=copy.found.format.content_type,
+        size=copy.clean_size,
+        sha1_b64=copy.clean_sha1_b64,
+        sha256_hex=copy.clean_sha256,
+        width=copy.found.width,
+        height=copy.found.height,
+        created=at,
+    )
+    return external_to_media(told, content, media_id=media_id, patient=patient.reference, issued_at=at)
+
+
+def _provenance(actor: Actor, copy: _Copy, media_id: str, binary_id: str, bridge: Bridge) -> Resource:
+    """Which record of which system it is a copy of, in which version, and what the clean copy leaves out."""
+    version = copy.fetched.photo.version
+    place = f"{copy.address}/_history/{version}" if version else copy.address
+    source = {"identifier": {"system": URI, "value": place}, "display": copy.destination}
+    asked = [Agent("performer", actor.id)] if actor.kind == "person" else []
+    return provenance(
+        "receive",
+        provenance_id=new_id(bridge.now()),
+        targets=[f"Media/{media_id}/_history/1", hashed(f"Binary/{binary_id}", copy.clean_sha256)],
+        agents=[Agent("assembler", SYSTEM.id), Agent("custodian", {"display": copy.destination}), *asked],
+        entities=[Entity("source", source, sha256_hex=copy.sealed.sha256, removed=copy.found.removed)],
+        recorded=bridge.now(),
+    )
+
+
+def _patient(tx: Connection, actor: Actor, patient_id: str, *, letter: str) -> Stored:
+    """The patient in use; whoever was merged is asked for by the record that survived. Raises Forbidden, NotFound."""
+    access.check_scope(actor, "s" if letter == "s" else "r", "Media")
+    access.check_whose(tx, actor, patient_id)
+    patient = get(tx, "Patient", patient_id)
+    survivors = [one["other"]["reference"] for one in patient.resource.get("link", []) if one["type"] == "replaced-by"]
+    return _patient(tx, actor, survivors[0].removeprefix("Patient/"), letter=letter) if survivors else patient
+
+
+def _labelled(found: PhotoFound) -> Resource:
+    return {"resourceType": "Media", "meta": {"security": [dict(one) for one in found.security]}}
