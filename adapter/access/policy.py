@@ -14,9 +14,10 @@ from sqlalchemy import Connection
 
 from adapter.access.actor import Actor
 from adapter.access.scopes import SCOPE, grants_for, parse_scopes
-from adapter.errors import Forbidden, OutOfReach
+from adapter.errors import Forbidden, OutOfReach, Unprocessable
 from adapter.records.confinement import same_patients
 from adapter.records.search_parameters import Resource, confidentiality_of
+from mappings.external_photo import holder_of
 
 __all__ = ["ROLES", "SCOPE", "Letter", "Right", "grants_of", "parse_scopes"]
 
@@ -132,6 +133,12 @@ def check_visible(actor: Actor, resource: Resource) -> None:
     """Raises Forbidden for what is known to be in the chart, but too sensitive for this actor."""
     if not can_see(actor, resource):
         raise Forbidden("this photo is very restricted; open it by breaking the glass, with a reason that is reviewed")
+
+
+def check_ours(resource: Resource) -> None:
+    """Raises Unprocessable for a copy of another system's photo: whatever is said of it is said there."""
+    if holder := holder_of(resource):
+        raise Unprocessable(f"this is a copy of a photo at {holder}, read only here; have it corrected there")
 
 
 # --- rights ---------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Row
 
 from adapter import delivery, governance
 from adapter.access import SYSTEM, Actor, check_whose
-from adapter.access.policy import check_visible
+from adapter.access.policy import check_ours, check_visible
 from adapter.batch.operation import Change, Operation, Parameters, Plan
 from adapter.batch.refiling import check_refiling, needs_second_person, plan_move, refile_photo, undo_refiling
 from adapter.bridge import Bridge
@@ -69,6 +69,7 @@ def _assign(tx: Connection, bridge: Bridge, actor: Actor, media_id: str, paramet
 def _assigned(tx: Connection, actor: Actor, media_id: str, parameters: Parameters) -> tuple[Stored, Resource]:
     """The photo as it is and as it would be. Raises Unprocessable for a visit or lesion of somebody else."""
     media = photo_in_reach(tx, actor, media_id)
+    check_ours(media.resource)
     subject = media.resource.get("subject", {}).get("reference")
     for name, resource_type, element in (("encounter", "Encounter", "subject"), ("lesion", "BodyStructure", "patient")):
         if reference := parameters.get(name):
@@ -82,6 +83,7 @@ def replace_media(
     tx: Connection, bridge: Bridge, actor: Actor, media: Stored, changed: Resource, summary: str
 ) -> Change:
     """The next version of a photo's record, with Provenance, AuditEvent and deliveries, in one transaction."""
+    check_ours(media.resource)
     at = bridge.now()
     stored = update_resource(tx, changed, at=at, expected_version=media.version_id)
     statement = provenance(
@@ -124,6 +126,7 @@ def _check_nothing(_bridge: Bridge, parameters: Parameters) -> None:
 
 def _plan_redeliver(tx: Connection, bridge: Bridge, actor: Actor, media_id: str, _parameters: Parameters) -> Plan:
     media = photo_in_reach(tx, actor, media_id)
+    check_ours(media.resource)
     latest = _latest_deliveries(tx, media)
     if not delivery.is_bound(media.resource):
         return Plan("whose photo it is must be settled first", skips=True)

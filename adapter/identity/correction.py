@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, update
 
 from adapter.access import SYSTEM, Actor, check_patient, check_right, check_whose
-from adapter.access.policy import check_visible
+from adapter.access.policy import check_ours, check_visible
 from adapter.bridge import Bridge
 from adapter.db.tables import capture
 from adapter.delivery import deliver_media, take_back
@@ -72,6 +72,7 @@ def plan_refiling(tx: Connection, actor: Actor, media_id: str, refiling: Refilin
     """
     media = get(tx, "Media", media_id)
     check_may_refile(tx, actor, media, refiling.patient_id)
+    check_ours(media.resource)
     if media.resource.get("status") == "entered-in-error":
         raise Conflict("this is only the note that a photo was filed here by mistake; there is nothing to move")
     if refiling.patient_id is None:

@@ -14,6 +14,7 @@ from sqlalchemy import func, select
 from adapter import consent
 from adapter.access import SYSTEM, Actor
 from adapter.access.policy import grants_of
+from adapter.batch.operations import OPERATIONS
 from adapter.bridge import Bridge
 from adapter.capture.external import Pulled, RecordThere, photos_elsewhere, pull_photo
 from adapter.capture.external_upkeep import KIND, look_at_external
@@ -22,6 +23,7 @@ from adapter.capture.render import render_photo
 from adapter.db.tables import audit_event, blob, delivery, work
 from adapter.delivery import WrongPatient, deliver_media
 from adapter.delivery.circuit import FAILURES
+from adapter.delivery.rehearsal import send_one
 from adapter.errors import Forbidden, Gone, NotFound, Unavailable, Unprocessable
 from adapter.identity.merges import merge_patients
 from adapter.records import Stored, find, find_where, get
@@ -175,6 +177,23 @@ def test_a_copy_is_never_delivered_not_even_after_a_merge(opened: Open, permit: 
     with site.bridge.db.snapshot() as tx:
         assert get(tx, "Media", pulled.media_id).resource["subject"] == {"reference": "Patient/p2"}
         assert tx.execute(select(func.count()).select_from(delivery)).scalar_one() == 0
+
+
+def test_a_copy_is_read_only(opened: Open, permit: Any) -> None:
+    site = opened()
+    pulled = site.pull(site.there())
+    asked = (
+        ("assign", {"body_site": "113179006"}),
+        ("redeliver", {}),
+        ("refile", {"patient": "p2", "reason": "wrong", "verifier": "Practitioner/v"}),
+    )
+    with site.bridge.db.transaction() as tx:
+        for name, parameters in asked:
+            with pytest.raises(Unprocessable, match="read only here"):
+                OPERATIONS[name].plan(tx, site.bridge, SYSTEM, pulled.media_id, parameters)
+        with pytest.raises(Unprocessable, match="read only here"):
+            send_one(tx, site.bridge, pulled.media_id, "x")
+    assert site.media(pulled.media_id).version_id == 1
 
 
 def test_a_photo_of_another_patient_is_refused_and_the_audit_log_says_so(opened: Open) -> None:
