@@ -51,6 +51,8 @@ class Profile(Table):
     """Of what is sent, after the transform."""
     accepts: tuple[MimeType, ...] = ()
     """MIME types the destination takes; empty: whatever the photo is. Others are made JPEG where JPEG is taken."""
+    comparisons: bool = False
+    """Whether a saved comparison may be filed here too: one picture, made what `transform` says."""
     transform: Transform = Transform()
     signals: tuple[Signal, ...] = ()
     limits: Limits = Limits()

@@ -34,7 +34,7 @@ def _knobs() -> Iterator[Knob]:
         ("route", "kind message write_by steps host port called_ae calling_ae folder"),
         ("order of routes", "routes"),
         ("transform", "transform.to content"),
-        ("types taken", "accepts charset"),
+        ("types taken", "accepts comparisons charset"),
         ("size", "max_bytes transform.downscale transform.max_edge"),
         ("form of the attachment", "binary_upload attachment_url attachment_hosts obx_5 transform.link_base"),
         ("form of references", "references"),

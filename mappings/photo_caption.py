@@ -6,9 +6,10 @@ misfiled must be recognisable as such.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from mappings.photos_to_picture import derivation_of
 from mappings.terms import PHOTO_VIEW
 
 Resource = Mapping[str, Any]
@@ -27,20 +28,21 @@ def caption(media: Resource) -> list[str]:
     return [f"{name}: {value}" for name, value in lines.items() if value]
 
 
-def patient_line(patient: Resource) -> str:
-    """`Doe, Jane | MRN 4711 | born 1970-01-01`; only what is known."""
+def patient_line(patient: Resource, parts: Collection[str] = ("name", "number", "birthDate")) -> str:
+    """`Doe, Jane | MRN 4711 | born 1970-01-01`; only what is known, and of that the parts asked for."""
     name: Resource = next(iter(patient.get("name", [])), {})
     family, given = name.get("family"), " ".join(name.get("given", []))
     number = next((i["value"] for i in patient.get("identifier", []) if i.get("value") and i.get("use") != "old"), None)
-    parts = (
-        name.get("text") or ", ".join(filter(None, [family, given])),
-        number and f"MRN {number}",
-        patient.get("birthDate") and f"born {patient['birthDate']}",
-    )
-    return " | ".join(part for part in parts if part)
+    known = {
+        "name": name.get("text") or ", ".join(filter(None, [family, given])),
+        "number": number and f"MRN {number}",
+        "birthDate": patient.get("birthDate") and f"born {patient['birthDate']}",
+    }
+    return " | ".join(text for part, text in known.items() if text and part in parts)
 
 
 def title(media: Resource) -> str:
     """A short heading for lists in the EHR."""
     site = media.get("bodySite", {}).get("text")
-    return f"Clinical photograph, {site}" if site else "Clinical photograph"
+    kind = "Comparison of clinical photographs" if derivation_of(media) else "Clinical photograph"
+    return f"{kind}, {site}" if site else kind

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mappings.body_sites import BODY_SITES, Sensitivity, sensitivity
 from mappings.photo_caption import title
 from mappings.photo_fit import Picture, as_jpeg, read_jpeg
+from mappings.photos_to_picture import derivation_of
 from mappings.terms import CANON, DCM, LATERALITY, SNOMED
 
 if TYPE_CHECKING:
@@ -95,7 +96,10 @@ def photo_to_dicom(
     dataset = pydicom.Dataset()
     write_patient(dataset, patient, place)
     _write_study(dataset, media, place, dermoscopic=dermoscopic, at=at)
-    _write_instance(dataset, media, idempotency_key, dermoscopic=dermoscopic, derived=jpeg != content)
+    composed = derivation_of(media) is not None
+    _write_instance(dataset, media, idempotency_key, dermoscopic=dermoscopic, derived=composed or jpeg != content)
+    if composed:  # made after the examination, of its pictures (PS3.3 C.7.6.1.1.2)
+        dataset.ImageType = ["DERIVED", "SECONDARY"]
     _write_region(dataset, media)
     _write_pixels(dataset, jpeg, picture)
     if dermoscopic:

@@ -7,8 +7,8 @@ listed; nothing sends it out by itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from mappings.canonical_resources import codes_of
 from mappings.capture_to_media import Content, attachment
@@ -69,7 +69,7 @@ def photos_to_picture(
     return picture | ({"note": [{"text": note}]} if note else {})
 
 
-def derivation_of(media: Json) -> str | None:
+def derivation_of(media: Mapping[str, Any]) -> str | None:
     """The code of picture-derivation; None for a photograph."""
     tags = media.get("meta", {}).get("tag", [])
     return next((str(tag["code"]) for tag in tags if has_code([tag], PICTURE_DERIVATION)), None)

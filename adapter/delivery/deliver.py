@@ -27,6 +27,7 @@ from adapter.records import create, new_id
 from adapter.work import Work, finish, postpone
 from adapter.work.loop import back_off
 from connectors.contract import CannotLook, Connector, DeliveryError, Evidence, Receipt, Retry
+from mappings.photos_to_picture import derivation_of
 from mappings.provenance import Agent, Entity, provenance
 
 S = DeliveryState
@@ -223,7 +224,8 @@ def _retract(attempt: Attempt, connector: Connector) -> None:
     order = attempt.order
     receipt = order.receipt
     assert receipt is not None  # start_retraction takes no other
-    reason = "The patient withdrew consent" if order.refusal else "Filed under the wrong patient"
+    wrong = "Comparison withdrawn" if derivation_of(order.media.resource) else "Filed under the wrong patient"
+    reason = "The patient withdrew consent" if order.refusal else wrong
     taken = attempt.step("retract", lambda: connector.retract(order.parcel, receipt, reason))
     seen = taken if taken.duplicate else connector.retract(order.parcel, taken, reason)
     if not seen.duplicate:

@@ -1,0 +1,156 @@
+"""A saved comparison on a sheet: exported as PDF or PNG, or sent to the EHR as a picture by the photos' outbox."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from sqlalchemy import Connection
+
+from adapter import access, consent, delivery, governance
+from adapter.access import Actor
+from adapter.bridge import Bridge
+from adapter.compare.pictures import Picture, keep_picture, pictures_of
+from adapter.compare.saved import Seen, get_saved, photos_seen, tell, who
+from adapter.delivery.destinations import known_profiles
+from adapter.errors import BadInput, Conflict, Unavailable, Unprocessable
+from adapter.records import Stored, get
+from adapter.records.binaries import BinaryRow, find_rendition, get_binary, open_binary
+from adapter.records.confinement import patient_of
+from mappings.comparison_sheet import Sheet, comparison_sheet, findings, sheet_to_pdf, sheet_to_picture
+from mappings.photo_caption import patient_line
+from mappings.photos_to_picture import derivation_of
+from mappings.provenance import Entity
+
+FORMS: Final = {"pdf": "application/pdf", "png": "image/png"}
+ON_SHEET: Final = ("aligned", "change")  # beside the photos; the overlay in red and cyan is for screens
+_IDENTIFIED_BY: Final = {"full": ("name", "number", "birthDate"), "number": ("number",), "none": ()}
+
+
+@dataclass(frozen=True)
+class SheetFile:
+    filename: str
+    content_type: str
+    data: bytes
+
+
+def export_sheet(bridge: Bridge, actor: Actor, observation_id: str, form: str) -> SheetFile:
+    """The comparison as it stands, for whoever may export, where consent permits every photo on it.
+
+    The disclosure is recorded before the sheet is made. Raises Forbidden, NotFound, Gone, BadInput, Unprocessable,
+    Unavailable while a photo is being prepared.
+    """
+    access.check_right(actor, "export")
+    if form not in FORMS:
+        raise BadInput(f"a comparison is exported as {' or '.join(FORMS)}")
+    with bridge.db.transaction() as tx:
+        saved, seen = _permitted(tx, bridge, actor, observation_id)
+        draw = _read(tx, bridge, saved, seen, said=f"Exported by {actor.display}")
+        photos = [f"Media/{one.id}/_history/{one.version}" for one in seen]
+        patient_id, references = patient_of(saved.resource), [saved.version_reference, *photos]
+        governance.audit(tx, bridge, "export", actor, patient_id=patient_id, references=references, detail=form)
+    sheet = draw()
+    data = sheet_to_pdf(sheet, at=bridge.now()) if form == "pdf" else sheet_to_picture(sheet)
+    return SheetFile(f"comparison-{saved.id}.{form}", FORMS[form], data)
+
+
+def destinations_for(bridge: Bridge) -> list[str]:
+    """Those whose profile takes comparisons."""
+    return [name for name, profile in known_profiles(bridge.settings).items() if profile.comparisons]
+
+
+def send_sheet(bridge: Bridge, actor: Actor, observation_id: str) -> list[str]:
+    """Put the comparison in line for every destination that takes comparisons and has it not; returns the delivery ids.
+
+    What is sent is a derived Media: consent is decided again when it leaves, and it is looked for, read back and taken
+    back like a photo. Raises as `export_sheet`, Conflict when it is everywhere already.
+    """
+    access.check_scope(actor, "u", "Media")
+    with bridge.db.snapshot() as tx:
+        saved, seen = _permitted(tx, bridge, actor, observation_id)
+        draw = _read(tx, bridge, saved, seen, said="Made for the record")
+        made = _sheet_of(tx, saved)
+    data = b"" if made else sheet_to_picture(draw(), format="JPEG")
+    sealed = None if made else bridge.vault.seal(data)
+    with bridge.db.transaction() as tx:
+        bridge.db.lock(tx, f"patient:{patient_of(saved.resource)}", f"sheet:{saved.id}")
+        saved, seen = _permitted(tx, bridge, actor, observation_id)
+        picture = _sheet_of(tx, saved)
+        if picture is None and sealed is not None:
+            bridge.vault.keep(
+                tx, sealed, content_type="image/jpeg", patient_id=patient_of(saved.resource), at=bridge.now()
+            )
+            picture = _keep(tx, bridge, actor, saved, seen, Picture("sheet", data, "image/jpeg", sealed.id))
+        return _send(tx, bridge, picture)
+
+
+def _keep(tx: Connection, bridge: Bridge, actor: Actor, saved: Stored, seen: list[Seen], drawn: Picture) -> Stored:
+    media = [one.media.resource for one in seen if one.media]
+    note = " ".join(findings(saved.resource))
+    picture = keep_picture(tx, bridge, drawn, saved, media, operator=who(actor), note=note)
+    sources = [Entity("derivation", saved.version_reference)]
+    tell(tx, bridge, actor, "compare", [picture], sources)
+    return picture
+
+
+def _send(tx: Connection, bridge: Bridge, picture: Stored | None) -> list[str]:
+    names = destinations_for(bridge)
+    if picture is None or not names:
+        raise Unprocessable("no destination takes comparisons; set comparisons = true in its profile (connectors.md)")
+    there = {row.destination for row in delivery.deliveries_of(tx, picture.id)}
+    sent = [
+        one for name in names if name not in there for one in delivery.deliver_media(tx, bridge, picture, only=name)
+    ]
+    if not sent:
+        raise Conflict("this comparison is in line or sent already; its deliveries say how far it is")
+    return sent
+
+
+def _sheet_of(tx: Connection, saved: Stored) -> Stored | None:
+    return next((one for one in pictures_of(tx, saved.reference) if derivation_of(one.resource) == "sheet"), None)
+
+
+def _permitted(tx: Connection, bridge: Bridge, actor: Actor, observation_id: str) -> tuple[Stored, list[Seen]]:
+    saved = get_saved(tx, actor, observation_id)
+    seen = photos_seen(tx, actor, saved)
+    for number, one in enumerate(seen, 1):
+        if one.media is None:
+            raise Unprocessable(f"photo {number} of this comparison cannot leave. {one.said}")
+        decision = consent.decide(tx, bridge, patient_of(saved.resource), media=one.media)
+        if not decision.permit:
+            raise Unprocessable(f"photo {number} of this comparison cannot leave: {decision.because}")
+    return saved, seen
+
+
+def _read(tx: Connection, bridge: Bridge, saved: Stored, seen: list[Seen], *, said: str) -> Callable[[], Sheet]:
+    """Everything a sheet needs, read now; the pictures are decoded when it is called, outside the transaction."""
+    photos = [(one.media.resource, *_bytes(tx, bridge, _display(tx, one.media))) for one in seen if one.media]
+    drawn = {derivation_of(one.resource): one for one in pictures_of(tx, saved.reference)}
+    pictures = [(name, *_bytes(tx, bridge, _content(tx, drawn[name]))) for name in ON_SHEET if name in drawn]
+    patient = get(tx, "Patient", patient_of(saved.resource) or "").resource
+    at, site = f"{bridge.now():%Y-%m-%d %H:%M} UTC", bridge.settings.site_name
+    return partial(
+        comparison_sheet,
+        saved.resource,
+        photos,
+        pictures,
+        heading=patient_line(patient, _IDENTIFIED_BY[bridge.settings.sheet_identifies]),
+        footer=f"{said} at {at}, {site}.",
+    )
+
+
+def _display(tx: Connection, media: Stored) -> BinaryRow:
+    found = find_rendition(tx, media.reference, "display")
+    if found is None:
+        raise Unavailable("a photo of this comparison is being prepared; try again in a few seconds")
+    return found
+
+
+def _content(tx: Connection, picture: Stored) -> BinaryRow:
+    return get_binary(tx, picture.resource["content"]["url"].removeprefix("Binary/"))
+
+
+def _bytes(tx: Connection, bridge: Bridge, row: BinaryRow) -> tuple[bytes, str]:
+    return open_binary(tx, bridge.vault, row).read(), row.content_type

@@ -1,0 +1,158 @@
+"""A saved comparison on paper and in the EHR: what stands on the sheet, who may take it, and where it goes."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from sqlalchemy import select
+
+from adapter import consent
+from adapter.access import SYSTEM, Actor
+from adapter.bridge import Bridge
+from adapter.compare.pictures import pictures_of
+from adapter.compare.saved import save_comparison, withdraw
+from adapter.compare.sheets import destinations_for, export_sheet, send_sheet
+from adapter.db.tables import delivery, media
+from adapter.delivery import Destinations, deliver
+from adapter.errors import Conflict, Forbidden, Unprocessable
+from adapter.identity import Refiling, refile
+from adapter.records import Stored, find_where, get
+from adapter.work import Lane, WorkLoop
+from mappings.comparison_sheet import comparison_sheet, sheet_to_pdf, sheet_to_picture
+from mappings.comparison_to_observation import View
+from mappings.fhir_check import check_resource
+from mappings.media_to_document_reference import media_to_document_reference
+from tests.compare.conftest import VIEW, clinician, draw
+from tests.conftest import Clock
+
+
+@pytest.fixture
+def saved(bridge: Bridge, pair: tuple[str, str]) -> Stored:
+    return save_comparison(bridge, clinician(), [(one, None) for one in pair], view=VIEW, note="darker at the edge")
+
+
+def _with_destinations(bridge: Bridge, folder: Path) -> Bridge:
+    given = (
+        {"name": "chart", "profile": "directory", "folder": str(folder / "chart")},
+        {"name": "archive", "profile": "directory", "folder": str(folder / "archive"), "comparisons": False},
+    )
+    return replace(bridge, settings=bridge.settings.model_copy(update={"destinations": given}))
+
+
+def _run(bridge: Bridge, clock: Clock) -> None:
+    destinations = Destinations(bridge)
+    lanes = {"deliver": Lane(lambda item: deliver(bridge, destinations, item))}
+    WorkLoop(bridge.db, lanes, now=clock).run_until_idle()
+    destinations.close()
+
+
+def _states(bridge: Bridge) -> list[tuple[str, str]]:
+    with bridge.db.snapshot() as tx:
+        of_sheets = select(delivery.c.destination, delivery.c.state).join(media, media.c.id == delivery.c.media_id)
+        rows = tx.execute(of_sheets.where(media.c.derivation.is_not(None)).order_by(delivery.c.id))
+        return [(row.destination, row.state) for row in rows]
+
+
+@pytest.mark.parametrize("form", ["pdf", "png"])
+def test_an_export_is_a_disclosure_of_every_photo_on_it(bridge: Bridge, saved: Stored, form: str) -> None:
+    made = export_sheet(bridge, clinician(), saved.id, form)
+    assert made.data.startswith({"pdf": b"%PDF-1", "png": b"\x89PNG"}[form])
+    with bridge.db.snapshot() as tx:
+        told = [one.resource for one in find_where(tx, "AuditEvent")]
+    disclosed = next(one["entity"] for one in told if one["type"]["code"] == "110106")
+    named = {one["what"].get("reference") for one in disclosed if "what" in one}
+    assert {saved.version_reference, *(one["reference"] for one in saved.resource["derivedFrom"])} <= named
+    photographer = Actor("person", "Practitioner/p", "P", "photographer", clinician().scopes, patient_id="asa")
+    with pytest.raises(Forbidden):
+        export_sheet(bridge, photographer, saved.id, form)
+
+
+def test_nothing_leaves_that_consent_forbids(bridge: Bridge, saved: Stored) -> None:
+    denied = replace(bridge, settings=bridge.settings.model_copy(update={"consent_mode": "required"}))
+    with bridge.db.snapshot() as tx:
+        assert not consent.decide(tx, denied, "asa").permit
+    with pytest.raises(Unprocessable, match="photo 1 of this comparison cannot leave"):
+        export_sheet(denied, clinician(), saved.id, "pdf")
+
+
+def _sheet(saved: Stored, photos: int = 2) -> Any:
+    seen = [
+        {"id": f"m{number}", "createdDateTime": "2026-03-03T09:00:00Z", "deviceName": "Camera 4711-SN"}
+        for number in range(photos)
+    ]
+    resource = saved.resource | {"derivedFrom": [{"reference": f"Media/{one['id']}/_history/1"} for one in seen]}
+    drawn = [(one, draw(number + 1), "image/jpeg") for number, one in enumerate(seen)]
+    return comparison_sheet(resource, drawn, [], heading="Łącka, Åsa | MRN 4711", footer="Exported by Dr Eve.")
+
+
+def test_the_sheet_says_what_was_found_and_how_and_no_device(saved: Stored) -> None:
+    sheet = _sheet(saved)
+    text = "\n".join([*sheet.findings, *(line for plate in sheet.plates for line in plate.lines)])
+    for expected in (
+        "Verdict: Aligned",
+        "429 of 441 patches",
+        "Method: key points, block correlation, spline, version 1.",
+        "Not a diagnosis",
+        "Note by Dr Eve: darker at the edge",
+        f"Observation/{saved.id}",
+        "Taken: 2026-03-03 09:00",
+        "Media/m1, version 1",
+    ):
+        assert expected in text
+    assert "4711-SN" not in text
+
+
+def test_the_pdf_is_tagged_with_its_language_and_a_description_of_each_picture(saved: Stored, clock: Clock) -> None:
+    pdf = sheet_to_pdf(_sheet(saved, photos=8), at=clock())
+    assert b"/Lang (en)" in pdf and b"/MarkInfo <</Marked true>>" in pdf and b"/DisplayDocTitle true" in pdf
+    assert pdf.count(b"/Alt (Photo") == 8
+    assert pdf.count(b"/Type /Page\n") >= 2
+
+
+def test_the_picture_holds_pixels_and_no_metadata(saved: Stored) -> None:
+    for form in ("PNG", "JPEG"):
+        with Image.open(io.BytesIO(sheet_to_picture(_sheet(saved), format=form))) as drawn:
+            assert drawn.width == 1600 and drawn.getexif() == {}
+            assert not {"exif", "xmp", "comment", "icc_profile"} & set(drawn.info)
+
+
+def test_a_comparison_is_sent_where_the_profile_takes_it_once_and_proven_there(
+    bridge: Bridge, saved: Stored, tmp_path: Path, clock: Clock
+) -> None:
+    site = _with_destinations(bridge, tmp_path)
+    assert destinations_for(site) == ["chart"]
+    assert len(send_sheet(site, clinician(), saved.id)) == 1
+    with pytest.raises(Conflict):
+        send_sheet(site, clinician(), saved.id)
+    _run(site, clock)
+    assert _states(site) == [("chart", "confirmed")]
+    with site.db.snapshot() as tx:
+        sheet = pictures_of(tx, saved.reference)[-1]
+    check_resource(sheet.resource)
+    document = media_to_document_reference(sheet.resource)
+    check_resource(document | {"id": "d"})
+    assert "darker at the edge" in document["description"]
+
+
+def test_withdrawn_or_torn_it_is_taken_back(
+    bridge: Bridge, saved: Stored, pair: tuple[str, str], tmp_path: Path, clock: Clock
+) -> None:
+    site = _with_destinations(bridge, tmp_path)
+    send_sheet(site, clinician(), saved.id)
+    _run(site, clock)
+    withdraw(site, clinician(), saved.id, why="other mole")
+    _run(site, clock)
+    assert _states(site) == [("chart", "retracted")]
+    again = save_comparison(site, clinician(), [(one, None) for one in pair], view=View())
+    send_sheet(site, clinician(), again.id)
+    with site.db.transaction() as tx:
+        refile(tx, site, SYSTEM, pair[0], Refiling("bo", "the wrong chart was open"))
+    _run(site, clock)
+    assert _states(site) == [("chart", "retracted"), ("chart", "superseded")]
+    with site.db.snapshot() as tx:
+        assert get(tx, "Observation", again.id).resource["status"] == "entered-in-error"
