@@ -7,7 +7,6 @@ endpoint, the assertion lives at most five minutes and its `jti` is used once.
 from __future__ import annotations
 
 import base64
-import json
 import math
 import re
 import threading
@@ -18,13 +17,12 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from joserfc import jwt
-from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, RSAKey, import_key
 
 from connectors.contract import DeliveryError, Retry, Rule, Secrets, Tally
 from connectors.http import Http
 from connectors.knobs import Auth
 from connectors.pace import OwnTally
+from connectors.signing_key import SigningKey, read_signing_key
 
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 ASSERTION_SECONDS: Final = 240
@@ -122,7 +120,8 @@ class Credentials:
                 retry=Retry.LATER,
             )
         self._check_scopes(body.get("scope"))
-        life = _seconds(body.get("expires_in"))
+        said = body.get("expires_in")
+        life = float(said) if isinstance(said, (int, float)) and said > 0 else self._auth.token_seconds
         self._fetched = self._clock()
         self._token = body["access_token"]
         self._ends = self._clock() + max(life - MARGIN_SECONDS, life * 0.9 if life < 300 else 0.0)
@@ -169,54 +168,35 @@ class Credentials:
             ) from error
 
     def _assertion(self, token_url: str) -> str:
-        key, usual = _signing_key(self.get_secret(self._auth.secret))
-        algorithm = self._auth.algorithm or usual
+        signing = self.signing_keys()[-1 if self._next_is_in_force() else 0]
+        algorithm = self._auth.algorithm or signing.algorithm
         now = int(time.time())
-        header: dict[str, Any] = {"alg": algorithm, "typ": "JWT"}
-        if kid := self._auth.key_id or key.kid:
-            header["kid"] = kid
+        header: dict[str, Any] = {"alg": algorithm, "typ": "JWT", "kid": signing.key_id}
+        if self._auth.names_key_set:
+            header["jku"] = self._auth.jwks_url
         claims = {
             "iss": self._auth.client_id,
             "sub": self._auth.client_id,
-            "aud": token_url,
+            "aud": self._auth.audience or token_url,
             "iat": now,
             "exp": now + ASSERTION_SECONDS,
             "jti": str(uuid.uuid4()),
         }
-        return jwt.encode(header, claims, key, algorithms=[algorithm])
+        return jwt.encode(header, claims, signing.key, algorithms=[algorithm])
 
+    def signing_keys(self) -> list[SigningKey]:
+        """The key in force and, where one is announced, the next. Raises DeliveryError."""
+        key = read_signing_key(self.get_secret(self._auth.secret), self._auth.key_id)
+        following = self._auth.next_secret
+        return [key, *([read_signing_key(self.get_secret(following))] if following else [])]
 
-def _signing_key(text: str) -> tuple[RSAKey | ECKey, str]:
-    for read in _KEY_READERS:
-        try:
-            key = read(text)
-        except (JoseError, ValueError, TypeError, KeyError):
-            continue
-        if isinstance(key, RSAKey) and key.is_private:
-            return key, "RS384"
-        if isinstance(key, ECKey) and key.is_private and key.curve_name == "P-384":
-            return key, "ES384"
-    raise DeliveryError(
-        "The private key cannot be used to sign.",
-        remedy="Give an RSA or EC P-384 private key as PEM or JWK.",
-        retry=Retry.LATER,
-    )
-
-
-_KEY_READERS: Final[tuple[Callable[[str], object], ...]] = (
-    lambda text: import_key(json.loads(text)),
-    RSAKey.import_key,
-    ECKey.import_key,
-)
+    def _next_is_in_force(self) -> bool:
+        begins = self._auth.next_from
+        return begins is not None and time.time() >= begins.timestamp()
 
 
 def _basic(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-
-
-def _seconds(value: object) -> float:
-    """`expires_in` as a number; 300 s, SMART's recommendation, when the server does not say."""
-    return float(value) if isinstance(value, (int, float)) and value > 0 else 300.0
 
 
 def find_missing_scopes(granted: str, needed: list[tuple[str, str]]) -> list[str]:

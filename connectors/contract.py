@@ -71,17 +71,26 @@ class DeliveryError(Exception):
 
     `str(error)` is the reason, `remedy` the next step. Both may hold statuses, OperationOutcome issue codes and our
     own ids; never a remote body, a name, an MRN or a URL with a signature. `retry_after` is in seconds. `outage`:
-    the destination could not be reached or broke off, whatever the parcel.
+    the destination could not be reached or broke off, whatever the parcel. `at_most`: after so many attempts a person
+    must look.
     """
 
     def __init__(
-        self, reason: str, *, remedy: str, retry: Retry, retry_after: float | None = None, outage: bool = False
+        self,
+        reason: str,
+        *,
+        remedy: str,
+        retry: Retry,
+        retry_after: float | None = None,
+        outage: bool = False,
+        at_most: int | None = None,
     ) -> None:
         super().__init__(reason)
         self.remedy = remedy
         self.retry = retry
         self.retry_after = retry_after
         self.outage = outage
+        self.at_most = at_most
 
 
 class RouteRefused(DeliveryError):

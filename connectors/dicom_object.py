@@ -102,6 +102,7 @@ def dicom_place(parcel: Parcel, policy: DicomPolicy, encounter: EncounterPolicy)
         patient_id=patient_id,
         issuer=policy.issuer,
         admission_id=visit,
+        visit_issuer=policy.visit_issuer,
         accession_number=visit if policy.accession == "visit" else "",
         sop_class=policy.sop_class,
         equipment=policy.equipment,

@@ -11,7 +11,7 @@ from connectors.contract import Parcel, Receipt, RouteRefused
 from connectors.fhir_identity import Place, tail
 from connectors.fhir_server import FhirServer, Stored
 from connectors.kinds import FhirR4Profile
-from connectors.outward import find_capture_identifier, is_of_capture, is_of_delivery
+from connectors.outward import find_capture_identifier, has_identifier, is_of_capture, is_of_delivery
 from connectors.templates import filled, values
 
 Resource = dict[str, Any]
@@ -27,13 +27,18 @@ class Copy:
 
     route: str
     resource: Resource
+    place: Place | None = None  # where it is, when it names patient and visit by number
 
     @property
     def patient(self) -> str:
+        if self.place is not None:
+            return self.place.patient
         return tail(self.resource.get("subject", {}).get("reference"))
 
     @property
     def encounter(self) -> str | None:
+        if self.place is not None:
+            return self.place.encounter
         visits: list[Resource] = self.resource.get("context", {}).get("encounter", [])
         visit = self.resource.get("encounter") or next(iter(visits), {})
         return tail(visit.get("reference")) or None
@@ -54,13 +59,24 @@ def find_copies(server: FhirServer, profile: FhirR4Profile, parcel: Parcel, plac
             found = _search(server, profile, parcel, place, RESOURCE_TYPE[route])
         except RouteRefused:
             continue
-        copies += [Copy(route, resource) for resource in found]
+        copies += [copy_of(route, resource, parcel, place) for resource in found]
     previous = parcel.previous
     kind = RESOURCE_TYPE.get(previous.route, "") if previous else ""
     if previous and kind in previous.ids and previous.ids[kind] not in {copy.resource.get("id") for copy in copies}:
         resource = server.find(kind, previous.ids[kind])
-        copies += [Copy(previous.route, resource)] if resource else []
+        copies += [copy_of(previous.route, resource, parcel, place)] if resource else []
     return copies
+
+
+def copy_of(route: str, resource: Resource, parcel: Parcel, place: Place) -> Copy:
+    """`resource` as a copy; one that names a patient by number is where our patient of that number is."""
+    subject = resource.get("subject", {})
+    if str(subject.get("reference", "")).startswith("#"):
+        inside = [each for each in resource.get("contained", []) if f"#{each.get('id')}" == subject["reference"]]
+        numbers = [number for each in inside for number in each.get("identifier", [])]
+    else:
+        numbers = [subject["identifier"]] if "identifier" in subject and "reference" not in subject else []
+    return Copy(route, resource, place if any(has_identifier(parcel.patient, each) for each in numbers) else None)
 
 
 def _search(server: FhirServer, profile: FhirR4Profile, parcel: Parcel, place: Place, kind: str) -> list[Resource]:
@@ -96,16 +112,22 @@ def receipt_for_copy(profile: FhirR4Profile, copy: Copy, place: Place) -> Receip
     """The receipt of something that was already there."""
     stored = Stored(copy.resource.get("id"), None, created=False, resource=copy.resource)
     binary_id = _find_binary_id(copy.attachment.get("url"))
-    return receipt_for(profile, copy.route, stored, place, binary_id, duplicate=True)
+    return receipt_for(profile, copy.route, stored, place, {"Binary": binary_id}, duplicate=True)
 
 
 def receipt_for(
-    profile: FhirR4Profile, route: str, stored: Stored, place: Place, binary_id: str | None, *, duplicate: bool = False
+    profile: FhirR4Profile,
+    route: str,
+    stored: Stored,
+    place: Place,
+    placed: Mapping[str, str | None],
+    *,
+    duplicate: bool = False,
 ) -> Receipt:
     """The receipt of a write. Its location is built from our own base_url, so it never carries a signature."""
     kind = RESOURCE_TYPE[route]
     encounter = place.encounter.partition("/")[2] if place.encounter else None
-    ids = {kind: stored.id, "Binary": binary_id, "Patient": place.patient.partition("/")[2], "Encounter": encounter}
+    ids = {kind: stored.id, **placed, "Patient": place.patient.partition("/")[2], "Encounter": encounter}
     return Receipt(
         route=route,
         ids={name: value for name, value in ids.items() if value},

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, timedelta
 from typing import Any, Final, NoReturn
 
 from connectors.contract import DeliveryError, Parcel, Retry, RouteRefused
 from connectors.fhir_server import FhirServer
 from connectors.kinds import FhirR4Profile
 from connectors.outward import localised
+from connectors.templates import taken_at
+from mappings.fhir_time import period_bounds
 
 Resource = dict[str, Any]
 
@@ -117,6 +120,8 @@ def _find_encounter(server: FhirServer, profile: FhirR4Profile, parcel: Parcel, 
                     remedy="Name an open visit, have this one reopened, or let another route take the photo.",
                     retry=Retry.NEVER,
                 )
+            if policy.within_hours is not None:
+                _check_time(found[0], parcel, policy.within_hours)
             return f"Encounter/{found[0]['id']}"
     if policy.policy == "required":
         raise DeliveryError(
@@ -125,6 +130,19 @@ def _find_encounter(server: FhirServer, profile: FhirR4Profile, parcel: Parcel, 
             retry=Retry.LATER,
         )
     return None
+
+
+def _check_time(visit: Resource, parcel: Parcel, hours: float) -> None:
+    taken, margin, period = taken_at(parcel.media), timedelta(hours=hours), visit.get("period", {})
+    try:
+        begins, ends = period_bounds(period, UTC)
+    except ValueError:  # theirs to write as they like
+        return
+    if (begins and taken < begins - margin) or (ends and taken > ends + margin):
+        _refuse(
+            "The photo was taken outside the visit's time as the destination knows it.",
+            "Name the visit it was taken in, or raise encounter.within_hours of the profile, then replay.",
+        )
 
 
 def tail(reference: object) -> str:

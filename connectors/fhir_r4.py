@@ -7,7 +7,6 @@ replay, a lost answer or a restart never files a photo twice.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,10 +26,12 @@ from connectors.contract import (
     Tallies,
     utc_now,
 )
+from connectors.fhir_attachment import Attachments
 from connectors.fhir_consents import file_consents
 from connectors.fhir_copies import (
     RESOURCE_TYPE,
     Copy,
+    copy_of,
     expected_status,
     find_copies,
     find_delivered,
@@ -45,7 +46,7 @@ from connectors.key_check import check_keys
 from connectors.kinds import FhirR4Profile
 from connectors.outward import delivery_identifier, find_capture_identifier, is_of_delivery, photo_body, put
 from connectors.pace import own_tally
-from connectors.parcels import by_hand, check_parcel, get_content
+from connectors.parcels import by_hand, check_parcel
 from connectors.rendition import rendered
 from connectors.session import open_session
 from connectors.templates import filled, values
@@ -68,6 +69,7 @@ class FhirR4:
         self._profile = profile
         self._session = open_session(profile, secrets, now, tallies)
         self._server = FhirServer(profile, self._session.http, self._session.bare)
+        self._attachments = Attachments(profile, self._server)
 
     def check(self) -> list[Finding]:
         found = fhir_check.check(self._profile, self._server, self._session.credentials)
@@ -80,6 +82,8 @@ class FhirR4:
         except PatientMissing:
             return None
         delivered = find_delivered(parcel, place, self._copies(parcel, place))
+        if delivered and self._profile.binary_upload == "access-write":  # its bytes come after it
+            delivered = delivered if self._attachments.holds(rendered(parcel, self._profile), delivered) else None
         return receipt_for_copy(self._profile, delivered, place) if delivered else None
 
     def send(self, parcel: Parcel) -> Receipt:
@@ -88,14 +92,14 @@ class FhirR4:
         place = get_place(self._server, self._profile, parcel, may_create=True)
         copies = self._copies(parcel, place)
         delivered = find_delivered(parcel, place, copies)
-        if delivered and self._holds(parcel, delivered.attachment):
+        if delivered and self._attachments.holds(parcel, delivered):
             return receipt_for_copy(self._profile, delivered, place)
         base = f"{self._profile.base_url}/" if self._profile.references == "absolute" else ""
         references = place.references(parcel, base)
         if self._profile.consent_strategy == "resource":
             references |= file_consents(self._server, parcel, place, references)
         current = find_in_record(copies, place)
-        binary_id, content = self._place_content(parcel, place, current)
+        ids, content = self._attachments.place(parcel, place, current)
 
         def body(route: str) -> Resource:
             made = photo_body(route, parcel, self._profile, references, content)
@@ -104,21 +108,23 @@ class FhirR4:
                 put(made, path, filled(template, known))
             return made
 
-        if current is None or not self._profile.replaces:
+        if current is None or not self._profile.replaces or not self._may_update(parcel.content_type):
             # While no copy exists anywhere, the capture's identifier is the stronger guard: it also stops a late
             # arrival of an older version. A copy in another patient's record bears it too, hence the delivery's then.
             guard = delivery_identifier(parcel) if copies else find_capture_identifier(parcel.media) or {}
             route, stored = self._create(body, guard)
             if stored.created:
-                if current is not None and self._profile.retract == "update":
+                self._attachments.complete(parcel, RESOURCE_TYPE[route], stored.id)
+                if current is not None and self._profile.retract == "update" and self._may_update(parcel.content_type):
                     self._server.update(_replaced(current.resource), current.resource)
-                return receipt_for(self._profile, route, stored, place, binary_id)
+                return receipt_for(self._profile, route, stored, place, ids)
             copies = self._copies(parcel, place)  # somebody was faster
             if delivered := find_delivered(parcel, place, copies):
                 return receipt_for_copy(self._profile, delivered, place)
             current = _get_in_record(copies, place)
         stored = self._server.update(body(current.route), current.resource)
-        return receipt_for(self._profile, current.route, stored, place, binary_id)
+        self._attachments.complete(parcel, RESOURCE_TYPE[current.route], stored.id)
+        return receipt_for(self._profile, current.route, stored, place, ids)
 
     def read_back(self, parcel: Parcel, receipt: Receipt) -> Evidence:
         check_parcel(parcel)
@@ -127,7 +133,7 @@ class FhirR4:
         copy = self._find_copy(parcel, place, receipt)
         if copy is None:
             return Evidence(None, None, None, None, ("The destination holds no record of this photo.",))
-        content = self._server.download(copy.attachment, limit=parcel.size)
+        content = self._attachments.read(parcel, copy)
         size, digest = (None, None) if content is None else (len(content), hashlib.sha256(content).hexdigest())
         omits_encounter = {"encounter", "context", "context.encounter"} & set(self._profile.omit)
         seen: tuple[tuple[str, object, object], ...] = (
@@ -146,9 +152,10 @@ class FhirR4:
         current = self._server.find(kind, receipt.ids[kind]) if kind in receipt.ids else None
         if current is None or current.get("status") == "entered-in-error":
             return replace(receipt, duplicate=True)
-        if self._profile.retract == "person":
+        if self._profile.retract == "person" or not self._may_update(_content_type(current)):
             raise by_hand(self._profile)
         stored = self._server.update(_retracted(current, receipt, parcel.delivery_id, reason), current)
+        self._attachments.take_away(receipt)
         updated_at = find_updated_at(stored.resource)
         return replace(receipt, version=stored.version, received_at=updated_at, duplicate=False)
 
@@ -163,7 +170,12 @@ class FhirR4:
         if kind not in receipt.ids:  # accepted for review (202): it may have been filed since
             return find_in_record(self._copies(parcel, place), place)
         resource = self._server.find(kind, receipt.ids[kind])
-        return Copy(receipt.route, resource) if resource else None
+        return copy_of(receipt.route, resource, parcel, place) if resource else None
+
+    def _may_update(self, content_type: str) -> bool:
+        """Some destinations take a document of this type, but no change of it."""
+        allowed = {each.partition(";")[0] for each in self._profile.update_accepts}
+        return not allowed or content_type.partition(";")[0] in allowed
 
     def _create(self, body: Callable[[str], Resource], guard: Resource) -> tuple[str, Stored]:
         """Create by the first route the destination offers."""
@@ -174,23 +186,6 @@ class FhirR4:
             except RouteRefused:
                 continue
         return last, self._server.create(body(last), unless=guard)
-
-    def _holds(self, parcel: Parcel, attachment: Resource) -> bool:
-        """Whether these really are the bytes: what a destination says of them is not enough to leave them there."""
-        held = self._server.download(attachment, limit=parcel.size)
-        return held is not None and hashlib.sha256(held).hexdigest() == parcel.sha256
-
-    def _place_content(self, parcel: Parcel, place: Place, current: Copy | None) -> tuple[str | None, dict[str, str]]:
-        """Put the bytes at the destination, unless the record we replace has them: (Binary id, url or data)."""
-        binary_id = _find_same_binary(parcel, current) if current else None
-        if binary_id and self._holds(parcel, {"url": f"Binary/{binary_id}", "contentType": parcel.content_type}):
-            return binary_id, {"url": f"Binary/{binary_id}"}
-        content = get_content(parcel)
-        if self._profile.binary_upload == "inline":
-            return None, {"data": base64.b64encode(content).decode()}
-        binary_id = self._server.upload(content, parcel.content_type, place.patient)
-        base = f"{self._profile.base_url}/" if self._profile.attachment_url == "absolute" else ""
-        return binary_id, {"url": f"{base}Binary/{binary_id}"}
 
 
 def _get_in_record(copies: list[Copy], place: Place) -> Copy:
@@ -203,14 +198,9 @@ def _get_in_record(copies: list[Copy], place: Place) -> Copy:
     )
 
 
-def _find_same_binary(parcel: Parcel, current: Copy) -> str | None:
-    """The Binary of the previous receipt, if the record still has it and its bytes are those of this version."""
-    previous = parcel.previous
-    if previous is None or current.resource.get("id") != previous.ids.get(RESOURCE_TYPE[current.route]):
-        return None
-    attachment = current.attachment
-    same = (attachment.get("hash"), attachment.get("size")) == (parcel.sha1_b64, parcel.size)
-    return previous.ids.get("Binary") if same else None
+def _content_type(resource: Resource) -> str:
+    copied = Copy("fhir-media" if resource["resourceType"] == "Media" else "fhir-documentreference", resource)
+    return str(copied.attachment.get("contentType", ""))
 
 
 def _replaced(current: Resource) -> Resource:

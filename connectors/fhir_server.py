@@ -158,6 +158,12 @@ class FhirServer:
             )
         return stored.id
 
+    def write_bytes(self, path: str, content: bytes, content_type: str) -> None:
+        """Write the bytes of an attachment into the resource that is there."""
+        doing = "Writing the photo into its resource"
+        headers = self._write_headers() | {"Content-Type": content_type}
+        self._http.request("POST", path, doing=doing, write=True, content=content, headers=headers)
+
     def download(self, attachment: Mapping[str, Any], *, limit: int) -> bytes | None:
         """The bytes an Attachment means, at most about `limit` of them; None when it means none we may fetch.
 

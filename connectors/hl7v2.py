@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 from connectors.contract import (
     CannotLook,
@@ -118,13 +119,14 @@ class Hl7v2:
             )
         carries = self._profile.content == "ED" and not withdraws
         content = get_content(rendered(parcel, self._profile)) if carries else b""
+        zone, taken = ZoneInfo(self._profile.timezone), _taken(parcel)
         told = "consent recorded" if parcel.consents and self._profile.consent_strategy == "obx" else ""
         facts = PhotoMessage(
             event=event,
             control_id=control_id(parcel, event + (" retract" if withdraws else "")),
             document_id=document_id(parcel),
-            at=self._now(),
-            taken_at=_taken(parcel),
+            at=self._now().astimezone(zone),
+            taken_at=taken.astimezone(zone) if taken else None,
             patient=parcel.patient,
             encounter=parcel.encounter if self._profile.encounter.policy != "omit" else None,
             content=content,
@@ -172,8 +174,10 @@ class Hl7v2:
 
 
 def control_id(parcel: Parcel, event: str) -> str:
-    """MSH-10: the same for the same message of the same delivery; 20 characters, as every version allows."""
-    return hashlib.sha256(f"{parcel.idempotency_key} {event}".encode()).hexdigest()[:20]
+    """MSH-10: the same for the same message of the same delivery, another once that was taken back; 20 characters, as
+    every version allows."""
+    again = " again" if parcel.previous and parcel.previous.ids.get("Document") == document_id(parcel) else ""
+    return hashlib.sha256(f"{parcel.idempotency_key} {event}{again}".encode()).hexdigest()[:20]
 
 
 def document_id(parcel: Parcel) -> str:
@@ -188,7 +192,8 @@ def _visit(profile: Hl7v2Profile, parcel: Parcel) -> str:
 def _number(profile: Hl7v2Profile, resource: Mapping[str, Any]) -> str:
     """The identifier whose assigning authority is known; empty when there is none."""
     systems = tuple(profile.authorities)
-    return identifier_of(resource, systems) if systems else ""
+    known = identifier_of(resource, systems) if systems else ""
+    return known or (identifier_of(resource, ()) if profile.default_authority is not None else "")
 
 
 def _taken(parcel: Parcel) -> datetime | None:
@@ -200,11 +205,10 @@ def _taken(parcel: Parcel) -> datetime | None:
 
 
 def _message_profile(profile: Hl7v2Profile) -> MessageProfile:
-    same = ("version", "msh_3", "msh_4", "msh_5", "msh_6", "msh_11", "charset", "authorities", "obx_5", "document_type")
+    same = [each.name for each in fields(MessageProfile) if each.name in type(profile).model_fields]
     enhanced = profile.acknowledge != "original"
     return MessageProfile(
         **{name: getattr(profile, name) for name in same},
-        txa_2=profile.txa_2,
         obx_2=profile.content,
         msh_15="AL" if enhanced else "",
         msh_16={"application": "AL", "commit": "NE"}.get(profile.acknowledge, ""),

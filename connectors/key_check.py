@@ -8,19 +8,28 @@ from connectors.session import Session
 
 
 def check_keys(profile: HttpProfile, session: Session) -> list[Finding]:
-    """One finding when `auth.jwks_url` is set: answered without redirect, with a key of our `kid`."""
-    url, kid = profile.auth.jwks_url, profile.auth.key_id
+    """One finding when `auth.jwks_url` is set: answered without redirect, with every key of ours once, private parts
+    nowhere."""
+    url, kid, subject = profile.auth.jwks_url, profile.auth.key_id, "our public keys"
     if not url:
         return []
     try:
+        signs = profile.auth.kind == "private_key_jwt"
+        ours = [each.key_id for each in session.credentials.signing_keys()] if signs else list(filter(None, [kid]))
         answer = session.bare.request("GET", url, doing="Reading our own key set", write=False)
     except DeliveryError as error:
-        return [Finding("our public keys", "error", str(error), "Publish the key set there, reachable by the EHR.")]
+        remedy = f"Have {url} lead to /.well-known/jwks.json of DermBridge, reachable by the EHR. {error.remedy}"
+        return [Finding(subject, "error", str(error), remedy)]
     if answer.status != 200:
-        return [Finding("our public keys", "error", f"HTTP {answer.status}", "Publish it there without a redirect.")]
+        return [Finding(subject, "error", f"HTTP {answer.status}", "Publish it there without a redirect.")]
     keys = answer.resource().get("keys")
-    kids = [each.get("kid") for each in keys if isinstance(each, dict)] if isinstance(keys, list) else []
-    if not kids or (kid and kids.count(kid) != 1):
-        told = f"no single key named {kid}" if kid else "no key in it"
-        return [Finding("our public keys", "error", told, "Publish the public part of the key that signs, once.")]
-    return [Finding("our public keys", "ok", f"{len(kids)} published")]
+    entries = [each for each in keys if isinstance(each, dict)] if isinstance(keys, list) else []
+    kids = [each.get("kid") for each in entries]
+    if any("d" in each for each in entries):
+        return [
+            Finding(subject, "error", "a private key is published", "Replace that key now: it is no secret any more.")
+        ]
+    remedy = "Have it lead to /.well-known/jwks.json of DermBridge, which publishes them."
+    if missing := [kid for kid in ours if kids.count(kid) != 1]:
+        return [Finding(subject, "error", f"not there exactly once: {', '.join(missing)}", remedy)]
+    return [Finding(subject, "ok" if kids else "error", f"{len(kids)} published", "" if kids else remedy)]

@@ -29,6 +29,7 @@ from connectors.knobs import (
     PatientResolution,
     PhotoSearch,
     Seconds,
+    ShareFolder,
     Signal,
     Table,
     Tested,
@@ -36,7 +37,7 @@ from connectors.knobs import (
     Transform,
 )
 from connectors.rest_knobs import Lookup, Step
-from mappings.terms import PHOTO_DOCUMENT
+from mappings.terms import PATIENT_CONSENT, PHOTO_DOCUMENT
 
 Route = Literal["fhir-media", "fhir-documentreference"]
 TO_BE_SET: Final = "set-me"
@@ -62,7 +63,9 @@ class Profile(Table):
     environment: Environment = Environment()
     tested: Tested = Tested()
     timezone: str = "UTC"
-    """Of the dates templates write and of `limits.off_peak`, as `America/New_York`."""
+    """Of the dates in templates and messages and of `limits.off_peak`, as `America/New_York`."""
+    requires_consent: bool = False
+    """Deliver only what an active consent permits, even where the site's policy permits treatment without one."""
     unverified: dict[str, str] = Field({})
     """Dotted keys of this profile whose value nobody here has seen confirmed -> where it comes from."""
 
@@ -112,6 +115,10 @@ class HttpProfile(Profile):
     """What stands for the customer in addresses, headers and fields: practice, site, firm prefix."""
     auth: Auth = Auth()
     headers: dict[str, str] = Field({})
+    query: dict[str, str] = Field({})
+    """Parameters added to every address below base_url, as `ah-practice`; may hold `{name}` of `tenant`."""
+    method_override: bool = False
+    """Send PUT and DELETE as POST with X-HTTP-Method-Override, where a proxy lets nothing else through."""
     code_paths: tuple[str, ...] = ("issue.details.coding.code", "issue.code")
     """Where in a JSON answer vendor codes stand, for `signals`."""
 
@@ -143,9 +150,15 @@ class FhirR4Profile(HttpProfile):
     routes: tuple[Route, ...] = Field(default=("fhir-media", "fhir-documentreference"), min_length=1)
     write_by: Literal["create", "transaction"] = "create"
     """`transaction`: the resource travels in a transaction Bundle."""
-    binary_upload: Literal["raw", "json", "inline"] = "raw"
+    update_accepts: tuple[MimeType, ...] = ()
+    """MIME types that may be updated where these differ from `accepts`; others are filed anew, and taken back by
+    people."""
+    binary_upload: Literal["raw", "json", "inline", "access-write", "share"] = "raw"
+    """`access-write`: the bytes follow by `$binary-access-write`; `share`: a file in `share`."""
+    share: ShareFolder | None = None
     attachment_url: Literal["relative", "absolute"] = "relative"
-    references: Literal["relative", "absolute"] = "relative"
+    references: Literal["relative", "absolute", "contained", "identifier"] = "relative"
+    """How patient and visit are named; `contained` and `identifier` by their numbers, not by the destination's ids."""
     patient: PatientResolution = PatientResolution()
     patient_lookup: PatientLookup = PatientLookup()
     photos: PhotoSearch = PhotoSearch()
@@ -165,12 +178,20 @@ class FhirR4Profile(HttpProfile):
     replaces: bool = True
     """Whether a new version updates the old resource; otherwise it is created beside it and the old one retracted."""
     retract: Literal["update", "person"] = "update"
-    consent_strategy: Literal["resource", "local-only"] = "local-only"
+    consent_strategy: Literal["resource", "document", "in-note", "local-only"] = "local-only"
+    """`resource`: a Consent; `document`: a PDF of its own (LOINC 59284-0), filed first; `in-note`: a line beside the
+    photo."""
     search: Literal["get", "post"] = "get"
     """`post` keeps identifiers out of the destination's access log."""
     prefer: Literal["return=minimal", "return=representation", ""] = "return=representation"
     attachment_hosts: tuple[str, ...] = ()
     """Hosts other than the server's own that may hold the bytes (signed URLs)."""
+
+    @model_validator(mode="after")
+    def _has_share(self) -> Self:
+        if (self.binary_upload == "share") != (self.share is not None):
+            raise ValueError('binary_upload "share" and the table share belong together')
+        return self
 
     @property
     def route_names(self) -> tuple[str, ...]:
@@ -196,6 +217,16 @@ class RestProfile(HttpProfile):
     """How long that is good."""
     fields: dict[str, str] = Field({})
     """More values for templates: department, category."""
+    consent_strategy: Literal["document", "in-note", "local-only"] = "local-only"
+    """`document`: a PDF of its own, filed first by the same steps; `in-note`: a line beside the photo."""
+    consent_fields: dict[str, str] = Field({})
+    """What of `fields` differs for a consent filed as a document: its category."""
+
+    @model_validator(mode="after")
+    def _finds_consents(self) -> Self:
+        if self.consent_strategy == "document" and self.look is None:
+            raise ValueError('consent_strategy "document" needs `look`, or each photo would file the consent again')
+        return self
 
     @model_validator(mode="after")
     def _signs_in(self) -> Self:
@@ -227,6 +258,8 @@ class Hl7v2Profile(Profile):
     charset: Literal["UNICODE UTF-8", "8859/1", "ASCII"] = "UNICODE UTF-8"
     authorities: dict[str, str] = Field({})
     """FHIR identifier system -> assigning authority (PID-3.4, PV1-19.4); others are not sent."""
+    default_authority: str | None = None
+    """Assigning authority of identifiers whose system is not among `authorities`; left out: they are not sent."""
     acknowledge: Literal["original", "commit", "application"] = "original"
     """`commit`: MSH-15 AL and CA is enough (the application answers elsewhere); `application`: wait for AA after CA."""
     resend: Literal["same-control-id", "never"] = "never"
@@ -237,6 +270,13 @@ class Hl7v2Profile(Profile):
     obx_5: tuple[str, ...] = ("", "IM", "JPEG", "Base64", "{data}")
     document_type: tuple[str, str, str] = (PHOTO_DOCUMENT, "Photographic image", "LN")
     txa_2: str = ""
+    """Document type; empty: the code of document_type."""
+    txa_17: str = "AU"
+    """Completion status (table 0271)."""
+    txa_19: str = "AV"
+    """Availability status (table 0273)."""
+    pv1_2: str = "O"
+    """Patient class (table 0004)."""
     consent_strategy: Literal["obx", "local-only"] = "local-only"
 
     @property
@@ -330,6 +370,16 @@ PROFILES: Final[Mapping[str, type[Profile]]] = {
     "hand-off": HandOffProfile,
     "ehr": EhrProfile,
 }
+
+
+def for_consents(profile: Profile) -> Profile:
+    """The profile by which a consent is filed as a document beside the photos."""
+    same: dict[str, Any] = {"consent_strategy": "local-only", "transform": Transform()}
+    if isinstance(profile, FhirR4Profile):
+        coding = Coding(code=PATIENT_CONSENT, display="Patient Consent")
+        return profile.model_copy(update=same | {"routes": ("fhir-documentreference",), "type_coding": coding})
+    assert isinstance(profile, RestProfile)
+    return profile.model_copy(update=same | {"fields": profile.fields | profile.consent_fields})
 
 
 def has_key(table: Any, key: str) -> bool:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from datetime import time
+from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from mappings.terms import LOINC, PHOTO_DOCUMENT
 
@@ -42,7 +43,11 @@ class Auth(Table):
     secret: str = ""
     """Password, client secret, or private key (PEM or JWK, RSA or EC P-384)."""
     key_id: str = ""
-    """`kid` of the private key when the key itself does not say it."""
+    """`kid` of the private key; empty: what the key itself says, else its thumbprint."""
+    next_secret: str = ""
+    """The private key that follows: published beside the present one from now on."""
+    next_from: AwareDatetime | None = None
+    """When the next key signs, as `2026-12-01T06:00:00Z`; later than the EHR may keep our key set."""
     algorithm: Literal["", "RS256", "RS384", "ES384"] = ""
     """Empty: RS384 for an RSA key, ES384 for an EC key, as SMART wants."""
     token_url: str = ""
@@ -59,6 +64,12 @@ class Auth(Table):
     """Path of a PEM file with certificate and key for mutual TLS."""
     ca_file: str = ""
     """Path of a PEM file with the certificate authority to trust instead of the system's."""
+    audience: str = ""
+    """`aud` of the assertion; empty: the token endpoint, as SMART wants."""
+    names_key_set: bool = False
+    """Send `jku` (jwks_url) in the assertion's header, where the server asks for it."""
+    token_seconds: Seconds = 300.0
+    """How long a token is good when the server does not say (`expires_in`)."""
     jwks_url: str = ""
     """Where the EHR reads our public keys; `connectors check` looks whether it can."""
 
@@ -67,6 +78,8 @@ class Auth(Table):
         missing = [name for name in ("client_id", "secret") if self.kind != "none" and not getattr(self, name)]
         if missing:
             raise ValueError(f"kind {self.kind!r} needs {' and '.join(missing)}")
+        if self.next_from and not self.next_secret:
+            raise ValueError("next_from needs next_secret")
         return self
 
 
@@ -92,6 +105,8 @@ class Signal(Table):
     means: Literal["duplicate", "never", "later", "look", "next-day", "next-minute", "next-route", "sign-in"]
     """`sign-in`: our token is not good any more; one is got anew."""
     remedy: str = ""
+    at_most: PositiveInt | None = None
+    """For what is tried again: how many attempts there may be before a person must look."""
 
     @model_validator(mode="after")
     def _something(self) -> Self:
@@ -211,6 +226,8 @@ class EncounterPolicy(Table):
     identifier_systems: tuple[str, ...] = ()
     closed: Literal["accept", "refuse"] = "accept"
     """Whether a finished visit still takes photos."""
+    within_hours: float | None = Field(default=None, ge=0)
+    """How far before or after the visit's period, as the destination knows it, a photo may have been taken."""
 
 
 class Coding(Table):
@@ -219,6 +236,15 @@ class Coding(Table):
     system: str = LOINC
     code: str = PHOTO_DOCUMENT
     display: str = ""
+
+
+class ShareFolder(Table):
+    """A folder the destination's server reaches as well, for attachments it takes only by path."""
+
+    folder: Path
+    """As it is mounted here."""
+    address: str = Field(pattern=r"\{name\}")
+    """As the server opens a file in it: `\\\\share\\photos\\{name}`, `file:///photos/{name}`."""
 
 
 class Timeouts(Table):
@@ -291,6 +317,8 @@ class DicomPolicy(Table):
     """Which identifier becomes PatientID; empty: the first."""
     issuer: str = ""
     """IssuerOfPatientID."""
+    visit_issuer: str = ""
+    """Issuer of AdmissionID and, where it comes from the visit, of AccessionNumber (their sequences)."""
     visit_system: str = ""
     """Which visit number becomes AdmissionID; empty: the first."""
     accession: Literal["none", "visit"] = "none"

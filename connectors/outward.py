@@ -146,7 +146,33 @@ def photo_body(
     body = media if route == "fhir-media" else _document(media, profile)
     if profile.look_by == "patient":
         _add_mark(body, mark(parcel))
+    if profile.references in {"contained", "identifier"}:
+        _name_by_number(body, parcel, profile.references)
     return without(body, profile.omit)
+
+
+def _name_by_number(body: Resource, parcel: Parcel, form: str) -> None:
+    """Patient and visit by their identifiers: the patient contained, or both as logical references."""
+    patient, visit = (_numbers(each) for each in (parcel.patient, parcel.encounter or {}))
+    if form == "contained" and patient:
+        known = {name: parcel.patient[name] for name in ("name", "gender", "birthDate") if name in parcel.patient}
+        body["contained"] = [{"resourceType": "Patient", "id": "patient", "identifier": patient} | known]
+        body["subject"] = {"reference": "#patient"}
+    elif patient:
+        body["subject"] = {"type": "Patient", "identifier": patient[0]}
+    by_number = {"type": "Encounter", "identifier": visit[0]} if visit else None
+    if by_number and "encounter" in body:
+        body["encounter"] = by_number
+    if by_number and "encounter" in body.get("context", {}):
+        body["context"]["encounter"] = [by_number]
+
+
+def _numbers(resource: Mapping[str, Any]) -> list[Resource]:
+    return [
+        {"system": each["system"], "value": each["value"]}
+        for each in resource.get("identifier", [])
+        if each.get("system") and each.get("value") and each.get("use") != "old"
+    ]
 
 
 def _document(media: Resource, profile: FhirR4Profile) -> Resource:

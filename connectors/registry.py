@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from importlib import import_module
-from typing import Final, cast
+from typing import Final
 
 from connectors.contract import Connector, Secrets, Tallies, utc_now
-from connectors.kinds import Profile
+from connectors.kinds import Profile, for_consents
 from connectors.pace import own_tally
 from connectors.profile import ProfileError
 
@@ -32,5 +32,9 @@ def open_connector(
     if profile.kind not in CONNECTORS:
         raise ProfileError(f"{profile.name}: no connector serves kind {profile.kind!r}.")
     module, _, name = CONNECTORS[profile.kind].partition(":")
-    opened = getattr(import_module(module), name)(profile, secrets, now, tallies)
-    return cast(Connector, opened)
+    opened: Connector = getattr(import_module(module), name)(profile, secrets, now, tallies)
+    if getattr(profile, "consent_strategy", "") != "document":
+        return opened
+    from connectors.consents_first import ConsentsFirst
+
+    return ConsentsFirst(opened, open_connector(for_consents(profile), secrets, now, tallies))

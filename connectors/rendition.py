@@ -17,6 +17,7 @@ from connectors.kinds import Profile
 from connectors.outward import link_to
 from connectors.parcels import get_content
 from connectors.templates import identifier_of, taken_at
+from mappings.consent_lines import consent_line
 from mappings.hl7v2.photo_message import MessageProfile, PhotoMessage, photo_message
 from mappings.photo_caption import caption, patient_line, title
 from mappings.photo_fit import JPEG, CannotFit, as_jpeg
@@ -38,7 +39,7 @@ _OVERHEAD: Final = 8192
 
 def rendered(parcel: Parcel, profile: Profile) -> Parcel:
     """The parcel to send. Raises RouteRefused when no rendition this destination takes can be made."""
-    to = profile.transform.to
+    to, parcel = profile.transform.to, _noted(parcel, profile)
     try:
         content, content_type = _FORMS[to](parcel, profile) if to != "none" else _as_taken(parcel, profile)
     except CannotFit as error:
@@ -54,6 +55,14 @@ def rendered(parcel: Parcel, profile: Profile) -> Parcel:
             "Set transform.downscale, or raise max_bytes if the destination allows it, then replay",
         )
     return made
+
+
+def _noted(parcel: Parcel, profile: Profile) -> Parcel:
+    """Where the profile says so, with what was agreed among the photo's notes."""
+    if getattr(profile, "consent_strategy", "") != "in-note" or not parcel.consents:
+        return parcel
+    notes = [*parcel.media.get("note", []), *({"text": consent_line(each)} for each in parcel.consents)]
+    return replace(parcel, media={**parcel.media, "note": notes})
 
 
 def jpeg_of(parcel: Parcel, profile: Profile, *, factor: float = 1.0) -> bytes:

@@ -57,5 +57,7 @@ def open_session(
         pace=pace,
         signals=profile.signals,
         code_paths=profile.code_paths,
+        query={name: value.format_map(profile.tenant) for name, value in profile.query.items()},
+        method_override=profile.method_override,
     )
     return Session(client, credentials, http, bare)

@@ -64,7 +64,8 @@ def as_error(signal: Signal, *, doing: str, now: datetime) -> DeliveryError:
         return SignInAgain(reason, remedy=remedy, retry=Retry.LATER)
     waits = {"next-day": seconds_to_midnight(now), "next-minute": seconds_to_minute(now)}
     retry = {"never": Retry.NEVER, "look": Retry.UNKNOWN}.get(signal.means, Retry.LATER)
-    return DeliveryError(reason, remedy=remedy, retry=retry, retry_after=waits.get(signal.means))
+    wait = waits.get(signal.means)
+    return DeliveryError(reason, remedy=remedy, retry=retry, retry_after=wait, at_most=signal.at_most)
 
 
 def seconds_to_midnight(now: datetime) -> float:

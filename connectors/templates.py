@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
+from zoneinfo import ZoneInfo
 
 from connectors.contract import DeliveryError, Parcel, Retry
 from connectors.kinds import Profile
@@ -17,9 +18,9 @@ from mappings.photo_caption import caption, title
 def values(parcel: Parcel, profile: Profile) -> dict[str, Any]:
     """Everything a template may name.
 
-    `taken_at` is when the photo was taken, else when it was issued; `identifier` the patient's first identifier in
-    force; `capture` and `delivery` our UUIDs of the photo and of this version at this destination; the profile's
-    `tenant` and `fields` stand under their own names.
+    `taken_at` is when the photo was taken, else when it was issued, in the profile's time zone; `identifier` the
+    patient's first identifier in force; `capture` and `delivery` our UUIDs of the photo and of this version at this
+    destination; the profile's `tenant` and `fields` stand under their own names.
     """
     name: Mapping[str, Any] = next(iter(parcel.patient.get("name", [])), {})
     capture = (find_capture_identifier(parcel.media) or {}).get("value", "")
@@ -32,7 +33,7 @@ def values(parcel: Parcel, profile: Profile) -> dict[str, Any]:
         "title": title(parcel.media),
         "caption": "; ".join(caption(parcel.media)),
         "link": link_to(parcel, profile),
-        "taken_at": taken_at(parcel.media),
+        "taken_at": taken_at(parcel.media).astimezone(ZoneInfo(profile.timezone)),
         "capture": capture.removeprefix("urn:uuid:"),
         "delivery": delivery_identifier(parcel)["value"].removeprefix("urn:uuid:"),
         "identifier": identifier_of(parcel.patient, ()),

@@ -49,6 +49,7 @@ class DicomPlace:
     patient_id: str
     issuer: str = ""
     admission_id: str = ""
+    visit_issuer: str = ""
     accession_number: str = ""
     sop_class: str = "auto"
     software_version: str = ""
@@ -143,8 +144,12 @@ def _write_study(dataset: Dataset, media: Resource, place: DicomPlace, *, dermos
         dataset.AcquisitionDateTime = taken.strftime("%Y%m%d%H%M%S")
         dataset.TimezoneOffsetFromUTC = taken.strftime("%z")[:5]
     dataset.AccessionNumber = place.accession_number[:16]
+    if place.visit_issuer and place.accession_number:
+        dataset.IssuerOfAccessionNumberSequence = [_local_issuer(place.visit_issuer)]
     if place.admission_id:
         dataset.AdmissionID = place.admission_id[:64]
+        if place.visit_issuer:
+            dataset.IssuerOfAdmissionIDSequence = [_local_issuer(place.visit_issuer)]
     dataset.ReferringPhysicianName = ""
     dataset.StudyID = ""
     dataset.StudyDescription = "Clinical photography"
@@ -185,6 +190,15 @@ def _write_region(dataset: Dataset, media: Resource) -> None:
     sides = [e.get("valueCodeableConcept", {}) for e in site.get("extension", []) if e.get("url") == LATERALITY]
     if side := _SIDES.get(_snomed(sides[0].get("coding", [])) or "" if sides else ""):
         dataset.ImageLaterality = side
+
+
+def _local_issuer(issuer: str) -> Dataset:
+    """One item of an issuer sequence (PS3.3 10-17, HL7v2 Hierarchic Designator)."""
+    from pydicom.dataset import Dataset
+
+    item = Dataset()
+    item.LocalNamespaceEntityID = issuer
+    return item
 
 
 def coded(value: str, scheme: str, meaning: str) -> Dataset:

@@ -2,6 +2,7 @@
 
 from adapter.delivery.deliver import deliver
 from adapter.delivery.destinations import Destinations
+from adapter.delivery.key_set import published_keys
 from adapter.delivery.outbox import (
     DeliveryState,
     deliver_media,
@@ -47,6 +48,7 @@ __all__ = [
     "is_bound",
     "list_photos",
     "photo_destinations",
+    "published_keys",
     "release_withheld",
     "send_again",
     "take_back",

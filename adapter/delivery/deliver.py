@@ -47,6 +47,7 @@ class Attempt:
     was_down: bool = False  # there were outages since the destination last answered
     action: str = "open"
     started_at: datetime | None = None
+    taken_back: Receipt | None = None  # unseen, in case it had arrived
 
     def step(self, action: str, call: Callable[[], T]) -> T:
         self.action, self.started_at = action, self.bridge.now()
@@ -114,6 +115,8 @@ def _hand_over(attempt: Attempt, connector: Connector) -> Receipt | None:
     if receipt is None and (end := _may_not_leave(order)):
         with attempt.bridge.db.transaction() as tx:
             state, values = end
+            if attempt.taken_back:  # so that sending it after all is no repetition of what was taken back
+                values |= {"receipt": attempt.taken_back.to_json()}
             attempt.mark(tx, state, **values)
             attempt.note(tx, "absent")
             finish(tx, attempt.work)
@@ -140,7 +143,8 @@ def _look(attempt: Attempt, connector: Connector) -> Receipt | None:
         if not error.may_resend or presumed is None:
             raise
         if _may_not_leave(attempt.order):
-            attempt.step("find", lambda: connector.retract(parcel, presumed, "The answer was lost"))
+            taken = attempt.step("find", lambda: connector.retract(parcel, presumed, "The answer was lost"))
+            attempt.taken_back = taken
         return None
 
 
@@ -253,7 +257,8 @@ def _set_aside(attempt: Attempt, error: DeliveryError) -> None:
     state = WAITS_AS[action]
     if action == "send" and error.retry is Retry.UNKNOWN:
         state = S.UNKNOWN
-    ends = error.retry is Retry.NEVER and action != "retract"  # a wrong copy is never given up
+    spent = error.retry is Retry.LATER and error.at_most is not None and attempt.work.attempts >= error.at_most
+    ends = (error.retry is Retry.NEVER or spent) and action != "retract"  # a wrong copy is never given up
     values = {"reason": str(error), "remedy": error.remedy}
     with attempt.bridge.db.transaction() as tx:
         attempt.note(tx, error.retry.value, str(error))

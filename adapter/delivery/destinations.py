@@ -60,7 +60,7 @@ class Destinations:
         with self._guard:
             if name not in self._open:
                 self._open[name] = open_connector(
-                    self.profile(name), self._secret, self._bridge.now, self._tallies(name)
+                    self.profile(name), self.secret, self._bridge.now, self._tallies(name)
                 )
             return self._open[name]
 
@@ -71,7 +71,7 @@ class Destinations:
         with self._guard:
             if name not in self._asked:
                 asked = find_profile(self.profile(name))
-                self._asked[name] = PatientQuery(asked, self._secret, self._bridge.now) if asked else None
+                self._asked[name] = PatientQuery(asked, self.secret, self._bridge.now) if asked else None
             return self._asked[name]
 
     def photos(self, name: str) -> tuple[PhotoSource, ...]:
@@ -79,7 +79,7 @@ class Destinations:
         with self._guard:
             if name not in self._read:
                 profile = self.profile(name)
-                self._read[name] = open_photo_sources(profile, self._secret, self._bridge.now, self._tallies(name))
+                self._read[name] = open_photo_sources(profile, self.secret, self._bridge.now, self._tallies(name))
             return self._read[name]
 
     def close(self) -> None:
@@ -99,7 +99,8 @@ class Destinations:
             return own_tally
         return lambda what: SharedTally(self._bridge.db, f"{name} {what}")
 
-    def _secret(self, name: str) -> str:
+    def secret(self, name: str) -> str:
+        """What a file of that name among the secrets holds. Raises KeyError when there is none, OSError."""
         for folder in (self._bridge.settings.data_dir / "secrets", *SECRET_FOLDERS):
             file = folder / Path(name).name
             if file.is_file():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, exists, select
@@ -11,11 +11,13 @@ from sqlalchemy import Connection, Row, exists, select
 from adapter import consent
 from adapter.bridge import Bridge
 from adapter.db.tables import delivery
+from adapter.delivery.destinations import known_profiles
 from adapter.delivery.outbox import DeliveryState, is_bound, mark, taking_back
 from adapter.errors import NotFound
 from adapter.records import Stored, find, get
 from adapter.records.binaries import BinaryRow, get_binary, open_binary
 from connectors.contract import DeliveryError, Parcel, Receipt, Retry
+from mappings.consent_decision import ConsentDecision
 
 S = DeliveryState
 ACTIVE = frozenset({S.PENDING, S.SENDING, S.UNKNOWN, S.ACCEPTED, S.RETRACTING})
@@ -53,7 +55,7 @@ def prepare(tx: Connection, bridge: Bridge, row: Row[Any]) -> Order | None:
     newer = _has_newer(tx, row) or not is_still_his(tx, row)
     if state is S.PENDING and not _may_leave(tx, bridge, row, newer):
         return None
-    decision = consent.decide(tx, bridge, row.patient)
+    decision = decide_for(tx, bridge, row.patient, row.destination)
     if state is S.PENDING and not decision.permit:
         remedy = "record the patient's consent; it is sent as soon as it permits"
         mark(tx, row.id, S.WITHHELD, at=bridge.now(), reason=decision.because, remedy=remedy)
@@ -70,6 +72,14 @@ def prepare(tx: Connection, bridge: Bridge, row: Row[Any]) -> Order | None:
     if state in {S.PENDING, S.SENDING, S.UNKNOWN}:
         mark(tx, row.id, S.SENDING, at=bridge.now())
     return Order(row, state, media, parcel, None if decision.permit else decision.because, newer, replaced)
+
+
+def decide_for(tx: Connection, bridge: Bridge, patient_id: str, destination: str) -> ConsentDecision:
+    """What consent says; a destination that `requires_consent` is treated as at a site that does."""
+    profile = known_profiles(bridge.settings).get(destination)
+    if profile and profile.requires_consent:
+        bridge = replace(bridge, settings=bridge.settings.model_copy(update={"consent_mode": "required"}))
+    return consent.decide(tx, bridge, patient_id)
 
 
 def _has_newer(tx: Connection, row: Row[Any]) -> bool:
@@ -92,7 +102,7 @@ def may_not_stay(tx: Connection, bridge: Bridge, row: Row[Any]) -> str | None:
     bridge.db.lock(tx, f"consent:{row.patient}")
     if not is_still_his(tx, row):
         return "while it was sent, the photo turned out not to be this patient's"
-    if row.destination in taking_back(bridge) and not consent.decide(tx, bridge, row.patient).permit:
+    if row.destination in taking_back(bridge) and not decide_for(tx, bridge, row.patient, row.destination).permit:
         return "while it was sent, the patient withdrew consent"
     return None
 

@@ -12,12 +12,12 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from adapter import consent
+from adapter.access.policy import check_ours
 from adapter.bridge import Bridge
 from adapter.db.tables import delivery
 from adapter.delivery.circuit import circuits
 from adapter.delivery.destinations import Destinations
-from adapter.delivery.orders import parcel_of
+from adapter.delivery.orders import decide_for, parcel_of
 from adapter.delivery.outbox import DeliveryState, deliver_media, is_bound, send_again
 from adapter.errors import Conflict, Misconfigured, NotFound
 from adapter.records import get
@@ -85,7 +85,7 @@ def dry_run(bridge: Bridge, name: str, *, media_id: str | None, photo: Path | No
         if not is_bound(media.resource):
             raise Conflict(f"photo {media_id} is not bound to a patient yet, so it goes nowhere")
         patient = str(media.resource["subject"]["reference"]).removeprefix("Patient/")
-        decision = consent.decide(tx, bridge, patient)
+        decision = decide_for(tx, bridge, patient, name)
         row = SimpleNamespace(
             id="dry-run",
             media_id=media_id,
@@ -106,6 +106,7 @@ def send_one(tx: Connection, bridge: Bridge, media_id: str, name: str) -> str:
     """
     Destinations(bridge).profile(name)
     media = get(tx, "Media", media_id)
+    check_ours(media.resource)
     c = delivery.c
     here = (c.media_id == media_id, c.destination == name, c.media_version == media.version_id)
     known = tx.execute(select(c.id).where(*here)).scalar_one_or_none()

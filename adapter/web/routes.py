@@ -16,6 +16,7 @@ from starlette.types import Scope
 
 from adapter.access.signing import public_keys
 from adapter.bridge import Bridge
+from adapter.delivery import published_keys
 from adapter.web import (
     admin,
     audit_page,
@@ -23,8 +24,10 @@ from adapter.web import (
     capture_page,
     captures,
     compare_page,
+    comparisons,
     consent_page,
     consents,
+    deep_zoom,
     deliveries,
     events,
     handoff,
@@ -32,11 +35,13 @@ from adapter.web import (
     imports,
     jobs,
     launch,
+    lesion,
+    measuring,
     photo,
     refile_page,
+    sessions_page,
     timeline,
     worklist,
-    sessions_page,
 )
 from adapter.web.bodies import FORM_OVERHEAD, Form, parse_form, read_body
 from adapter.web.metrics import metrics_page
@@ -59,32 +64,40 @@ GET: dict[str, Page] = {
     "/callback": launch.callback,
     "/callback/{callback}": launch.callback,
     "/login": launch.login,
+    "/style.css": launch.style,
     "/break-glass": break_glass.break_glass_page,
     "/patients/{id}": timeline.timeline,
-    "/style.css": launch.style,
     "/patients/{id}/consents": consents.consents_page,
     "/consents/{id}": consents.consent_detail,
     "/consents/{id}/evidence": consents.evidence,
     "/photos/{id}": photo.photo_page,
+    "/photos/{id}/scale": measuring.photo_scale,
+    "/photos/{id}/outline": measuring.photo_outline,
+    "/photos/{id}/normalised": measuring.photo_normalised,
+    "/photos/{id}/measurements": measuring.photo_measurements,
+    "/lesions/{id}": lesion.lesion_page,
+    "/card.pdf": measuring.calibration_card,
     "/handoff": handoff.handoff_code,
     "/h/{secret}": handoff.open_on_phone,
     "/capture": capture_page.capture_page,
     "/compare": compare_page.compare_page,
-    "/comparison": compare_page.comparison,
-    "/comparisons/{id}/{picture}": compare_page.comparison_picture,
+    "/comparison": comparisons.comparison,
+    "/comparisons/{id}/{picture}": comparisons.comparison_picture,
     "/deliveries": deliveries.deliveries,
     "/worklist": worklist.worklist,
     "/refile": refile_page.refile_page,
     "/admin": admin.admin,
+    "/sessions": sessions_page.sessions_page,
     "/audit": audit_page.audit_page,
     "/audit.csv": audit_page.audit_csv,
-    "/sessions": sessions_page.sessions_page,
     "/imports": imports.imports,
     "/imports/{id}": imports.import_run,
     "/jobs": jobs.jobs_page,
     "/jobs/{id}.json": jobs.job_json,
     "/jobs/{id}": jobs.job_page,
     "/captures/{id}": captures.get_capture,
+    "/captures/{id}/tiles": deep_zoom.tiles,
+    "/captures/{id}/tiles/{ticket}/{level}/{column}/{row}": deep_zoom.tile,
     "/captures/{id}/{content}": captures.get_bytes,
 }
 POST: dict[str, Change] = {
@@ -92,7 +105,11 @@ POST: dict[str, Change] = {
     "/break-glass": break_glass.post_break_glass,
     "/break-glass/end": break_glass.end,
     "/compare": compare_page.chosen,
+    "/comparison": comparisons.align_by_hand,
+    "/comparison/take-back": comparisons.take_back_alignment,
     "/photos/{id}": photo.edit_photo,
+    "/photos/{id}/measurements": measuring.post_measurement,
+    "/photos/{id}/measurements/{measurement}/withdraw": measuring.withdraw_measurement,
     "/patients/{id}/consents": consent_page.record_consent,
     "/consents/{id}/withdraw": consents.withdraw,
     "/deliveries/{id}/send-again": deliveries.post_send_again,
@@ -101,13 +118,13 @@ POST: dict[str, Change] = {
     "/worklist/photos/{id}/ask": worklist.ask,
     "/worklist/adt/{id}/replay": worklist.replay,
     "/worklist/adt/{id}/dismiss": worklist.dismiss,
+    "/sessions/{id}/end": sessions_page.end,
     "/admin/destinations/{name}/check": admin.check_destination,
     "/admin/work/{id}/replay": admin.replay,
     "/jobs": jobs.post_job,
     "/jobs/{id}/start": jobs.start,
     "/jobs/{id}/confirm": jobs.confirm,
     "/refile": refile_page.refile,
-    "/sessions/{id}/end": sessions_page.end,
     "/jobs/{id}/cancel": jobs.cancel,
     "/jobs/{id}/undo": jobs.undo,
 }
@@ -169,7 +186,10 @@ def _ready(web: Web, _request: Request) -> Response:
 
 def _published_keys(web: Web, _request: Request) -> Response:
     """The public keys by which EHRs and authorization servers verify that it is we who ask (RFC 7517)."""
-    return JSONResponse(public_keys(web.bridge.settings), headers={"Cache-Control": "public, max-age=300"})
+    keys = public_keys(web.bridge.settings)["keys"]
+    known = {key["kid"] for key in keys}
+    keys += [key for key in published_keys(web.bridge) if key["kid"] not in known]
+    return JSONResponse({"keys": keys}, headers={"Cache-Control": "public, max-age=300"})
 
 
 def _openapi(web: Web, _request: Request) -> Response:

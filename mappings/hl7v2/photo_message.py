@@ -48,7 +48,8 @@ class MessageProfile:
     txa_2: str = ""
     txa_17: str = "AU"  # table 0271: authenticated
     txa_19: str = "AV"  # table 0273: available for patient care
-    patient_class: str = "O"
+    pv1_2: str = "O"
+    default_authority: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,17 +120,19 @@ def _pid(patient: Resource, profile: MessageProfile) -> str:
 
 
 def _identifiers(identifiers: Sequence[Resource], profile: MessageProfile, kind: str) -> list[str]:
+    """Those whose assigning authority is known, be it an empty one."""
     known = profile.authorities or {}
+    authorities = [known.get(str(each.get("system")), profile.default_authority) for each in identifiers]
     return [
-        _components(each["value"], "", "", known[each["system"]], kind)
-        for each in identifiers
-        if each.get("value") and each.get("use") != "old" and each.get("system") in known
+        _components(each["value"], "", "", authority, kind)
+        for each, authority in zip(identifiers, authorities, strict=True)
+        if each.get("value") and each.get("use") != "old" and authority is not None
     ]
 
 
 def _pv1(encounter: Resource | None, profile: MessageProfile) -> str:
     visits = _identifiers((encounter or {}).get("identifier", []), profile, "VN")
-    return _segment("PV1", "1", profile.patient_class, *[""] * 16, next(iter(visits), ""))
+    return _segment("PV1", "1", profile.pv1_2, *[""] * 16, next(iter(visits), ""))
 
 
 def _obr(message: PhotoMessage, profile: MessageProfile, taken: datetime) -> str:
