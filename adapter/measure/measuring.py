@@ -92,8 +92,8 @@ def keep(bridge: Bridge, actor: Actor, media_id: str, drawn: Drawn) -> Stored:
         return kept
 
 
-def withdraw(bridge: Bridge, actor: Actor, observation_id: str, *, why: str) -> Stored:
-    """Enter a measurement in error. Raises Forbidden, NotFound, Gone when it is already, BadInput without a reason."""
+def withdraw(bridge: Bridge, actor: Actor, observation_id: str, *, media_id: str, why: str) -> Stored:
+    """Enter a measurement of a photo in error. Raises Forbidden, NotFound, Gone when it is already, BadInput without a reason."""
     if not why.strip() or len(why) > LONGEST_REASON:
         raise BadInput(f"say why the measurement is withdrawn, in at most {LONGEST_REASON} characters")
     with bridge.db.transaction() as tx:
@@ -106,7 +106,7 @@ def withdraw(bridge: Bridge, actor: Actor, observation_id: str, *, why: str) -> 
             raise NotFound("there is no such measurement")
         access.check_whose(tx, actor, patient_of(kept.resource))
         check_visible(actor, kept.resource)
-        if not is_measurement(kept.resource):
+        if not is_measurement(kept.resource) or _photo_of(kept) != f"Media/{media_id}":
             raise NotFound("there is no such measurement")
         if kept.resource["status"] == IN_ERROR:
             raise Gone("this measurement was withdrawn before")
@@ -117,7 +117,7 @@ def withdraw_strays(tx: Connection, bridge: Bridge, media_ids: Iterable[str]) ->
     """After photos changed their patient: measurements that stayed behind with the former one."""
     photos = {one.reference: one for one in find_where(tx, "Media", media_table.c.id.in_(list(media_ids)))}
     for kept in _made_from(tx, list(photos)):
-        photo = photos[kept.resource["derivedFrom"][0]["reference"].partition("/_history/")[0]]
+        photo = photos[_photo_of(kept)]
         if patient_of(photo.resource) != patient_of(kept.resource):
             _withdraw(tx, bridge, SYSTEM, kept, MOVED)
 
@@ -194,6 +194,12 @@ def _made_from(tx: Connection, references: list[str]) -> list[Stored]:
     )
     found = find_where(tx, "Observation", observation.c.id.in_(ids), _FINAL) if references else []
     return [one for one in found if is_measurement(one.resource)]
+
+
+def _photo_of(kept: Stored) -> str:
+    """`Media/id`."""
+    reference: str = kept.resource["derivedFrom"][0]["reference"]
+    return reference.partition("/_history/")[0]
 
 
 def _withdraw(tx: Connection, bridge: Bridge, actor: Actor, kept: Stored, why: str) -> Stored:

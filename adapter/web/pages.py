@@ -35,6 +35,8 @@ FLASHES = {  # what a page says once after a change: `?said=saved`
     "session-ended": ("ok", "The session is ended."),
     "bound": ("ok", "The photo is bound to its patient, who is registered here from the EHR until ADT confirms."),
     "undone": ("ok", "The changes were taken back."),
+    "measured": ("ok", "The measurement is kept in the record."),
+    "measurement-withdrawn": ("info", "The measurement is withdrawn: it stays in the record as entered in error."),
 }
 
 

@@ -134,14 +134,14 @@ def test_only_the_patients_own_session_measures_lists_and_withdraws(patients: Br
     for refused in (
         lambda: keep(patients, stranger, media, outlined(photo)),
         lambda: look(patients, stranger, media),
-        lambda: withdraw(patients, stranger, kept.id, why="not mine"),
+        lambda: withdraw(patients, stranger, kept.id, media_id=media, why="not mine"),
     ):
         with pytest.raises(NotFound):
             refused()
     reader = replace(CLINICIAN, scopes=frozenset({"user/Media.rs", "user/Observation.rs"}))
     for refused in (
         lambda: keep(patients, reader, media, outlined(photo)),
-        lambda: withdraw(patients, reader, kept.id, why="may not"),
+        lambda: withdraw(patients, reader, kept.id, media_id=media, why="may not"),
     ):
         with pytest.raises(Forbidden):
             refused()
@@ -150,13 +150,13 @@ def test_only_the_patients_own_session_measures_lists_and_withdraws(patients: Br
 def test_a_measurement_is_withdrawn_with_its_reason_and_only_once(patients: Bridge, photo: Photo, media: str) -> None:
     kept = keep(patients, CLINICIAN, media, outlined(photo))
     with pytest.raises(BadInput):
-        withdraw(patients, CLINICIAN, kept.id, why=" ")
-    gone = withdraw(patients, CLINICIAN, kept.id, why="outlined the wrong mole").resource
+        withdraw(patients, CLINICIAN, kept.id, media_id=media, why=" ")
+    gone = withdraw(patients, CLINICIAN, kept.id, media_id=media, why="outlined the wrong mole").resource
     check_resource(gone)
     assert gone["status"] == "entered-in-error"
     assert gone["note"][-1]["text"].endswith("outlined the wrong mole")
     with pytest.raises(Gone):
-        withdraw(patients, CLINICIAN, kept.id, why="again")
+        withdraw(patients, CLINICIAN, kept.id, media_id=media, why="again")
     with patients.db.snapshot() as tx:
         assert measurements_of(tx, CLINICIAN, media) == []
 
@@ -173,7 +173,7 @@ def test_a_very_restricted_photo_keeps_its_measurements_from_those_it_is_kept_fr
     with patients.db.snapshot() as tx:
         assert measurements_of_lesion(tx, CLINICIAN, "mole") == []
     with pytest.raises(Forbidden):
-        withdraw(patients, CLINICIAN, kept.id, why="seen by chance")
+        withdraw(patients, CLINICIAN, kept.id, media_id=media, why="seen by chance")
 
 
 def test_a_merge_takes_measurements_along(patients: Bridge, photo: Photo, media: str) -> None:
