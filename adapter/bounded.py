@@ -59,6 +59,14 @@ class BoundedChild:
                     "Decoding this photo takes more time or memory than any photo should. Export it again."
                 ) from error
 
+    def start(self) -> None:
+        """Starts the child ahead of its first call, unless it runs or is busy; waits for nothing."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._child = self._child or self._start()
+            finally:
+                self._lock.release()
+
     def close(self) -> None:
         """Ends the child; it may be called again."""
         with self._lock:

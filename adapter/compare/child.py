@@ -4,33 +4,43 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from adapter.compare.alignment import align
+from adapter.compare.alignment import Alignment, align
 from adapter.compare.changes import find_changes
 from adapter.compare.files import change_json
+from adapter.compare.landmarks import align_by_landmarks
+from adapter.compare.lattice import lattice
 from adapter.compare.prepared import Prepared, prepare
 from adapter.compare.render import aligned_jpeg, change_png, overlay_jpeg
 
 _KEPT = 24
 _prepared: OrderedDict[str, Prepared] = OrderedDict()
+_threads = ThreadPoolExecutor(2)
 
 
 def compare(request: dict[str, Any], contents: Sequence[bytes]) -> tuple[dict[str, Any], list[bytes]]:
-    """`{"photos": [left id, right id], "max_pixels"}` and both files -> what was found; with a verdict that allows it
-    the pictures aligned (JPEG), overlay (JPEG) and change (PNG), all in LEFT's frame.
+    """`{"photos": [left id, right id], "max_pixels", "landmarks"}` and both files -> what was found; with a verdict
+    that allows it the pictures aligned (JPEG), overlay (JPEG) and change (PNG), all in LEFT's frame.
 
-    A photo seen lately is not decoded again. Raises what `prepare` raises.
+    `landmarks` are pairs of points placed by hand, or None. A photo seen lately is not decoded again. Raises what
+    `prepare` and `align_by_landmarks` raise.
     """
     photos = zip(request["photos"], contents, strict=True)
-    left, right = (_prepare(photo_id, content, request["max_pixels"]) for photo_id, content in photos)
-    alignment = align(left, right)
+    asked = [_threads.submit(_prepare, photo_id, content, request["max_pixels"]) for photo_id, content in photos]
+    left, right = (one.result() for one in asked)
+    alignment = _align(left, right, request["landmarks"])
     answer = alignment.as_json() | {"width": left.size[0], "height": left.size[1], "change": None}
     if alignment.skin_map is None:
         return answer, []
     change = find_changes(alignment)
     pictures = [aligned_jpeg(alignment), overlay_jpeg(alignment), change_png(alignment, change)]
-    return answer | {"change": change_json(change)}, pictures
+    return answer | {"change": change_json(change), "lattice": lattice(alignment.skin_map)}, pictures
+
+
+def _align(left: Prepared, right: Prepared, landmarks: Any) -> Alignment:
+    return align_by_landmarks(left, right, landmarks) if landmarks else align(left, right)
 
 
 def _prepare(photo_id: str, content: bytes, max_pixels: int) -> Prepared:

@@ -10,18 +10,20 @@ from sqlalchemy.exc import IntegrityError
 
 from adapter import access, governance
 from adapter.access import Actor
-from adapter.access.policy import check_visible
+from adapter.access.policy import Letter, check_visible
 from adapter.bounded import BoundedChild
 from adapter.bridge import Bridge
-from adapter.errors import NotFound, Unprocessable
+from adapter.errors import BadInput, NotFound, Unprocessable
 from adapter.records import Stored, get, new_id
 from adapter.records.binaries import BinaryRow, OpenBinary, create_binary, find_rendition, get_binary, open_binary
 from adapter.records.comparisons import Comparison, find_comparison, find_comparison_by_id, keep_comparison
 from adapter.records.confinement import patient_of
+from adapter.records.landmarks import Landmarks, Pair, find_landmarks, keep_landmarks, remove_landmarks
 from adapter.records.vault import SealedBlob
 
 ENGINE = "1.1"
 """Versions of alignment and change map: what an older engine found is not shown as this one's."""
+MOST_LANDMARKS = 6
 PICTURES = {"aligned": "image/jpeg", "overlay": "image/jpeg", "change": "image/png"}
 
 # Two, so that nobody waits for everybody; one patient's photos meet the same child, which has them decoded.
@@ -29,31 +31,87 @@ _CHILDREN = [BoundedChild("adapter.compare.child:compare", seconds=30, memory=4 
 
 
 def compare(bridge: Bridge, actor: Actor, left_id: str, right_id: str) -> Comparison:
-    """How photo `right_id` lies on `left_id`, and what changed: verdict, reasons, regions (docs/compare.md).
+    """How photo `right_id` lies on `left_id`, and what changed: verdict, reasons, regions (docs/compare.md); by the
+    points that somebody placed, where somebody did.
 
     Raises Forbidden, NotFound, Unprocessable for photos of different patients or of nobody, or beyond decoding.
     """
     with bridge.db.snapshot() as tx:
-        left, right = (_photo(tx, actor, media_id) for media_id in (left_id, right_id))
-        patient_id = patient_of(left.resource)
-        if patient_id is None or patient_of(right.resource) != patient_id or left.id == right.id:
-            raise Unprocessable("only two photos of one and the same known patient can be compared")
-        known = find_comparison(tx, left.id, right.id, ENGINE)
-        opened = [] if known else [_clean_copy(tx, bridge, media) for media in (left, right)]
-    _note(bridge, "photo-compared", actor, [left, right])
+        photos = _pair(tx, actor, "r", left_id, right_id)
+        placed = find_landmarks(tx, left_id, right_id)
+        known = find_comparison(tx, left_id, right_id, made_by(placed))
+    _note(bridge, "photo-compared", actor, photos)
     if known:
         return known
-    request = {"photos": [left.id, right.id], "max_pixels": bridge.settings.max_pixels}
-    child = _CHILDREN[hash(patient_id) % len(_CHILDREN)]
-    result, contents = child.call(request, *(one.read() for one in opened))
-    pictures = [bridge.vault.seal(content) for content in contents]
-    made = Comparison(new_id(bridge.now()), left.id, right.id, ENGINE, result)
+    made, pictures = _ask(bridge, photos, placed)
     try:
         with bridge.db.transaction() as tx:
-            return _keep(tx, bridge, actor, made, [left, right], pictures)
+            return _keep(tx, bridge, actor, made, photos, pictures)
     except IntegrityError:  # asked twice at once, and the other one was first
         with bridge.db.snapshot() as tx:
-            return find_comparison(tx, left.id, right.id, ENGINE) or made
+            return find_comparison(tx, left_id, right_id, made_by(placed)) or made
+
+
+def place_landmarks(bridge: Bridge, actor: Actor, left_id: str, right_id: str, points: tuple[Pair, ...]) -> Comparison:
+    """`compare` by points marked by hand, which are remembered with who marked them until `take_back_landmarks`.
+
+    What the engine makes of them is called aligned only where its gate says so. Raises what `compare` raises, and
+    BadInput for points that say nothing (fewer than three, on one line, mirrored, outside a photo).
+    """
+    with bridge.db.snapshot() as tx:
+        photos = _pair(tx, actor, "u", left_id, right_id)
+    if not 3 <= len(points) <= MOST_LANDMARKS:
+        raise BadInput(f"mark between 3 and {MOST_LANDMARKS} points in both photos")
+    placed = Landmarks(new_id(bridge.now()), left_id, right_id, points, actor.id, actor.display, bridge.now())
+    made, pictures = _ask(bridge, photos, placed)
+    with bridge.db.transaction() as tx:
+        kept = _keep(tx, bridge, actor, made, photos, pictures)
+        keep_landmarks(tx, placed)
+        _note_by_hand(tx, bridge, actor, photos, f"{len(points)} points placed")
+    return kept
+
+
+def take_back_landmarks(bridge: Bridge, actor: Actor, left_id: str, right_id: str) -> None:
+    """From now on the engine's own answer counts again; who placed and who removed them stays known.
+
+    Raises Forbidden, NotFound.
+    """
+    with bridge.db.transaction() as tx:
+        photos = _pair(tx, actor, "u", left_id, right_id)
+        if not remove_landmarks(tx, left_id, right_id, by=actor.id, at=bridge.now()):
+            raise NotFound("nobody has aligned these photos by hand")
+        _note_by_hand(tx, bridge, actor, photos, "points taken back")
+
+
+def made_by(placed: Landmarks | None) -> str:
+    """What a comparison is kept under: the engine, and the points it was given."""
+    return f"{ENGINE} {placed.id}" if placed else ENGINE
+
+
+def warm_up(patient_id: str) -> None:
+    """Has the engine loaded by the time that somebody who opens a page asks for a comparison."""
+    _child(patient_id).start()
+
+
+def _child(patient_id: str | None) -> BoundedChild:
+    return _CHILDREN[hash(patient_id) % len(_CHILDREN)]
+
+
+def _ask(bridge: Bridge, photos: list[Stored], placed: Landmarks | None) -> tuple[Comparison, list[SealedBlob]]:
+    """The engine, in a child; its pictures sealed."""
+    with bridge.db.snapshot() as tx:
+        opened = [_clean_copy(tx, bridge, media) for media in photos]
+    left, right = photos
+    request = {
+        "photos": [left.id, right.id],
+        "max_pixels": bridge.settings.max_pixels,
+        "landmarks": placed.points if placed else None,
+    }
+    result, contents = _child(patient_of(left.resource)).call(request, *(one.read() for one in opened))
+    if placed:
+        result |= {"by_hand": placed.as_json()}
+    made = Comparison(new_id(bridge.now()), left.id, right.id, made_by(placed), result)
+    return made, [bridge.vault.seal(content) for content in contents]
 
 
 def open_picture(bridge: Bridge, actor: Actor, comparison_id: str, name: str) -> OpenBinary:
@@ -77,8 +135,22 @@ def _note(bridge: Bridge, event: str, actor: Actor, photos: list[Stored], *, det
         governance.audit(tx, bridge, event, actor, patient_id=patient_id, references=references, detail=detail)
 
 
-def _photo(tx: Connection, actor: Actor, media_id: str) -> Stored:
-    access.check_scope(actor, "r", "Media")
+def _note_by_hand(tx: Connection, bridge: Bridge, actor: Actor, photos: list[Stored], detail: str) -> None:
+    patient_id, references = patient_of(photos[0].resource), [one.version_reference for one in photos]
+    governance.audit(tx, bridge, "photo-aligned", actor, patient_id=patient_id, references=references, detail=detail)
+
+
+def _pair(tx: Connection, actor: Actor, letter: Letter, left_id: str, right_id: str) -> list[Stored]:
+    """Raises Forbidden, NotFound, Unprocessable."""
+    left, right = (_photo(tx, actor, media_id, letter) for media_id in (left_id, right_id))
+    patient_id = patient_of(left.resource)
+    if patient_id is None or patient_of(right.resource) != patient_id or left.id == right.id:
+        raise Unprocessable("only two photos of one and the same known patient can be compared")
+    return [left, right]
+
+
+def _photo(tx: Connection, actor: Actor, media_id: str, letter: Letter = "r") -> Stored:
+    access.check_scope(actor, letter, "Media")
     media = get(tx, "Media", media_id)
     access.check_whose(tx, actor, patient_of(media.resource))
     check_visible(actor, media.resource)

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from adapter.compare.alignment import Alignment, align_from
-from adapter.compare.geometry import Homography, Points
+from adapter.compare.geometry import Homography, Points, inside
 from adapter.compare.prepared import Prepared
 from adapter.compare.skin_map import SkinMap
 from adapter.compare.spline import Spline
@@ -29,11 +29,13 @@ def align_by_landmarks(
 ) -> Alignment:
     """`landmarks` are pairs of points ((x, y) of LEFT, (x, y) of RIGHT) at full resolution, three or more.
 
-    Raises BadInput for fewer than three, for points (nearly) on one line, and for a mirror image.
+    Raises BadInput for fewer than three, for points outside a photo or (nearly) on one line, and for a mirror image.
     """
     if len(landmarks) < 3:
         raise BadInput("Mark at least three points in both photos.")
     ours, theirs = (np.array([pair[side] for pair in landmarks], np.float64) for side in (0, 1))
+    if not (inside(ours, left.size).all() and inside(theirs, right.size).all()):
+        raise BadInput("A marked point lies outside its photo. Mark it again.")
     if min(_height(ours), _height(theirs)) < _FLATTEST:
         raise BadInput("The marked points lie on one line. Mark one more, away from it.")
     by_hand = _homography(ours, theirs)

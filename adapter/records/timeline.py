@@ -76,15 +76,6 @@ def neighbours(tx: Connection, photo: Stored, *, only: Conditions = ()) -> tuple
     return (earlier[0].id if earlier else None), (later[0].id if later else None)
 
 
-def photos_of_site(tx: Connection, photo: Stored, *, limit: int = 60, only: Conditions = ()) -> list[Stored]:
-    """Photos of the same patient and body site as this one (itself included), newest first."""
-    row = tx.execute(select(media.c.patient, media.c.site).where(media.c.id == photo.id)).one()
-    if row.patient is None:
-        return []
-    conditions = (*_of(row.patient), media.c.site == row.site, *only)
-    return find_where(tx, "Media", *conditions, order_by=media.c.created.desc(), limit=limit)
-
-
 def deliveries_by_media(tx: Connection, media_ids: Sequence[str]) -> dict[str, list[Row[Any]]]:
     """The latest delivery to each destination, per photo, in one query."""
     statement = select(delivery).where(delivery.c.media_id.in_(media_ids)).order_by(delivery.c.media_version)

@@ -1,76 +1,77 @@
-"""GET /compare?media=..&media=..: photos of one patient beside each other."""
+"""GET /compare?media=..&media=..: photos of one patient beside each other, and which others would fit."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Iterable
+from datetime import UTC, datetime, tzinfo
 from itertools import pairwise
+from typing import Any
 from urllib.parse import urlencode
 
+from sqlalchemy import Connection
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from adapter import governance
+from adapter.access import Actor, can
 from adapter.access.reach import sensitivity
-from adapter.compare.comparing import PICTURES, compare, open_picture
+from adapter.compare.comparing import MOST_LANDMARKS, warm_up
+from adapter.compare.priors import Prior, candidates, explain, find_prior
 from adapter.errors import BadInput, Unprocessable
 from adapter.records import Stored, find
-from adapter.records.timeline import photos_of_site
+from adapter.records.timeline import by_id
 from adapter.web.bodies import Form
 from adapter.web.gate import actor_of, get_photo
 from adapter.web.pages import Web, see_other
-from adapter.web.photo_card import day, laterality_of, photo_card, site_of, taken_at
+from adapter.web.photo_card import day, encounter_of, photo_card, taken_at, visit_label
 
 MOST = 8
 _UNITS = ((365.25, "year"), (30.44, "month"), (1, "day"))  # in days; each is used from two on
 
 
 def compare_page(web: Web, request: Request) -> Response:
-    """In the order asked, or the earliest first with order=taken.
+    """In the order asked, or the earliest first with order=taken; a single photo brings its best prior with it.
 
-    Raises BadInput for fewer than two photos, Unprocessable for photos of different patients.
+    Raises BadInput for too many photos, Unprocessable for photos of different patients.
     """
     bridge, actor, zone = web.bridge, actor_of(request), web.bridge.settings.zone
     ids = list(dict.fromkeys(request.query_params.getlist("media")))
-    if not 2 <= len(ids) <= MOST:
-        raise BadInput(f"choose between 2 and {MOST} photos to compare")
+    if not 1 <= len(ids) <= MOST:
+        raise BadInput(f"choose up to {MOST} photos to compare")
     with bridge.db.snapshot() as tx:
-        found = [get_photo(tx, actor, "r", media_id) for media_id in ids]
-        patients = {patient_id for _, patient_id in found}
-        if len(patients) != 1 or None in patients:
-            raise Unprocessable("only photos of one and the same known patient can be compared")
-        patient_id = patients.pop() or ""
+        photos, patient_id = _photos(tx, actor, ids)
+        if len(ids) == 1 and (best := find_prior(tx, photos[0], only=sensitivity(actor, "Media"))):
+            return see_other(_href([best.photo.id, photos[0].id]))
         patient = find(tx, "Patient", patient_id)
-        photos = [media for media, _ in found]
         if request.query_params.get("order") == "taken":
             photos.sort(key=lambda one: taken_at(one.resource, zone) or datetime.min.replace(tzinfo=UTC))
-            ids = [one.id for one in photos]
-        same_site = photos_of_site(tx, photos[-1], only=sensitivity(actor, "Media"))
+        others = candidates(tx, photos[-1], only=sensitivity(actor, "Media"))
+        visits = by_id(tx, "Encounter", [visit for one in photos if (visit := encounter_of(one.resource))])
+    warm_up(patient_id)
     with bridge.db.transaction() as tx:
         references = [one.version_reference for one in photos]
         governance.audit(tx, bridge, "photo-compared", actor, patient_id=patient_id, references=references)
     times = [taken_at(one.resource, zone) for one in photos]
-    cards = [photo_card(one, [], zone) for one in photos]
     intervals = [None, *(interval(before, after) for before, after in pairwise(times))]
+    shown = [one.id for one in photos]
     return web.render(
         request,
         "compare.html",
         "Compare",
         patient=patient,
-        photos=[card | {"interval": text} for card, text in zip(cards, intervals, strict=True)],
-        swap_href=_href(ids[::-1]),
-        candidates=[
-            {
-                "id": one.id,
-                "thumbnail": f"/captures/{one.id}/thumbnail",
-                "label": day(at) if (at := taken_at(one.resource, zone)) else "no date",
-                "href": _href([*ids[:-1], one.id]),
-                "current": one.id in ids,
-            }
-            for one in reversed(same_site)
-            if one.id == ids[-1] or one.id not in ids[:-1]
+        photos=[
+            photo_card(one, [], zone)
+            | {"interval": text, "width": one.resource.get("width"), "visit": _visit(one, visits, zone)}
+            for one, text in zip(photos, intervals, strict=True)
         ],
-        warnings=_warnings(photos),
-        comparison_href=f"/comparison?{urlencode([('media', one) for one in ids])}" if len(ids) == 2 else None,
+        fits=[_fit(explain(photos[-1], one), zone) for one in photos[:-1]],
+        swap_href=_href(shown[::-1]),
+        candidates=[
+            _candidate(one, photos, zone)
+            for one in _by_time({one.id: one for one in [*others, *photos]}.values(), zone)
+        ],
+        may_align=can(actor, "u", "Media"),
+        most_landmarks=MOST_LANDMARKS,
         back_href=f"/patients/{patient_id}",
     )
 
@@ -78,23 +79,6 @@ def compare_page(web: Web, request: Request) -> Response:
 def chosen(_web: Web, _request: Request, form: Form) -> Response:
     """POST /compare: the photos ticked on the timeline, at an address that holds nothing else of the form."""
     return see_other(f"{_href(form.all('media'))}&order=taken")
-
-
-def comparison(web: Web, request: Request) -> Response:
-    """GET /comparison?media=LEFT&media=RIGHT: verdict, reasons, regions and where the pictures are, as JSON."""
-    ids = request.query_params.getlist("media")
-    if len(ids) != 2:
-        raise BadInput("name the two photos to compare: ?media=LEFT&media=RIGHT")
-    found = compare(web.bridge, actor_of(request), *ids)
-    is_aligned = found.result["verdict"] != "not-aligned"
-    pictures = {name: f"/comparisons/{found.id}/{name}" for name in PICTURES} if is_aligned else {}
-    return JSONResponse({"id": found.id, **found.result, "pictures": pictures})
-
-
-def comparison_picture(web: Web, request: Request) -> Response:
-    """GET /comparisons/{id}/aligned | overlay | change: in the frame of the left photo."""
-    opened = open_picture(web.bridge, actor_of(request), request.path_params["id"], request.path_params["picture"])
-    return Response(opened.read(), media_type=opened.content_type, headers={"Content-Disposition": "inline"})
 
 
 def interval(before: datetime | None, after: datetime | None) -> str | None:
@@ -110,13 +94,44 @@ def interval(before: datetime | None, after: datetime | None) -> str | None:
     return f"{count} {unit}{'' if count == 1 else 's'} {direction}"
 
 
-def _warnings(photos: list[Stored]) -> list[str]:
-    readers = {
-        "body sites": lambda one: site_of(one.resource),
-        "sides": lambda one: laterality_of(one.resource),
-        "views": lambda one: str(one.resource.get("view")),
+def _photos(tx: Connection, actor: Actor, ids: list[str]) -> tuple[list[Stored], str]:
+    """And whose they are. Raises Unprocessable unless they are all of one known patient."""
+    found = [get_photo(tx, actor, "r", media_id) for media_id in ids]
+    patients = {patient_id for _, patient_id in found}
+    patient_id = patients.pop()
+    if patients or patient_id is None:
+        raise Unprocessable("only photos of one and the same known patient can be compared")
+    return [media for media, _ in found], patient_id
+
+
+def _visit(photo: Stored, visits: dict[str, Stored], zone: tzinfo) -> str | None:
+    visit = visits.get(encounter_of(photo.resource) or "")
+    return visit_label(visit, zone) if visit else None
+
+
+def _fit(prior: Prior, zone: tzinfo) -> dict[str, Any]:
+    """Why a photo stands beside the last one."""
+    at = taken_at(prior.photo.resource, zone)
+    return {"label": day(at) if at else "no date", "reasons": prior.reasons, "but": prior.but}
+
+
+def _by_time(photos: Iterable[Stored], zone: tzinfo) -> list[Stored]:
+    first = datetime.min.replace(tzinfo=UTC)
+    return sorted(photos, key=lambda one: (taken_at(one.resource, zone) or first, one.id))
+
+
+def _candidate(one: Stored, shown: list[Stored], zone: tzinfo) -> dict[str, Any]:
+    """One of the filmstrip: beside the last photo alone, or as one more (or less) of those shown."""
+    ids = [photo.id for photo in shown]
+    rest = [other for other in ids if other != one.id] if one.id in ids else [one.id, *ids]
+    fit = _fit(explain(shown[-1], one), zone)
+    return fit | {
+        "id": one.id,
+        "thumbnail": f"/captures/{one.id}/thumbnail",
+        "href": f"{_href([one.id, ids[-1]])}&order=taken" if one.id != ids[-1] else None,
+        "toggle_href": f"{_href(rest)}&order=taken" if 1 < len(rest) <= MOST else None,
+        "current": one.id in ids,
     }
-    return [f"The photos show different {what}." for what, read in readers.items() if len(set(map(read, photos))) > 1]
 
 
 def _href(ids: list[str]) -> str:

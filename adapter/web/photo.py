@@ -14,14 +14,16 @@ from adapter.access import Actor, can
 from adapter.access.reach import sensitivity
 from adapter.batch.operations import replace_media
 from adapter.bridge import Bridge
+from adapter.compare.priors import find_prior
 from adapter.db.tables import body_structure
 from adapter.errors import BadInput, Unprocessable
 from adapter.records import Stored, find, find_where
 from adapter.records.binaries import get_binary
 from adapter.records.confinement import patient_of
-from adapter.records.timeline import deliveries_by_media, neighbours, photos_of_site, records_about
+from adapter.records.timeline import deliveries_by_media, neighbours, records_about
 from adapter.web.bodies import Form
 from adapter.web.gate import actor_of, get_photo
+from adapter.web.measuring import measuring_context
 from adapter.web.pages import Web, see_other
 from adapter.web.photo_card import (
     day,
@@ -44,6 +46,7 @@ from adapter.web.timeline import visits_of
 from mappings.body_sites import UnknownBodySite, get_body_site
 from mappings.canonical_resources import codes_of
 from mappings.capture_to_media import assign
+from mappings.external_photo import is_external
 from mappings.terms import CONTENT_SHA256, REMOVED, REMOVED_METADATA
 
 HISTORY_SHOWN = 30
@@ -67,11 +70,17 @@ def photo_page(web: Web, request: Request) -> Response:
             "deliveries": [_delivery(bridge, one) for one in sent],
             "history": _history(tx, bridge, media),
             "edit": _edit(tx, bridge, actor, media, patient_id),
-            "refile_href": f"/refile?media={media.id}" if patient_id and can(actor, "u", "Media") else None,
+            "measuring": measuring_context(tx, bridge, actor, media),
+            "refile_href": _refile_href(actor, media, patient_id),
         }
     with bridge.db.transaction() as tx:
         governance.audit(tx, bridge, "read", actor, patient_id=patient_id, references=[media.version_reference])
     return web.render(request, "photo.html", "Photo", patient=patient, **context)
+
+
+def _refile_href(actor: Actor, media: Stored, patient_id: str | None) -> str | None:
+    may = patient_id and can(actor, "u", "Media") and not is_external(media.resource)
+    return f"/refile?media={media.id}" if may else None
 
 
 def edit_photo(web: Web, request: Request, form: Form) -> Response:
@@ -142,7 +151,7 @@ def _photo(tx: Connection, bridge: Bridge, media: Stored, sent: list[Any]) -> di
         "version": str(media.version_id),
         "operator": resource.get("operator", {}).get("display") or resource.get("operator", {}).get("reference"),
         "visit": {"label": visit_label(visit, zone), "href": None} if visit else None,
-        "lesion": {"label": lesion_label(lesion), "href": None} if lesion else None,
+        "lesion": {"label": lesion_label(lesion), "href": f"/lesions/{lesion.id}"} if lesion else None,
         "note": (resource.get("note") or [{}])[0].get("text"),
         "removed": _removed(tx, media),
         "site_code": site_of(resource),
@@ -171,23 +180,15 @@ def _removed(tx: Connection, media: Stored) -> list[str]:
 
 
 def _earlier(tx: Connection, bridge: Bridge, actor: Actor, media: Stored) -> dict[str, str] | None:
-    """The best prior: the same site before this one, rather of the same view and side."""
-    zone, resource = bridge.settings.zone, media.resource
-    at = taken_at(resource, zone)
-    priors = []
-    for one in photos_of_site(tx, media, only=sensitivity(actor, "Media")) if at else []:
-        before = taken_at(one.resource, zone)
-        if one.id != media.id and before and at and before < at:
-            priors.append((one, before))
-    if not priors:
+    best = find_prior(tx, media, only=sensitivity(actor, "Media"))
+    at = taken_at(best.photo.resource, bridge.settings.zone) if best else None
+    if best is None or at is None:
         return None
-    wanted = (resource.get("view"), laterality_of(resource))
-    best, before = max(
-        priors,
-        key=lambda prior: ((prior[0].resource.get("view"), laterality_of(prior[0].resource)) == wanted, prior[1]),
-    )
-    compare_href = f"/compare?media={best.id}&media={media.id}"
-    return {"href": f"/photos/{best.id}", "compare_href": compare_href, "label": f"Compare with {day(before)}"}
+    return {
+        "compare_href": f"/compare?media={best.photo.id}&media={media.id}",
+        "label": f"Compare with {day(at)}",
+        "because": ", ".join(best.reasons),
+    }
 
 
 def _consent(tx: Connection, bridge: Bridge, patient_id: str | None) -> dict[str, Any]:
@@ -245,7 +246,7 @@ def _done(event: dict[str, Any]) -> str:
 
 
 def _edit(tx: Connection, bridge: Bridge, actor: Actor, media: Stored, patient_id: str | None) -> dict[str, Any] | None:
-    if not can(actor, "u", "Media"):
+    if not can(actor, "u", "Media") or is_external(media.resource):
         return None
     of_patient = find_where(tx, "BodyStructure", body_structure.c.patient == patient_id) if patient_id else []
     offered = visits_of(tx, patient_id) if patient_id else []

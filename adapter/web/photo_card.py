@@ -32,6 +32,7 @@ def photo_card(media: Stored, deliveries: Sequence[Row[Any]], zone: tzinfo) -> d
         "thumbnail": f"{address}/thumbnail",
         "display": f"{address}/display",
         "full": f"{address}/{'clean' if is_shown else 'display'}",
+        "tiles": f"{address}/tiles",
         "taken_at": taken_at(resource, zone),
         "site": site_wording(site) if site else None,
         "laterality": laterality,

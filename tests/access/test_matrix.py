@@ -48,6 +48,7 @@ ANY = {"not_role": None, "somebody_elses": False}
 OPERATOR = {"who": "engineer", "in_chart": False, "not_role": "clinician"}
 TRIAGE = {"who": "photographer", "in_chart": False, "not_role": "clinician"}
 AUDITOR = {"who": "privacy-officer", "in_chart": False, "not_role": "administrator"}
+PAIR = (("left", "m1"), ("right", "overview"))
 
 ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/fhir"): Row("/fhir/Media/m1"),
@@ -73,8 +74,12 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/compare"): Row("/compare?media=m1&media=overview"),
     ("POST", "/compare"): Row("/compare", not_role=None, somebody_elses=False, holds=False),
     ("GET", "/comparison"): Row("/comparison?media=m1&media=overview"),
+    ("POST", "/comparison"): Row("/comparison", fields=(*PAIR, ("points", "[[[1, 1], [1, 1]]]"))),
+    ("POST", "/comparison/take-back"): Row("/comparison/take-back", fields=PAIR),
     ("GET", "/comparisons/{id}/{picture}"): Row("/comparisons/none/overlay"),
     ("GET", "/captures/{id}"): Row("/captures/m1"),
+    ("GET", "/captures/{id}/tiles"): Row("/captures/m1/tiles"),
+    ("GET", "/captures/{id}/tiles/{ticket}/{level}/{column}/{row}"): Row("/captures/m1/tiles/none/0/0/0"),
     ("GET", "/captures/{id}/{content}"): Row("/captures/m1/display"),
     ("GET", "/deliveries"): Row(
         "/deliveries", who="engineer", in_chart=False, not_role="photographer-without-chart", somebody_elses=False

@@ -71,9 +71,23 @@ def build(folder: Path | None) -> Starlette:
     def comparison(_request: Request) -> Response:
         region = {"box": [1000, 800, 300, 300], "difference": 13.2, "certain": True}
         change = {"method": "local light, CIELAB", "version": "1", "regions": [region]}
+        nodes = [[x / 2 + 0.05, y / 2 * 0.75] for y in range(3) for x in range(3)]
+        lattice = {"columns": 3, "rows": 3, "left": [4000, 3000], "right": [4000, 3000], "left_in_right": nodes}
+        lattice["right_in_left"] = [[x - 0.1, y] for x, y in nodes]
         found = {"verdict": "aligned", "reasons": ["All agree."], "method": "key points", "version": "1"}
+        found |= {"lattice": lattice}
         pictures = {name: f"/captures/m{n}/display" for n, name in enumerate(("aligned", "change"), 1)}
         return JSONResponse(found | {"width": 4000, "height": 3000, "change": change, "pictures": pictures})
+
+    def tiles(request: Request) -> Response:
+        url = f"/captures/{request.path_params['id']}/tiles/{{level}}/{{column}}/{{row}}"
+        return JSONResponse({"width": 4000, "height": 3000, "tile": 510, "overlap": 1, "levels": 3, "url": url})
+
+    def tile(request: Request) -> Response:
+        out = io.BytesIO()
+        shade = 40 * int(request.path_params["level"]) + 60
+        Image.new("RGB", (512, 512), (shade, shade, shade)).save(out, "JPEG")
+        return Response(out.getvalue(), media_type="image/jpeg")
 
     def code(request: Request) -> Response:
         out = io.BytesIO()
@@ -85,6 +99,8 @@ def build(folder: Path | None) -> Starlette:
             Route("/captures", receive, methods=["POST"]),
             Route("/comparison", comparison),
             Route("/captures/{id}", status),
+            Route("/captures/{id}/tiles", tiles),
+            Route("/captures/{id}/tiles/{level}/{column}/{row}", tile),
             Route("/captures/{id}/{rendition}", photo),
             Route("/fhir/Binary/{id}", photo),
             Route("/patients/p1/consents", consent, methods=["POST"]),

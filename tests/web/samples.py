@@ -72,6 +72,7 @@ def photo(number: int, taken_at: datetime, **more: Any) -> dict[str, Any]:
         "thumbnail": f"/captures/m{number}/thumbnail",
         "display": f"/captures/m{number}/display",
         "full": f"/fhir/Binary/m{number}",
+        "tiles": f"/captures/m{number}/tiles",
         "taken_at": taken_at,
         "site": "Anterior surface of forearm",
         "laterality": "left",
@@ -198,6 +199,7 @@ def one_photo() -> dict[str, Any]:
         earlier={
             "href": "/photos/m6",
             "compare_href": "/compare?media=m6&media=m1",
+            "because": "the same lesion, the same site",
             "label": "Compare with 14 Jul 2026",
         },
         previous_href="/photos/m2",
@@ -292,7 +294,10 @@ def compare() -> dict[str, Any]:
             "id": f"m{n}",
             "thumbnail": f"/captures/m{n}/thumbnail",
             "label": label,
-            "href": f"/compare?media=m6&media=m{n}",
+            "reasons": ("the same lesion", "the same site"),
+            "but": (),
+            "href": None if n == 1 else f"/compare?media=m{n}&media=m1",
+            "toggle_href": f"/compare?media=m6&media=m{n}&media=m1" if n not in (1, 6) else None,
             "current": n in (1, 6),
         }
         for n, label in [
@@ -303,13 +308,23 @@ def compare() -> dict[str, Any]:
             (1, "23 Nov 2026"),
         ]
     ]
+    visit = {"visit": "Dermatology", "width": 4000}
     return frame(
         "Compare",
         PATIENT,
-        photos=[old | {"interval": None}, new | {"interval": "4 months later"}],
+        photos=[old | visit | {"interval": None}, new | visit | {"interval": "4 months later"}],
+        fits=[{"label": "14 Jul 2026", "reasons": ("the same lesion", "the same site"), "but": ()}],
         swap_href="/compare?media=m1&media=m6",
-        comparison_href="/comparison?media=m6&media=m1",
         candidates=strip,
-        warnings=[],
+        may_align=True,
+        most_landmarks=6,
         back_href="/patients/p1",
     )
+
+
+def compare_three() -> dict[str, Any]:
+    """Three dates, the middle one of another view."""
+    page = compare()
+    between = photo(7, NOW - timedelta(days=60), **DERMOSCOPIC) | {"width": 4000, "visit": None, "interval": "2 months"}
+    fits = [*page["fits"], {"label": "24 Sep 2026", "reasons": (), "but": ("another view",)}]
+    return page | {"photos": [page["photos"][0], between, page["photos"][1]], "fits": fits}

@@ -58,6 +58,9 @@ ELSEWHERE = {
     ("POST", "/refile"): "tests/identity",
     ("GET", "/comparisons/{id}/{picture}"): "tests/compare/test_comparing.py",
     ("GET", "/comparison"): "tests/compare/test_comparing.py",
+    ("POST", "/comparison"): "tests/web/test_comparing_over_http.py",
+    ("POST", "/comparison/take-back"): "tests/web/test_comparing_over_http.py",
+    ("GET", "/captures/{id}/tiles/{ticket}/{level}/{column}/{row}"): "tests/web/test_deep_zoom.py",
 }
 PHOTO_BYTES = ("original", "clean", "display", "thumbnail")
 
@@ -88,6 +91,7 @@ TRIED: dict[tuple[str, str], Callable[[Browser, Browser, dict[str, str]], Any]] 
     ("GET", "/jobs"): lambda clinician, _, _ids: clinician.get("/jobs"),
     ("GET", "/jobs/{id}"): lambda clinician, _, ids: clinician.get(ids["job"]),
     ("GET", "/captures/{id}"): lambda clinician, _, ids: clinician.get(f"/captures/{ids['photo']}"),
+    ("GET", "/captures/{id}/tiles"): lambda clinician, _, ids: clinician.get(f"/captures/{ids['photo']}/tiles"),
     ("GET", "/captures/{id}/{content}"): lambda clinician, _, ids: clinician.get(f"/captures/{ids['photo']}/clean"),
     ("POST", "/captures"): lambda clinician, _, _ids: clinician.capture(picture(95)),
     ("POST", "/logout"): lambda clinician, _, _ids: clinician.post("/logout"),

@@ -204,7 +204,8 @@ def test_the_second_photo_is_laid_over_the_first_by_keys(page: Page) -> None:
         ("2", "slider", True),
         ("3", "blend", True),
         ("4", "blink", False),
-        ("5", "change", False),
+        ("5", "difference", False),
+        ("6", "change", False),
     ):
         page.keyboard.press(key)
         sync_api.expect(page.locator(f'#modes [data-do="{mode}"]')).to_have_attribute("aria-pressed", "true")

@@ -1,38 +1,52 @@
-// The modes that lay the two photos of the comparison page over each other: asked for at once, usable when aligned.
+// The modes that lay one photo of the comparison page over the reference: usable as soon as the two are aligned.
+import { Blink } from "./blink.ts";
 import { bindCommands, setPressed } from "./commands.ts";
-import { all, find, get } from "./dom.ts";
-import { askJson } from "./http.ts";
+import { all, get } from "./dom.ts";
 import { type Comparison, Overlay, OVERLAYS, type OverlayMode } from "./overlay.ts";
 import { arrowOf, panBy, type Viewer } from "./viewer.ts";
 
-const VERDICTS: Record<Comparison["verdict"], [string, string]> = {
-  aligned: ["badge-ok", "Aligned"],
-  approximate: ["badge-warning", "Aligned only roughly"],
-  "not-aligned": ["badge-warning", "Not aligned: compare side by side"],
-};
 const WORDS: Record<string, string> = {
   side: "Side by side",
   slider: "Slider: the first photo left of the line, the second right of it",
   blend: "Blend: how much of each photo is shown",
-  blink: "Blink: the photos take turns; press space to change by hand",
+  blink: "Blink: the photos take turns; space changes by hand",
+  difference: "Difference, brightened: black where both photos are alike",
   change: "Change: where the colours differ",
 };
 
+/** A photo beside its reference, and what is known of the two. */
+export interface Laid {
+  reference: HTMLElement; // its .pane
+  other: HTMLElement;
+  found: Comparison;
+}
+
+const dayOf = (pane: HTMLElement): string => pane.dataset["day"] ?? "";
+
 export class LaidOver {
   #overlay: Overlay | null = null;
-  #found: Comparison | null = null;
+  #laid: Laid | null = null;
   #mode: "side" | OverlayMode = "side";
   readonly #modes = get<HTMLElement>("#modes");
+  readonly #stage = get<HTMLElement>("#laid");
   readonly #share = get<HTMLInputElement>("#share");
+  readonly #blink = new Blink((second) => this.#turn(second));
 
   constructor(
     readonly sideBySide: HTMLElement,
     readonly say: (text: string) => void,
+    readonly zoomed: () => void,
   ) {
-    const commands = Object.fromEntries(["side", ...OVERLAYS].map((mode) => [mode, () => this.#show(mode)]));
+    const commands = Object.fromEntries(["side", ...OVERLAYS].map((mode) => [mode, () => this.show(mode)]));
     bindCommands(this.#modes, commands, Object.fromEntries(["side", ...OVERLAYS].map((mode, n) => [`${n + 1}`, mode])));
     this.#share.addEventListener("input", () => this.#overlay && (this.#overlay.share = this.#share.valueAsNumber / 100));
-    void this.#ask();
+    this.#stage.addEventListener("keydown", (event) => {
+      const arrow = arrowOf(event.key);
+      if ((!arrow && event.key !== " ") || !this.#overlay) return;
+      event.preventDefault();
+      if (arrow) panBy(this.#overlay.viewer, ...arrow);
+      else if (this.#mode === "blink") this.#blink.step();
+    });
   }
 
   /** The viewer in use, null side by side. */
@@ -40,67 +54,61 @@ export class LaidOver {
     return this.#mode === "side" ? null : (this.#overlay?.viewer ?? null);
   }
 
-  async #ask(): Promise<void> {
-    try {
-      this.#found = await askJson<Comparison>(this.#modes.dataset["comparison"] ?? "");
-    } catch (error) {
-      this.#tell("badge-warning", error instanceof Error ? error.message : "The photos could not be aligned.");
-      return;
-    }
-    const { verdict, reasons } = this.#found;
-    this.#tell(...VERDICTS[verdict], verdict === "aligned" ? "" : reasons.join(" "));
-    get("#verdict").setAttribute("title", reasons.join(" "));
-    if (verdict === "not-aligned") return;
-    for (const button of all<HTMLButtonElement>("[data-do]", this.#modes)) button.disabled = false;
-    this.#list();
+  /** Which photos are laid over each other; null while there are none that are aligned. */
+  set laid(laid: Laid | null) {
+    this.#laid = laid?.found.pictures.aligned ? laid : null;
+    this.#overlay?.close();
+    this.#overlay = null;
+    for (const mode of OVERLAYS) get<HTMLButtonElement>(`[data-do="${mode}"]`, this.#modes).disabled = !this.#laid;
+    this.show(this.#laid ? this.#mode : "side");
   }
 
-  #tell(level: string, text: string, why = ""): void {
-    const badge = document.createElement("span");
-    badge.className = `badge ${level}`;
-    badge.textContent = text;
-    const reason = document.createElement("span");
-    reason.className = "muted";
-    reason.textContent = why;
-    get("#verdict").replaceChildren(badge, " ", reason);
-  }
-
-  #show(name: string): void {
+  show(name: string): void {
     const mode = name as "side" | OverlayMode;
-    if (mode !== "side" && !this.#found?.pictures.aligned) return;
+    if (mode !== "side" && !this.#laid) return;
+    const isNew = mode !== this.#mode;
     this.#mode = mode;
     for (const button of all<HTMLButtonElement>("[data-do]", this.#modes)) {
       setPressed(button, button.dataset["do"] === mode);
     }
     get<HTMLElement>("#overlay").hidden = mode === "side";
     this.sideBySide.hidden = mode !== "side";
+    this.#stage.classList.toggle("stage-difference", mode === "difference");
     get<HTMLElement>("#changes").hidden = mode !== "change";
+    get<HTMLElement>("#blinking").hidden = mode !== "blink";
     get<HTMLElement>("#share-label").hidden = mode !== "slider" && mode !== "blend";
-    for (const name of ["link", "swap"]) get<HTMLButtonElement>(`#tools [data-do="${name}"]`).disabled = mode !== "side";
-    this.say(WORDS[mode] ?? "");
-    if (mode === "side") this.#overlay?.stop();
-    else this.#open().mode = mode;
+    for (const button of all<HTMLButtonElement>("#tools [data-do=link], #tools [data-do=swap], #tools [data-do=loupe]")) {
+      button.disabled = mode !== "side";
+    }
+    if (isNew) this.say(WORDS[mode] ?? "");
+    this.#blink.stop();
+    if (mode === "side") return;
+    const overlay = this.#open();
+    overlay.share = this.#share.valueAsNumber / 100;
+    overlay.mode = mode;
+    if (mode === "blink") this.#blink.start();
+  }
+
+  #turn(second: boolean): void {
+    const shown = second ? this.#laid?.other : this.#laid?.reference;
+    if (this.#overlay) this.#overlay.share = second ? 1 : 0;
+    get<HTMLOutputElement>("#blink-shown").value = shown ? dayOf(shown) : "";
   }
 
   #open(): Overlay {
-    if (this.#overlay) return this.#overlay;
-    const stage = get<HTMLElement>("#laid");
-    const overlay = new Overlay(stage, this.#found?.pictures ?? {});
-    stage.addEventListener("keydown", (event) => {
-      const arrow = arrowOf(event.key);
-      if (!arrow && event.key !== " ") return;
-      event.preventDefault();
-      if (arrow) panBy(overlay.viewer, ...arrow);
-      else overlay.blink();
-    });
-    this.#overlay = overlay;
-    return overlay;
+    const laid = this.#laid;
+    if (this.#overlay || !laid) return this.#overlay as Overlay;
+    Object.assign(this.#stage.dataset, get<HTMLElement>(".stage", laid.reference).dataset);
+    get("#share-left").textContent = dayOf(laid.reference);
+    get("#share-right").textContent = dayOf(laid.other);
+    this.#list(laid.found);
+    this.#overlay = new Overlay(this.#stage, laid.found.pictures);
+    this.#overlay.viewer.addHandler("zoom", this.zoomed);
+    return this.#overlay;
   }
 
-  #list(): void {
-    const found = this.#found;
-    if (!found?.change) return;
-    const items = found.change.regions.map((region, index) => {
+  #list(found: Comparison): void {
+    const items = (found.change?.regions ?? []).map((region, index) => {
       const item = document.createElement("li");
       const button = document.createElement("button");
       button.className = "btn btn-small";
@@ -113,8 +121,7 @@ export class LaidOver {
     const none = document.createElement("li");
     none.textContent = "No place differs by more than light and focus explain.";
     get("#regions").replaceChildren(...(items.length ? items : [none]));
-    const { method, version } = found.change;
-    get("#method").textContent = `Aligned by ${found.method} (${found.version}); changes by ${method} (${version}).`;
-    find("#changes")?.classList.toggle("is-empty", items.length === 0);
+    const change = found.change ? `; changes by ${found.change.method} (${found.change.version})` : "";
+    get("#method").textContent = `Aligned by ${found.method} (${found.version})${change}.`;
   }
 }

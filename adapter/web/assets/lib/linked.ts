@@ -1,109 +1,187 @@
-// Viewers that move together. Each follower keeps its own offset and scale against the leader, so that a user may unlink,
-// move one photo until both show the same skin, and link again: the alignment made by hand stays.
+// Viewers that show the same place together. Where the server has found how a photo lies on the reference, its view is
+// moved, turned and scaled by that; not one pixel is bent. Where it has not, the photos move by the same share of their
+// width, and a user may unlink, move one until both show the same skin, and link again: what was set by hand stays.
 import OpenSeadragon from "openseadragon";
+import type { SkinMap } from "./skin-map.ts";
 import type { Viewer } from "./viewer.ts";
 
-interface Alignment {
-  x: number; // in widths of the photo
+export interface View {
+  x: number; // widths of the photo
+  y: number;
+  size: number; // CSS pixels of the screen for one width of the photo
+  turn: number; // degrees clockwise
+}
+
+interface ByHand {
+  x: number;
   y: number;
   scale: number;
 }
 
-const NONE: Alignment = { x: 0, y: 0, scale: 1 };
+const UNMOVED: ByHand = { x: 0, y: 0, scale: 1 };
 
-interface View {
-  x: number;
-  y: number;
-  zoom: number; // 1 = the whole photo in view
+/** How many CSS pixels wide a photo seen whole is. */
+const wholeSize = (viewer: Viewer): number => viewer.viewport.getHomeZoom() * viewer.viewport.getContainerSize().x;
+
+export function viewOf(viewer: Viewer): View {
+  const { x, y } = viewer.viewport.getCenter(false);
+  const size = viewer.viewport.getZoom(false) * viewer.viewport.getContainerSize().x;
+  return { x, y, size, turn: viewer.viewport.getRotation(false) };
 }
 
-function viewOf(viewer: Viewer): View {
-  const centre = viewer.viewport.getCenter(false);
-  return { x: centre.x, y: centre.y, zoom: viewer.viewport.getZoom(false) / viewer.viewport.getHomeZoom() };
+export function show(viewer: Viewer, view: View, immediately = false): void {
+  const { viewport } = viewer;
+  if (Math.abs(viewport.getRotation(false) - view.turn) > 0.05) viewport.setRotation(view.turn, immediately);
+  viewport.zoomTo(view.size / viewport.getContainerSize().x, undefined, immediately);
+  viewport.panTo(new OpenSeadragon.Point(view.x, view.y), immediately);
 }
 
-function show(viewer: Viewer, view: View): void {
-  viewer.viewport.zoomTo(view.zoom * viewer.viewport.getHomeZoom());
-  viewer.viewport.panTo(new OpenSeadragon.Point(view.x, view.y));
+interface Member {
+  viewer: Viewer;
+  map: SkinMap | null; // from the reference
+  hand: ByHand;
 }
 
 export class LinkedViewers {
-  #alignments: Alignment[];
+  #members: Member[];
+  #reference = 0;
   #linked = true;
   #following = false;
 
-  constructor(readonly viewers: Viewer[]) {
-    this.#alignments = viewers.map(() => NONE);
-    viewers.forEach((viewer, index) => {
-      const lead = (): void => this.#lead(index);
-      viewer.addHandler("zoom", lead);
-      viewer.addHandler("pan", lead);
-    });
+  constructor(viewers: Viewer[]) {
+    this.#members = viewers.map((viewer) => ({ viewer, map: null, hand: UNMOVED }));
+    for (const member of this.#members) this.#watch(member);
   }
 
   get linked(): boolean {
     return this.#linked;
   }
 
-  /** Linking keeps what is seen now as the alignment. */
+  /** Linking keeps what is seen now of photos without a map; the others go where their map says. */
   setLinked(linked: boolean): void {
-    if (linked) this.#keepPresentView();
+    if (linked) this.#keepPresentViews();
     this.#linked = linked;
+    this.#lead(this.#members[this.#reference]);
   }
 
-  isAligned(index: number): boolean {
-    return this.#alignments[index] !== NONE;
+  /** Which photo the others follow; their maps, from it, are given anew. */
+  setReference(index: number): void {
+    this.#reference = index;
+    for (const member of this.#members) [member.map, member.hand] = [null, UNMOVED];
+    this.#turnBack();
   }
 
-  /** Move the photo `index` alone by widths of its view; to the right and down are positive. */
+  setMap(index: number, map: SkinMap | null): void {
+    const member = this.#members[index];
+    if (!member) return;
+    member.map = map;
+    this.#turnBack();
+    this.#lead(this.#members[this.#reference]);
+  }
+
+  hasMap = (index: number): boolean => index === this.#reference || !!this.#members[index]?.map;
+
+  isMoved = (index: number): boolean => this.#members[index]?.hand !== UNMOVED;
+
+  /** Move a photo without a map alone by shares of its view; to the right and down are positive. */
   nudge(index: number, x: number, y: number): void {
-    const viewer = this.viewers[index];
-    const now = this.#alignments[index];
-    if (!viewer || !now) return;
-    const view = viewOf(viewer);
-    const step = viewer.viewport.getBounds().width;
-    this.#alignments[index] = { ...now, x: now.x - x * step, y: now.y - y * step };
-    this.#quietly(() => show(viewer, { ...view, x: view.x - x * step, y: view.y - y * step }));
+    const member = this.#members[index];
+    if (!member || this.hasMap(index)) return;
+    const step = member.viewer.viewport.getBounds().width;
+    member.hand = { ...member.hand, x: member.hand.x - x * step, y: member.hand.y - y * step };
+    const view = viewOf(member.viewer);
+    this.#quietly(() => show(member.viewer, { ...view, x: view.x - x * step, y: view.y - y * step }));
   }
 
   reset(index: number): void {
-    this.#alignments[index] = NONE;
-    this.#lead(index === 0 ? 1 : 0);
+    const member = this.#members[index];
+    if (member) member.hand = UNMOVED;
+    this.#lead(this.#members[this.#reference]);
   }
 
   swap(): void {
-    this.viewers.reverse();
-    this.#alignments.reverse();
+    this.#members.reverse();
+    this.#reference = this.#members.length - 1 - this.#reference;
   }
 
-  #common(index: number): View {
-    const { x, y, scale } = this.#alignments[index] ?? NONE;
-    const view = viewOf(this.viewers[index]!);
-    return { x: view.x - x, y: view.y - y, zoom: view.zoom / scale };
+  /** A photo that has just been opened, or whose frame changed size, follows before it may lead. */
+  #watch(member: Member): void {
+    const { viewer } = member;
+    const lead = (): void => this.#lead(member);
+    const follow = (): void => queueMicrotask(() => this.#lead(this.#members[this.#reference]));
+    viewer.addOnceHandler("open", () => {
+      viewer.addHandler("zoom", lead);
+      viewer.addHandler("pan", lead);
+      viewer.addHandler("resize", follow);
+      follow();
+    });
   }
 
-  #lead(leader: number): void {
-    const viewer = this.viewers[leader];
-    if (!this.#linked || this.#following || !viewer?.isOpen()) return;
-    const common = this.#common(leader);
+  /** How every photo shows what photo `index` shows in `view`. */
+  same(index: number, view: View): View[] {
+    const member = this.#members[index];
+    if (!member) return [];
+    const common = this.#inReference(member, view);
+    return this.#members.map((one) => (one === member ? view : this.#fromReference(one, common)));
+  }
+
+  /** The reference always stands upright. */
+  #inReference({ viewer, map, hand }: Member, view: View): View {
+    if (map) {
+      const { x, y, scale } = map.toLeft(view.x, view.y);
+      return { x, y, size: view.size / scale, turn: 0 };
+    }
+    const scale = (wholeSize(viewer) / this.#wholeReference()) * hand.scale;
+    return { x: view.x - hand.x, y: view.y - hand.y, size: view.size / scale, turn: 0 };
+  }
+
+  #fromReference({ viewer, map, hand }: Member, view: View): View {
+    if (map) {
+      const { x, y, scale, turn } = map.toRight(view.x, view.y);
+      return { x, y, size: view.size / scale, turn: -turn };
+    }
+    const scale = (wholeSize(viewer) / this.#wholeReference()) * hand.scale;
+    return { x: view.x + hand.x, y: view.y + hand.y, size: view.size * scale, turn: 0 };
+  }
+
+  #wholeReference(): number {
+    const reference = this.#members[this.#reference];
+    return reference ? wholeSize(reference.viewer) : 1;
+  }
+
+  #lead(leader: Member | undefined): void {
+    if (!this.#linked || this.#following || !leader?.viewer.isOpen()) return;
+    const views = this.same(this.#members.indexOf(leader), viewOf(leader.viewer));
     this.#quietly(() =>
-      this.viewers.forEach((follower, index) => {
-        if (index === leader || !follower.isOpen()) return;
-        const { x, y, scale } = this.#alignments[index] ?? NONE;
-        show(follower, { x: common.x + x, y: common.y + y, zoom: common.zoom * scale });
+      this.#members.forEach(({ viewer }, index) => {
+        const view = views[index];
+        if (view && viewer !== leader.viewer && viewer.isOpen()) show(viewer, view);
       }),
     );
   }
 
-  #keepPresentView(): void {
-    const first = this.#common(0);
-    this.viewers.forEach((viewer, index) => {
-      if (index === 0 || !viewer.isOpen()) return;
-      const view = viewOf(viewer);
-      const seen = { x: view.x - first.x, y: view.y - first.y, scale: view.zoom / first.zoom };
-      const same = Math.abs(seen.x) + Math.abs(seen.y) < 0.002 && Math.abs(seen.scale - 1) < 0.005;
-      this.#alignments[index] = same ? NONE : seen;
-    });
+  #keepPresentViews(): void {
+    const reference = this.#members[this.#reference];
+    if (!reference?.viewer.isOpen()) return;
+    const common = viewOf(reference.viewer);
+    for (const member of this.#members) {
+      if (member.map || member === reference || !member.viewer.isOpen()) continue;
+      const seen = viewOf(member.viewer);
+      const scale = seen.size / common.size / (wholeSize(member.viewer) / this.#wholeReference());
+      const hand = { x: seen.x - common.x, y: seen.y - common.y, scale };
+      const same = Math.abs(hand.x) + Math.abs(hand.y) < 0.002 && Math.abs(scale - 1) < 0.005;
+      member.hand = same ? UNMOVED : hand;
+    }
+  }
+
+  /** The reference and photos without a map stand upright. */
+  #turnBack(): void {
+    this.#quietly(() =>
+      this.#members.forEach((member, index) => {
+        const upright = index === this.#reference || !member.map;
+        if (upright && member.viewer.isOpen()) member.viewer.viewport.setRotation(0, true);
+      }),
+    );
   }
 
   #quietly(act: () => void): void {

@@ -1,12 +1,14 @@
-// The second photo laid over the first, aligned by the server: slider, blend, blink, and the map of what changed.
+// One photo laid over the reference, as the server has aligned it: slider, blend, blink, difference, and the map of what
+// changed. The reference below is the photo itself.
 import OpenSeadragon from "openseadragon";
+import type { Lattice } from "./skin-map.ts";
 import { openViewer, type Viewer } from "./viewer.ts";
 
-export const OVERLAYS = ["slider", "blend", "blink", "change"] as const;
+export const OVERLAYS = ["slider", "blend", "blink", "difference", "change"] as const;
 export type OverlayMode = (typeof OVERLAYS)[number];
 
 export interface Region {
-  box: [number, number, number, number]; // x, y, width, height in full-resolution pixels of the first photo
+  box: [number, number, number, number]; // x, y, width, height in full-resolution pixels of the reference
   difference: number;
   certain: boolean;
 }
@@ -18,11 +20,11 @@ export interface Comparison {
   version: string;
   width: number;
   height: number;
+  lattice?: Lattice;
+  by_hand?: { by: string; at: string };
   change: { method: string; version: string; regions: Region[] } | null;
   pictures: Partial<Record<"aligned" | "overlay" | "change", string>>;
 }
-
-const BLINK_MS = 700;
 
 export class Overlay {
   readonly viewer: Viewer;
@@ -31,7 +33,6 @@ export class Overlay {
   #change: OpenSeadragon.TiledImage | null = null;
   #mode: OverlayMode = "slider";
   #share = 0.5;
-  #blinking = 0;
 
   constructor(stage: HTMLElement, pictures: Comparison["pictures"]) {
     this.viewer = openViewer(stage);
@@ -51,30 +52,18 @@ export class Overlay {
 
   set mode(mode: OverlayMode) {
     this.#mode = mode;
-    clearInterval(this.#blinking);
-    if (mode === "blink" && !matchMedia("(prefers-reduced-motion: reduce)").matches) {
-      this.#blinking = window.setInterval(() => this.blink(), BLINK_MS);
-    }
     this.#draw();
   }
 
-  stop(): void {
-    clearInterval(this.#blinking);
+  close(): void {
+    this.viewer.destroy();
   }
 
-  /** One change of side; by hand where motion is not wanted. */
-  blink(): void {
-    this.#share = this.#share < 0.5 ? 1 : 0;
-    this.#draw();
-  }
-
-  /** Bring a place of the first photo into view, with some skin around it. */
+  /** Bring a place of the reference into view, with some skin around it. */
   visit(region: Region, width: number): void {
     const [x, y, w, h] = region.box.map((edge) => edge / width) as [number, number, number, number];
     const around = Math.max(w, h, 0.04) * 1.5;
-    this.viewer.viewport.fitBounds(
-      new OpenSeadragon.Rect(x - around, y - around, w + 2 * around, h + 2 * around),
-    );
+    this.viewer.viewport.fitBounds(new OpenSeadragon.Rect(x - around, y - around, w + 2 * around, h + 2 * around));
   }
 
   #lay(url: string | undefined, keep: (image: OpenSeadragon.TiledImage) => void): void {
@@ -93,14 +82,16 @@ export class Overlay {
   }
 
   #draw(): void {
-    this.#divider.hidden = this.#mode !== "slider";
-    this.#change?.setOpacity(this.#mode === "change" ? 1 : 0);
+    const mode = this.#mode;
+    this.#divider.hidden = mode !== "slider";
+    this.#change?.setOpacity(mode === "change" ? 1 : 0);
     const upper = this.#upper;
     if (!upper) return;
     const size = upper.getContentSize();
     this.viewer.updateOverlay(this.#divider, new OpenSeadragon.Rect(this.#share, 0, 0, size.y / size.x));
-    const left = this.#mode === "slider" ? size.x * this.#share : 0;
+    const left = mode === "slider" ? size.x * this.#share : 0;
     upper.setClip(new OpenSeadragon.Rect(left, 0, size.x - left, size.y));
-    upper.setOpacity(this.#mode === "change" ? 0 : this.#mode === "slider" ? 1 : this.#share);
+    upper.setCompositeOperation(mode === "difference" ? "difference" : "source-over");
+    upper.setOpacity(mode === "blend" || mode === "blink" ? this.#share : mode === "change" ? 0 : 1);
   }
 }

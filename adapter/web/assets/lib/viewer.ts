@@ -1,6 +1,8 @@
-// One zoomable photo: OpenSeadragon over the display rendition, with the full resolution on request.
+// One zoomable photo: OpenSeadragon over the display rendition, and over it the tiles of the full resolution as soon as
+// somebody looks so closely that the display rendition would blur. No device ever decodes more than it shows.
 import OpenSeadragon from "openseadragon";
 import { find } from "./dom.ts";
+import { askJson } from "./http.ts";
 
 export type Viewer = OpenSeadragon.Viewer;
 
@@ -61,25 +63,67 @@ export function openViewer(stage: HTMLElement): Viewer {
   });
   viewer.addOnceHandler("open", () => find(".stage-plain", stage)?.remove());
   keepWhole(viewer);
+  const tiles = stage.dataset["tiles"];
+  if (tiles) viewer.addOnceHandler("open", () => sharpen(viewer, tiles));
   viewer.addHandler("open-failed", () => complain(stage));
   viewer.addHandler("canvas-key", (event) => (event.preventDefaultAction = true)); // our own keys, the same on every page
   return viewer;
 }
 
-/** Swap display rendition and full resolution under the same view; the old one stays until the new one is there. */
-export function showFull(viewer: Viewer, stage: HTMLElement, full: boolean): Promise<void> {
-  return new Promise((done) => {
-    viewer.addTiledImage({
-      tileSource: sourceOf(stage.dataset[full ? "full" : "display"] ?? ""),
-      index: 0,
-      replace: true,
-      success: () => done(),
-      error: () => {
-        complain(stage);
-        done();
-      },
-    });
-  });
+interface Tiles {
+  width: number;
+  height: number;
+  tile: number;
+  overlap: number;
+  levels: number;
+  url: string; // …/{level}/{column}/{row}, level 0 being the full resolution
+}
+
+const sourceOfTiles = ({ width, height, tile, overlap, levels, url }: Tiles) => ({
+  width,
+  height,
+  tileSize: tile,
+  tileOverlap: overlap,
+  minLevel: 0,
+  maxLevel: levels - 1,
+  getTileUrl: (level: number, column: number, row: number) =>
+    url
+      .replace("{level}", String(levels - 1 - level))
+      .replace("{column}", String(column))
+      .replace("{row}", String(row)),
+});
+
+/** What each address answered: a photo may be shown by several viewers, and asking is an access that the log names. */
+const described = new Map<string, Promise<Tiles>>();
+
+function describe(address: string): Promise<Tiles> {
+  const asked = described.get(address) ?? askJson<Tiles>(address);
+  described.set(address, asked);
+  asked.catch(() => described.delete(address));
+  return asked;
+}
+
+/** Lays the tiles over the display rendition the first time that is enlarged; it stays below until each tile is there. */
+function sharpen(viewer: Viewer, address: string): void {
+  const look = (): void => {
+    const shown = viewer.world.getItemAt(0);
+    if (!shown || shown.viewportToImageZoom(viewer.viewport.getZoom(false)) * devicePixelRatio <= 1) return;
+    viewer.removeHandler("zoom", look);
+    viewer.removeHandler("resize", look);
+    describe(address)
+      .then((tiles) => {
+        if (tiles.levels > 1) viewer.addTiledImage({ tileSource: sourceOfTiles(tiles), index: 1, width: 1 });
+      })
+      .catch(() => viewer.addHandler("zoom", look)); // the display rendition stays; the next zoom asks again
+  };
+  viewer.addHandler("zoom", look);
+  viewer.addHandler("resize", look);
+}
+
+/** One pixel of a photo `width` pixels wide for each pixel of the screen. */
+export function showPixels(viewer: Viewer, width: number): void {
+  const across = viewer.viewport.getContainerSize().x * devicePixelRatio;
+  if (width) viewer.viewport.zoomTo(Math.max(width / across, viewer.viewport.getMinZoom())).applyConstraints();
 }
 
 export const zoomBy = (viewer: Viewer, steps: number): void => {
@@ -107,4 +151,4 @@ const ARROWS: Record<string, [number, number]> = {
 export const arrowOf = (key: string): [number, number] | undefined => ARROWS[key];
 
 /** The commands that any page with photos has; each page adds its own. */
-export const VIEW_KEYS: Record<string, string> = { "+": "in", "=": "in", "-": "out", "0": "fit", f: "full" };
+export const VIEW_KEYS: Record<string, string> = { "+": "in", "=": "in", "-": "out", "0": "fit", "9": "pixels" };

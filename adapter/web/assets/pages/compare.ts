@@ -1,9 +1,15 @@
-// Photos beside each other that zoom and move together.
+// Photos beside each other that show the same place together, each as the server has aligned it to the reference.
+import { alignByHand, compare, offer, takeBack, tell } from "../lib/aligning.ts";
 import { bindCommands, setPressed } from "../lib/commands.ts";
-import { all, find, get } from "../lib/dom.ts";
+import { all, find, get, isTyping } from "../lib/dom.ts";
+import { bindStrip } from "../lib/filmstrip.ts";
 import { LaidOver } from "../lib/laid-over.ts";
 import { LinkedViewers } from "../lib/linked.ts";
-import { arrowOf, fit, openViewer, panBy, showFull, VIEW_KEYS, type Viewer, zoomBy, zoomText } from "../lib/viewer.ts";
+import { Loupe, type Pane } from "../lib/loupe.ts";
+import { Marking } from "../lib/marking.ts";
+import type { Comparison } from "../lib/overlay.ts";
+import { SkinMap } from "../lib/skin-map.ts";
+import { arrowOf, fit, openViewer, panBy, showPixels, VIEW_KEYS, type Viewer, zoomBy, zoomText } from "../lib/viewer.ts";
 
 const NUDGE = 0.01;
 const NUDGES: Record<string, [number, number]> = {
@@ -13,65 +19,149 @@ const NUDGES: Record<string, [number, number]> = {
   down: [0, NUDGE],
 };
 
-interface Pane {
-  figure: HTMLElement;
-  stage: HTMLElement;
-  viewer: Viewer;
-}
-
 const frame = get<HTMLElement>("#panes");
-const said = get("#said");
 const zoom = get<HTMLOutputElement>("#zoom");
+const say = (text: string): void => void (get("#said").textContent = text);
 const panes: Pane[] = all<HTMLElement>(".pane", frame).map((figure) => {
   const stage = get<HTMLElement>(".stage", figure);
   return { figure, stage, viewer: openViewer(stage) };
 });
 const together = new LinkedViewers(panes.map((pane) => pane.viewer));
-let active = 0;
-let full = false;
+const loupe = new Loupe(panes, together);
+const found = new Map<Pane, Comparison>();
+const idOf = (pane: Pane): string => pane.figure.dataset["id"] ?? "";
+const dayOf = (pane: Pane): string => pane.figure.dataset["day"] ?? "";
+let active = panes[0]!;
+let reference = panes[0]!;
+let other = panes.at(-1)!; // what is laid over the reference
+let marking: Marking | null = null;
 
-function nudge(index: number, x: number, y: number): void {
-  together.nudge(index, x, y);
-  tellAlignment();
+// --- aligned to the reference --------------------------------------------------------------------------------------
+
+function learn(pane: Pane, said: Comparison): void {
+  found.set(pane, said);
+  together.setMap(panes.indexOf(pane), said.lattice ? new SkinMap(said.lattice) : null);
+  tell(get(".pane-verdict", pane.figure), said);
+  offer(pane.figure, said, false);
+  if (pane === other) layOver();
 }
 
-function tellAlignment(): void {
-  panes.forEach((pane, index) => {
-    get<HTMLButtonElement>('[data-nudge="reset"]', pane.figure).disabled = !together.isAligned(index);
+async function ask(pane: Pane, of: Pane): Promise<void> {
+  tell(get(".pane-verdict", pane.figure), null);
+  offer(pane.figure, null, false);
+  try {
+    const said = await compare(idOf(of), idOf(pane));
+    if (of === reference) learn(pane, said);
+  } catch (error) {
+    tell(get(".pane-verdict", pane.figure), error instanceof Error ? error.message : "This photo could not be aligned.");
+  }
+}
+
+function refer(pane: Pane): void {
+  reference = pane;
+  found.clear();
+  together.setReference(panes.indexOf(pane));
+  for (const one of panes) one.figure.classList.toggle("is-reference", one === pane && panes.length > 2);
+  get(".pane-verdict", pane.figure).replaceChildren();
+  offer(pane.figure, null, true);
+  if (other === pane) other = panes.find((one) => one !== pane) ?? pane;
+  layOver();
+  void Promise.all(panes.filter((one) => one !== pane).map((one) => ask(one, pane))).then(summarise);
+}
+
+function summarise(): void {
+  const aligned = [...found.values()].filter((one) => one.verdict === "aligned").length;
+  const only = found.get(other);
+  const where = get<HTMLElement>("#verdict");
+  if (panes.length === 2 && only) tell(where, only);
+  else where.textContent = `${aligned} of ${panes.length - 1} aligned to ${dayOf(reference)}`;
+}
+
+function layOver(): void {
+  const said = found.get(other);
+  if (laidOver) laidOver.laid = said ? { reference: reference.figure, other: other.figure, found: said } : null;
+}
+
+// --- by hand -------------------------------------------------------------------------------------------------------
+
+function mark(pane: Pane): void {
+  if (marking || pane === reference || !find("[data-mark]", pane.figure)) return;
+  laidOver?.show("side");
+  if (together.linked) link();
+  for (const one of panes) one.figure.hidden = one !== pane && one !== reference;
+  marking = new Marking([reference, pane], (points) => {
+    marking = null;
+    for (const one of panes) one.figure.hidden = false;
+    if (!together.linked) link();
+    if (points) void change(pane, alignByHand(idOf(reference), idOf(pane), points));
+    else together.reset(panes.indexOf(pane));
+  });
+  reference.stage.focus();
+}
+
+async function change(pane: Pane, asked: Promise<Comparison>): Promise<void> {
+  const verdict = get<HTMLElement>(".pane-verdict", pane.figure);
+  tell(verdict, null);
+  try {
+    learn(pane, await asked);
+    summarise();
+  } catch (error) {
+    tell(verdict, error instanceof Error ? error.message : "These points could not be used.");
+  }
+}
+
+function nudge(pane: Pane, x: number, y: number): void {
+  together.nudge(panes.indexOf(pane), x, y);
+  tellMoved();
+}
+
+function tellMoved(): void {
+  panes.forEach(({ figure }, index) => {
+    const reset = find<HTMLButtonElement>('[data-nudge="reset"]', figure);
+    if (reset) reset.disabled = !together.isMoved(index);
   });
 }
 
 function bindPane(pane: Pane): void {
-  const here = (): number => panes.indexOf(pane);
-  pane.stage.addEventListener("focusin", () => (active = here()));
-  pane.stage.addEventListener("pointerdown", () => (active = here()));
-  pane.stage.addEventListener("keydown", (event) => {
+  const { figure, stage, viewer } = pane;
+  const choose = (): void => {
+    active = pane;
+    if (pane === reference || pane === other || panes.length === 2) return;
+    other = pane;
+    layOver();
+  };
+  stage.addEventListener("focusin", choose);
+  stage.addEventListener("pointerdown", choose);
+  stage.addEventListener("keydown", (event) => {
     const arrow = arrowOf(event.key);
     if (!arrow) return;
     event.preventDefault();
-    if (event.shiftKey) nudge(here(), arrow[0] * NUDGE, arrow[1] * NUDGE);
-    else panBy(pane.viewer, ...arrow);
+    if (event.shiftKey) nudge(pane, arrow[0] * NUDGE, arrow[1] * NUDGE);
+    else panBy(viewer, ...arrow);
   });
-  for (const button of all<HTMLButtonElement>("[data-nudge]", pane.figure)) {
+  for (const button of all<HTMLButtonElement>("[data-nudge]", figure)) {
     button.addEventListener("click", () => {
       const by = NUDGES[button.dataset["nudge"] ?? ""];
-      if (by) nudge(here(), ...by);
-      else together.reset(here());
-      tellAlignment();
+      if (by) nudge(pane, ...by);
+      else together.reset(panes.indexOf(pane));
+      tellMoved();
     });
   }
-  get<HTMLElement>(".nudge", pane.figure).hidden = false;
-  pane.viewer.addHandler("zoom", () => (zoom.value = zoomText(pane.viewer)));
+  find("[data-reference]", figure)?.addEventListener("click", () => refer(pane));
+  find("[data-mark]", figure)?.addEventListener("click", () => mark(pane));
+  find("[data-take-back]", figure)?.addEventListener("click", () => {
+    void change(pane, takeBack(idOf(reference), idOf(pane)));
+  });
+  viewer.addHandler("zoom", tellZoom);
 }
 
-/** With the link off, the toolbar moves the pane last touched. */
-const current = (): Viewer => panes[active]?.viewer ?? panes[0]!.viewer;
+// --- commands ------------------------------------------------------------------------------------------------------
 
-function link(button: HTMLButtonElement | null): void {
+function link(): void {
   together.setLinked(!together.linked);
-  setPressed(button, together.linked);
-  said.textContent = together.linked ? "Photos move together" : "Photos move one by one";
-  tellAlignment();
+  setPressed(find('#tools [data-do="link"]'), together.linked);
+  say(together.linked ? "Photos move together" : "Photos move one by one");
+  tellMoved();
 }
 
 function swap(): void {
@@ -80,19 +170,29 @@ function swap(): void {
   frame.append(left.figure);
   panes.reverse();
   together.swap();
-  said.textContent = "Sides swapped";
+  say("Sides swapped");
 }
 
-async function resolve(button: HTMLButtonElement | null): Promise<void> {
-  full = !full;
-  setPressed(button, full);
-  await Promise.all(panes.map((pane) => showFull(pane.viewer, pane.stage, full)));
+/** Of the reference while all move together, since the others are scaled to it. */
+function tellZoom(): void {
+  zoom.value = zoomText(laidOver?.viewer ?? (together.linked ? reference : active).viewer);
+}
+
+function magnify(on: boolean): void {
+  if (laidOver?.viewer) return;
+  loupe.set(on, active);
+  setPressed(find('#tools [data-do="loupe"]'), on);
+}
+
+function enlarge(): void {
+  const done = document.fullscreenElement ? document.exitFullscreen() : get("#main").requestFullscreen();
+  done.catch(() => say("The page around this one does not allow full screen."));
 }
 
 panes.forEach(bindPane);
-
-const laidOver = find<HTMLElement>("#modes") ? new LaidOver(frame, (text) => (said.textContent = text)) : null;
-const shown = (): Viewer => laidOver?.viewer ?? current();
+const laidOver = find<HTMLElement>("#modes") ? new LaidOver(frame, say, tellZoom) : null;
+const shown = (): Viewer => laidOver?.viewer ?? active.viewer;
+const help = get<HTMLElement>("#help");
 
 bindCommands(
   get("#tools"),
@@ -100,9 +200,21 @@ bindCommands(
     in: () => zoomBy(shown(), 1),
     out: () => zoomBy(shown(), -1),
     fit: () => (laidOver?.viewer || together.linked ? [shown()] : panes.map((pane) => pane.viewer)).forEach(fit),
-    full: (button) => void resolve(button),
+    pixels: () => showPixels(shown(), Number((laidOver?.viewer ? reference : active).stage.dataset["width"])),
     link,
     swap,
+    loupe: () => magnify(!loupe.on),
+    screen: enlarge,
+    help: () => help.togglePopover(),
+    reference: () => panes.length > 2 && refer(active),
+    hand: () => mark(active === reference ? other : active),
   },
-  { ...VIEW_KEYS, l: "link", s: "swap" },
+  { ...VIEW_KEYS, l: "link", s: "swap", f: "screen", "?": "help", r: "reference", h: "hand" },
 );
+get<HTMLElement>('#tools [data-do="screen"]').hidden = !document.fullscreenEnabled;
+document.addEventListener("keydown", (event) => {
+  if (event.key.toLowerCase() === "m" && !event.repeat && !isTyping(event)) magnify(true);
+});
+document.addEventListener("keyup", (event) => event.key.toLowerCase() === "m" && magnify(false));
+bindStrip(get("#strip"));
+if (panes.length > 1) refer(reference);

@@ -1,12 +1,13 @@
-// One photo, large: zoom, pan, full resolution.
-import { bindCommands, setPressed } from "../lib/commands.ts";
-import { get } from "../lib/dom.ts";
-import { arrowOf, fit, openViewer, panBy, showFull, VIEW_KEYS, zoomBy, zoomText } from "../lib/viewer.ts";
+// One photo, large: zoom and pan, down to its pixels.
+import { bindCommands } from "../lib/commands.ts";
+import { find, get } from "../lib/dom.ts";
+import { Measuring } from "../lib/measure.ts";
+import { arrowOf, fit, openViewer, panBy, showPixels, VIEW_KEYS, zoomBy, zoomText } from "../lib/viewer.ts";
 
 const stage = get<HTMLElement>("#stage");
 const zoom = get<HTMLOutputElement>("#zoom");
 const viewer = openViewer(stage);
-let full = false;
+const measuring = find("#measure") ? new Measuring(viewer, stage) : null;
 
 viewer.addHandler("zoom", () => (zoom.value = zoomText(viewer)));
 stage.addEventListener("keydown", (event) => {
@@ -21,11 +22,8 @@ bindCommands(
     in: () => zoomBy(viewer, 1),
     out: () => zoomBy(viewer, -1),
     fit: () => fit(viewer),
-    full: (button) => {
-      full = !full;
-      setPressed(button, full);
-      void showFull(viewer, stage, full);
-    },
+    pixels: () => showPixels(viewer, Number(stage.dataset["width"])),
+    measure: (button) => measuring?.toggle(button),
   },
-  VIEW_KEYS,
+  { ...VIEW_KEYS, m: "measure" },
 );
