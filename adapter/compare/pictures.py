@@ -14,6 +14,7 @@ from sqlalchemy import Connection, update
 from adapter import delivery
 from adapter.bridge import Bridge
 from adapter.compare.comparing import PICTURES
+from adapter.compare.reopening import ENTERED_IN_ERROR
 from adapter.db.tables import binary
 from adapter.records import Resource, Stored, create, find_by_index, new_id, update_resource
 from adapter.records.binaries import BinaryRow, create_binary, find_rendition, open_binary
@@ -21,8 +22,6 @@ from adapter.records.comparisons import Comparison
 from mappings.capture_to_media import Content
 from mappings.photos_to_picture import photos_to_picture
 from mappings.security_labels import raise_labels
-
-ENTERED_IN_ERROR = "entered-in-error"
 
 
 @dataclass(frozen=True)

@@ -7,43 +7,27 @@ withdrawn in the same transaction. A merge moves all of it together and changes 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from adapter import access, governance
 from adapter.access import SYSTEM, Actor
-from adapter.access.policy import check_visible
-from adapter.access.reach import sensitivity
 from adapter.bridge import Bridge
 from adapter.compare.comparing import compare
-from adapter.compare.pictures import ENTERED_IN_ERROR, Picture, drawn_by_engine, hide_pictures, keep_picture
+from adapter.compare.pictures import Picture, drawn_by_engine, hide_pictures, keep_picture
+from adapter.compare.reopening import get_photo, get_saved, is_comparison, made_from
 from adapter.db.tables import media as media_table
-from adapter.db.tables import observation, search_index
-from adapter.errors import BadInput, Conflict, DermBridgeError, Gone, NotFound, Unprocessable
-from adapter.records import Resource, Stored, create, find_where, get, new_id, update_resource
+from adapter.db.tables import observation
+from adapter.errors import BadInput, Conflict, Unprocessable
+from adapter.records import Resource, Stored, create, find_where, new_id, update_resource
 from adapter.records.comparisons import Comparison
 from adapter.records.confinement import patient_of
-from mappings.comparison_to_observation import COMPARISON, View, comparison_to_observation, photos_of, withdrawn
+from mappings.comparison_to_observation import View, comparison_to_observation, photos_of, withdrawn
 from mappings.provenance import Agent, Entity, provenance
-from mappings.terms import PHOTO_FINDING
 
 LEAST, MOST = 2, 8
 LONGEST_NOTE = 2000
-LISTED = 50
 MOVED = "one of the photos turned out not to be this patient's"
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A photo of a saved comparison, which was of `version`. `media` is what it is now, None when it may not be shown;
-    `said` tells why, or what happened to it since."""
-
-    id: str
-    version: int
-    media: Stored | None
-    said: str | None
 
 
 def save_comparison(
@@ -124,52 +108,6 @@ def tell(
     governance.audit(tx, bridge, event, actor, patient_id=patient_of(made[0].resource), references=targets)
 
 
-def get_saved(tx: Connection, actor: Actor, observation_id: str, *, letter: Any = "r") -> Stored:
-    """A saved comparison in reach. Raises Forbidden, NotFound, Gone when it was withdrawn."""
-    access.check_scope(actor, letter, "Observation")
-    try:
-        saved = get(tx, "Observation", observation_id)
-    except NotFound:
-        access.check_patient(actor, None)  # within a chart, what does not exist and what is another's are told alike
-        raise NotFound("there is no such comparison") from None
-    access.check_whose(tx, actor, patient_of(saved.resource))
-    check_visible(actor, saved.resource)
-    if not _is_comparison(saved.resource):
-        raise NotFound("there is no such comparison")
-    if saved.resource["status"] == ENTERED_IN_ERROR:
-        raise Gone(f"this comparison is not valid any more. {saved.resource['note'][-1]['text']}")
-    return saved
-
-
-def photos_seen(tx: Connection, actor: Actor, saved: Stored) -> list[Seen]:
-    """Its photos as they may be shown now: never one that is somebody else's."""
-    return [_seen(tx, actor, patient_of(saved.resource), *one) for one in photos_of(saved.resource)]
-
-
-def _seen(tx: Connection, actor: Actor, patient_id: str | None, media_id: str, version: int) -> Seen:
-    try:
-        media = get_photo(tx, actor, media_id)
-    except NotFound:
-        return Seen(media_id, version, None, "It is not in this record any more.")
-    except DermBridgeError as refusal:
-        return Seen(media_id, version, None, f"{str(refusal)[:1].upper()}{str(refusal)[1:]}.")
-    if patient_of(media.resource) != patient_id or media.resource["status"] == ENTERED_IN_ERROR:
-        return Seen(media_id, version, None, "It is not in this record any more.")
-    since = f"Its details were corrected since: version {version} then, {media.version_id} now."
-    return Seen(media_id, version, media, since if media.version_id != version else None)
-
-
-def comparisons_of(
-    tx: Connection, actor: Actor, *, patient_id: str, media_id: str | None = None, limit: int = LISTED
-) -> list[Stored]:
-    """What was saved of a patient, or of one of the photos, newest first; what may not be seen is left out."""
-    valid = (observation.c.code == f"{COMPARISON}|{PHOTO_FINDING}", observation.c.status == "final|")
-    conditions: list[Any] = [observation.c.patient == patient_id, *valid, *sensitivity(actor, "Observation")]
-    if media_id is not None:
-        conditions.append(observation.c.id.in_(_made_from([media_id])))
-    return find_where(tx, "Observation", *conditions, order_by=observation.c.id.desc(), limit=limit)
-
-
 def withdraw(bridge: Bridge, actor: Actor, observation_id: str, *, why: str) -> None:
     """Enter a saved comparison in error, with its pictures. Raises Forbidden, NotFound, Gone, BadInput."""
     if not why.strip() or len(why) > LONGEST_NOTE:
@@ -181,8 +119,8 @@ def withdraw(bridge: Bridge, actor: Actor, observation_id: str, *, why: str) -> 
 def withdraw_torn(tx: Connection, bridge: Bridge, media_ids: Iterable[str]) -> None:
     """After photos changed their patient: comparisons whose photos are not all of one patient any more."""
     ids = list(media_ids)
-    concerned = find_where(tx, "Observation", observation.c.id.in_(_made_from(ids)), observation.c.status == "final|")
-    for saved in (one for one in concerned if _is_comparison(one.resource)):
+    concerned = find_where(tx, "Observation", observation.c.id.in_(made_from(ids)), observation.c.status == "final|")
+    for saved in (one for one in concerned if is_comparison(one.resource)):
         photos = find_where(tx, "Media", media_table.c.id.in_([media_id for media_id, _ in photos_of(saved.resource)]))
         if {patient_of(one.resource) for one in photos} != {patient_of(saved.resource)}:
             _withdraw(tx, bridge, SYSTEM, saved, MOVED)
@@ -197,31 +135,8 @@ def _withdraw(tx: Connection, bridge: Bridge, actor: Actor, saved: Stored, why: 
     tell(tx, bridge, actor, "update", [changed, *hidden], [Entity("revision", saved.version_reference)])
 
 
-def get_photo(tx: Connection, actor: Actor, media_id: str) -> Stored:
-    """Raises Forbidden, NotFound."""
-    access.check_scope(actor, "r", "Media")
-    media = get(tx, "Media", media_id)
-    access.check_whose(tx, actor, patient_of(media.resource))
-    check_visible(actor, media.resource)
-    return media
-
-
 def who(actor: Actor) -> Resource:
     """As a Reference: a machine by its client id, DermBridge itself by its name alone (a Device observes nothing)."""
     if actor.kind == "person":
         return {"reference": actor.id, "display": actor.display}
     return {"display": actor.display} | ({"identifier": {"value": actor.id}} if actor.kind == "machine" else {})
-
-
-def _is_comparison(resource: Resource) -> bool:
-    return bool(resource["code"]["coding"][0] == {"system": PHOTO_FINDING, "code": COMPARISON})
-
-
-def _made_from(media_ids: Sequence[str]) -> Any:
-    """Ids of the Observations derived from any of the photos."""
-    index = search_index.c
-    return select(index.resource_id).where(
-        index.resource_type == "Observation",
-        index.param == "derived-from",
-        index.value.in_([f"Media/{one}" for one in media_ids]),
-    )

@@ -13,7 +13,8 @@ from adapter import access, consent, delivery, governance
 from adapter.access import Actor
 from adapter.bridge import Bridge
 from adapter.compare.pictures import Picture, keep_picture, pictures_of
-from adapter.compare.saved import Seen, get_saved, photos_seen, tell, who
+from adapter.compare.reopening import Seen, get_saved, photos_seen
+from adapter.compare.saved import tell, who
 from adapter.delivery.destinations import known_profiles
 from adapter.errors import BadInput, Conflict, Unavailable, Unprocessable
 from adapter.records import Stored, get

@@ -10,7 +10,8 @@ from adapter.access import SYSTEM
 from adapter.batch.operations import OPERATIONS
 from adapter.bridge import Bridge
 from adapter.compare.pictures import pictures_of
-from adapter.compare.saved import comparisons_of, get_saved, photos_seen, save_comparison, withdraw
+from adapter.compare.reopening import comparisons_of, get_saved, photos_seen
+from adapter.compare.saved import save_comparison, withdraw
 from adapter.delivery import deliver_media, deliveries_of
 from adapter.errors import BadInput, Conflict, Forbidden, Gone, NotFound, Unprocessable
 from adapter.identity import Refiling, merge_patients, refile, unmerge_patients
