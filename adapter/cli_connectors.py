@@ -10,9 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
+from adapter.bridge import Bridge
 from adapter.cli import Json, beside_service, err, group, out, show
+from adapter.errors import BadInput, NotFound
 
-connectors = group("connectors", "Destinations: list, new, check, dry-run, send, replay, explain.")
+connectors = group("connectors", "Destinations: list, new, check, dry-run, send, replay, explain, photos, pull.")
 sandbox = group("sandbox", "Systems to try things against.")
 
 
@@ -108,6 +110,102 @@ def connectors_look_up(
         err.print("more fit than are shown", highlight=False)
 
 
+Whose = Annotated[str, typer.Option("--patient", help="'SYSTEM|VALUE', or Patient/id of this installation.")]
+
+
+@connectors.command("photos")
+def connectors_photos(
+    name: Annotated[str, typer.Argument(help="A destination whose profile has [photos].")],
+    patient: Whose,
+    as_json: Json = False,
+) -> None:
+    """List the photos a destination holds of a patient; nothing is copied. The audit log keeps the question.
+
+    Example: dermbridge connectors photos main-ehr --patient 'urn:oid:2.16.840.1.113883.19.5|4711'
+    """
+    from contextlib import closing
+
+    from adapter.access import SYSTEM
+    from adapter.capture.external import photos_elsewhere, try_photos
+    from adapter.delivery import Destinations
+
+    with beside_service() as bridge, closing(Destinations(bridge)) as destinations:
+        destinations.photos(name)
+        patient_id = _find_patient(bridge, patient)
+        if patient_id is None:
+            system, _, value = patient.rpartition("|")
+            record = try_photos(bridge, destinations, name, system, value)
+            err.print("this patient is not registered here: nothing is compared, and nothing can be copied")
+        else:
+            records = photos_elsewhere(bridge, destinations, SYSTEM, patient_id, only=name)
+            if not records:
+                raise NotFound(f"destination {name!r} is not asked for photos; see [photos] of its profile")
+            record = records[0]
+    rows = [
+        {
+            "id": one.found.id,
+            "taken": one.found.created,
+            "type": one.found.content_type,
+            "kind": one.found.kind,
+            "title": one.found.title,
+            "bytes": one.found.size,
+            "device": one.found.device or one.found.modality,
+            "site": one.found.site_text or one.found.body_site,
+            "here": f"Media/{one.media_id}" if one.media_id else None,
+            "ours": one.is_ours,
+            "obstacle": one.found.obstacle,
+        }
+        for one in record.photos
+    ]
+    columns = ["id", "taken", "type", "title", "here", "obstacle"]
+    show(rows, columns, as_json=as_json, empty="no photos there")
+    notes = [*record.problems, "there are more than are shown" if record.more else ""]
+    notes.append(f"{record.refused} found for this patient are another's, or cannot be read" if record.refused else "")
+    for note in filter(None, notes):
+        err.print(note, highlight=False, markup=False)
+    raise typer.Exit(int(bool(record.problems) and not rows))
+
+
+@connectors.command("pull")
+def connectors_pull(
+    name: Annotated[str, typer.Argument(help="The destination.")],
+    photo: Annotated[str, typer.Argument(help="The photo's id there, as `connectors photos` lists it.")],
+    patient: Whose,
+    as_json: Json = False,
+) -> None:
+    """Copy one photo here, to stand beside ours: read only, never delivered, destroyed after `external_photo_days`.
+
+    Example: dermbridge connectors pull main-ehr Media/17 --patient Patient/0193…
+    """
+    from contextlib import closing
+
+    from adapter.access import SYSTEM
+    from adapter.capture.external import pull_photo
+    from adapter.delivery import Destinations
+
+    with beside_service() as bridge, closing(Destinations(bridge)) as destinations:
+        patient_id = _find_patient(bridge, patient)
+        if patient_id is None:
+            raise NotFound("this patient is not registered here; a photo is copied for a known patient only")
+        pulled = pull_photo(bridge, destinations, SYSTEM, patient_id, name, photo)
+    row = {"media": f"Media/{pulled.media_id}", "how": pulled.how}
+    show([row], ["media", "how"], as_json=as_json, empty="")
+
+
+def _find_patient(bridge: Bridge, given: str) -> str | None:
+    """The id of a patient named by `Patient/id` or identifier; None when nobody here bears it. Raises BadInput."""
+    from adapter.identity import find_patient
+
+    if given.startswith("Patient/"):
+        return given.removeprefix("Patient/")
+    system, separator, value = given.rpartition("|")
+    if not separator or not system or not value:
+        raise BadInput("name the patient as 'SYSTEM|VALUE' or as Patient/id")
+    with bridge.db.snapshot() as tx:
+        found = find_patient(tx, system, value)
+    return found.id if found else None
+
+
 @connectors.command("dry-run")
 def connectors_dry_run(
     name: Annotated[str, typer.Argument(help="A destination, or a shipped profile.")],
@@ -184,6 +282,9 @@ def sandbox_ehr(
     mllp_port: Annotated[int, typer.Option(help="MLLP port, where the vendor has one.")] = 8011,
     patient: Annotated[list[str] | None, typer.Option(help="A record number it knows; may be repeated.")] = None,
     fault: Annotated[list[str] | None, typer.Option(help="What goes wrong, once each, in this order.")] = None,
+    photo: Annotated[
+        list[Path] | None, typer.Option(exists=True, dir_okay=False, help="A JPEG in each record already.")
+    ] = None,
 ) -> None:
     """Play a vendor's EHR to rehearse against, and print the destination that reaches it.
 
@@ -191,11 +292,16 @@ def sandbox_ehr(
     """
     from adapter.sandbox.vendors import Fault, running_vendor
     from adapter.sandbox.vendors.catalogue import as_toml, check_fault, get_behaviour
+    from adapter.sandbox.vendors.photos_there import file_photo
 
-    get_behaviour(like)
+    behaviour = get_behaviour(like)
+    if photo and not behaviour.tells_photos:
+        raise BadInput(f"nobody finds photos of others at {like}; play another vendor, or leave --photo out")
     with running_vendor(like, port=port, mllp_port=mllp_port) as running:
         for number in patient or ["4711"]:
             running.vendor.admit(number, visit=f"V-{number}")
+            for one in photo or []:
+                file_photo(running.vendor, number, one.read_bytes())
         running.vendor.faults = [Fault(check_fault(each), "") for each in fault or []]
         err.print(f"{like}: {running.vendor.behaviour.about}", highlight=False)
         err.print("put any text into the secret `simulator`; stop with Ctrl-C\n", highlight=False)

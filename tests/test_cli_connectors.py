@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from adapter.cli import cli
+from adapter.cli import beside_service, cli
+from adapter.records import create
 from adapter.sandbox.vendors import behaviour_names, running_vendor
 from adapter.sandbox.vendors.catalogue import as_toml
+from adapter.sandbox.vendors.photos_there import file_photo
 from connectors.profile import find_shipped_profiles
 
 
@@ -108,3 +110,28 @@ def test_a_patient_is_looked_up_and_the_question_is_in_the_audit_log(site: Path)
     with closing(sqlite3.connect(log)) as opened:
         (count,) = opened.execute("SELECT count(*) FROM auditevent WHERE body LIKE '%main-ehr%'").fetchone()
     assert count == 2
+
+
+# --- photos there ---------------------------------------------------------------------------------------------------
+
+MRN = "urn:oid:2.16.840.1.113883.19.5"
+JANE = {"resourceType": "Patient", "id": "p1", "identifier": [{"system": MRN, "value": "4711"}]}
+
+
+def test_photos_there_are_listed_and_copied_once_the_patient_is_known(site: Path) -> None:
+    with running_vendor("hapi") as running:
+        running.vendor.admit("4711")
+        photo_id = file_photo(running.vendor, "4711", (Path(__file__).parent / "docker" / "photo.jpg").read_bytes())
+        (site / "config" / "dermbridge.toml").write_text(as_toml(running.destination("main-ehr")))
+        asked = ("main-ehr", "--patient", f"{MRN}|4711")
+        output = run("photos", *asked)
+        assert photo_id in output and "not registered here" in output
+        run("pull", "main-ehr", photo_id, *asked[1:], code=1)
+        with beside_service() as bridge, bridge.db.transaction() as tx:
+            create(tx, JANE, at=bridge.now())
+        (copied,) = answer("pull", "main-ehr", photo_id, *asked[1:])
+        assert copied["how"] == "copied"
+        (listed,) = answer("photos", *asked)
+        assert (listed["here"], listed["ours"], listed["obstacle"]) == (copied["media"], False, "")
+        assert answer("pull", "main-ehr", photo_id, "--patient", "Patient/p1") == [copied | {"how": "kept"}]
+        run("photos", "shelf", *asked[1:], code=1)

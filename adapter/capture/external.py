@@ -100,6 +100,20 @@ def photos_elsewhere(
         return list(threads.map(lambda name: _record(bridge, destinations, actor, patient, name), names))
 
 
+def try_photos(bridge: Bridge, destinations: Destinations, name: str, system: str, value: str) -> RecordThere:
+    """An engineer asks for a patient whom nobody announced here yet: by this identifier alone, nothing compared.
+
+    Raises Unavailable, Unprocessable, NotFound, Misconfigured.
+    """
+    patient = {"resourceType": "Patient", "identifier": [{"system": system, "value": value}]}
+    listed = delivery.list_photos(bridge, destinations, name, patient)
+    with bridge.db.transaction() as tx:
+        asked = "\n".join(listed.asked[:QUERIES_TOLD])
+        governance.audit(tx, bridge, "photo-query", SYSTEM, query=asked, recipient=name, detail="by command line")
+    photos = [PhotoThere(one) for one in listed.photos]
+    return RecordThere(name, photos, listed.more, refused=len(listed.refused), problems=listed.problems)
+
+
 def _record(bridge: Bridge, destinations: Destinations, actor: Actor, patient: Stored, name: str) -> RecordThere:
     try:
         listed = delivery.list_photos(bridge, destinations, name, patient.resource)
@@ -207,8 +221,11 @@ def _find_same(tx: Connection, patient_id: str, name: str, fetched: Fetched, add
 
 
 def _known(bridge: Bridge, actor: Actor, photo: Stored) -> Pulled:
-    patient_id = patient_of(photo.resource)
-    governance.audit_look(bridge, actor, patient_id=patient_id, references=[photo.version_reference], detail="pulled")
+    patient_id, references = patient_of(photo.resource), [photo.version_reference]
+    with bridge.db.transaction() as tx:
+        governance.audit(
+            tx, bridge, "read", actor, patient_id=patient_id, references=references, detail="asked to copy"
+        )
     return Pulled(photo.id, "kept" if is_external(photo.resource) else "ours")
 
 

@@ -117,6 +117,11 @@ class Behaviour(_Table):
     per_minute: int | None = None
     destination: dict[str, Any] = {}
 
+    @property
+    def tells_photos(self) -> bool:
+        """Whether photos of others are found there."""
+        return bool(self.dicomweb or (self.fhir and self.fhir.photos))
+
 
 def behaviour_names() -> list[str]:
     """The vendors that can be played."""

@@ -30,6 +30,10 @@ def respond(vendor: Vendor, behaviour: DicomWebBehaviour, request: Request, faul
         return Response.json(200, [_tags(document.content)]) if document and document.active else Response(204)
     if request.method == "GET" and (level := _LEVEL.search(request.path)):
         return _search(vendor, level[0], request)
+    return _instance(vendor, behaviour, request)
+
+
+def _instance(vendor: Vendor, behaviour: DicomWebBehaviour, request: Request) -> Response:
     path = request.path.removesuffix("/metadata")
     document = vendor.documents.get(path.rpartition("/")[2])
     if document is None or not document.active:
