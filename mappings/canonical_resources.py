@@ -147,8 +147,10 @@ def _operation_definition(key: str, row: dict[str, Any]) -> Json:
 
 
 def _parameter(name: str, use: str, most: str, kind: str | dict[str, str]) -> Json:
-    """`kind` is a FHIR type, or the types of the parts by their names."""
-    parameter = {"name": name, "use": use, "min": int(use == "in"), "max": most}
+    """`most` is a cardinality such as `2..8`, without its first half `0..`; `kind` a FHIR type, or the types of the
+    parts by their names."""
+    least, _, most = most.rpartition("..")
+    parameter = {"name": name, "use": use, "min": int(least or 0), "max": most}
     if isinstance(kind, str):
         return parameter | {"type": kind}
     return parameter | {"part": [_parameter(part, use, "1", type_) for part, type_ in kind.items()]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mappings.comparison_to_observation import matrix
 from mappings.terms import Json
 
 _EVIDENCE = {  # part -> FHIR type of its value
@@ -25,7 +26,8 @@ def comparison_to_parameters(
     result: Mapping[str, Any], *, left: str, right: str, pictures: Mapping[str, tuple[str, str]]
 ) -> Json:
     """`result` as the engine gives it (docs/compare.md); `left`, `right` are `Media/id`; `pictures` name -> (MIME type,
-    absolute URL). Boxes are in pixels of the left photo at full resolution, differences in CIELAB units.
+    absolute URL). Boxes are in pixels of the left photo at full resolution, differences in CIELAB units; the transform
+    is the homography from those pixels to the right photo's, row by row, and the most that the skin bends beside it.
     """
     change = result.get("change") or {}
     found = [
@@ -37,6 +39,8 @@ def comparison_to_parameters(
     ]
     if evidence := _parts(result.get("evidence") or {}):
         found.append({"name": "quality", "part": evidence})
+    if transform := result.get("transform"):
+        found.append({"name": "transform", "part": _transform(transform)})
     if change:
         found.append({"name": "change-method", "valueString": f"{change['method']}, version {change['version']}"})
     found += [{"name": "region", "part": _region(region)} for region in change.get("regions", ())]
@@ -45,6 +49,11 @@ def comparison_to_parameters(
         for name, (content_type, url) in pictures.items()
     ]
     return {"resourceType": "Parameters", "parameter": found}
+
+
+def _transform(transform: Mapping[str, Any]) -> list[Json]:
+    homography = {"name": "homography", "valueString": matrix(transform["homography"])}
+    return [homography, {"name": "bend", "valueDecimal": transform["bend_px"]}]
 
 
 def _parts(evidence: Mapping[str, Any]) -> list[Json]:

@@ -1,54 +1,118 @@
-"""`Media/$compare`: two photos of one patient, aligned and their changes found (docs/compare.md)."""
+"""`Media/$compare`: photos of one patient, aligned and their changes found (docs/compare.md)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
+from adapter.access import Actor, can, check_scope
 from adapter.bridge import Bridge
 from adapter.compare.comparing import PICTURES, compare
+from adapter.compare.pictures import pictures_of
+from adapter.compare.reopening import comparisons_of, measures_on
+from adapter.compare.saved import LEAST, MOST, save_comparison
 from adapter.errors import BadInput
 from adapter.fhir_api.answers import json_answer
 from adapter.fhir_api.exchange import Answer, Request
 from adapter.fhir_api.server import Operation
+from adapter.records import Resource, Stored, get
+from adapter.records.confinement import patient_of
+from mappings.comparison_to_observation import View, photos_of
 from mappings.comparison_to_parameters import comparison_to_parameters
 from mappings.terms import CANON
 
-_ASK = "name two photos: ?left=Media/a&right=Media/b, or Parameters with the references left and right"
+_ASK = f"name {LEAST} to {MOST} photos: ?media=Media/a&media=Media/b, or Parameters with a reference media for each"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Ids of the photos, the earlier one first; `persist`: keep what is found."""
+
+    photos: tuple[str, ...]
+    persist: bool
+    note: str | None
 
 
 def compare_operation(bridge: Bridge) -> Operation:
-    """GET or POST; repeatable, since what is found of two photos never changes."""
+    """GET is repeatable: what is found of two photos never changes. POST may keep it as well."""
 
     def handle(request: Request) -> Answer:
-        left, right = _photo(request, "left"), _photo(request, "right")
-        found = compare(bridge, request.caller, left, right)
-        is_aligned = found.result["verdict"] != "not-aligned"
-        base = f"{bridge.settings.base_url}/comparisons/{found.id}"
-        pictures = {name: (kind, f"{base}/{name}") for name, kind in PICTURES.items()} if is_aligned else {}
-        answer = comparison_to_parameters(found.result, left=f"Media/{left}", right=f"Media/{right}", pictures=pictures)
-        return json_answer(200, answer)
+        check_scope(request.caller, "r", "Media")
+        return json_answer(200, _answer(bridge, request.caller, _read(request)))
 
-    return Operation(handle, f"{CANON}/OperationDefinition/media-compare")
+    return Operation(handle, f"{CANON}/OperationDefinition/media-compare", affects_state=True)
 
 
-def _photo(request: Request, name: str) -> str:
-    """The id of one photo. Raises BadInput."""
-    given = request.param(name) if request.method == "GET" else next(_references(request.body, name), None)
-    resource_type, _, media_id = (given or "").partition("/_history")[0].rpartition("/")
-    if resource_type.rpartition("/")[2] != "Media" or not media_id:
-        raise BadInput(_ASK, expression=f"Parameters.parameter.where(name='{name}')")
-    return media_id
+def _answer(bridge: Bridge, actor: Actor, asked: Asked) -> Resource:
+    if asked.persist:
+        save_comparison(bridge, actor, [(one, None) for one in asked.photos], view=View(), note=asked.note)
+    first, *others = asked.photos
+    found = [_of_two(bridge, actor, first, other) for other in others]
+    answer = found[0]
+    if len(found) > 1:
+        each: list[Resource] = [{"name": "comparison", "resource": one} for one in found]
+        answer = {"resourceType": "Parameters", "parameter": each}
+    answer["parameter"] += _references(bridge, actor, asked.photos)
+    return answer
 
 
-def _references(body: bytes, name: str) -> Iterator[str]:
+def _of_two(bridge: Bridge, actor: Actor, left: str, right: str) -> Resource:
+    found = compare(bridge, actor, left, right)
+    is_aligned = found.result["verdict"] != "not-aligned"
+    base = f"{bridge.settings.base_url}/comparisons/{found.id}"
+    pictures = {name: (kind, f"{base}/{name}") for name, kind in PICTURES.items()} if is_aligned else {}
+    return comparison_to_parameters(found.result, left=f"Media/{left}", right=f"Media/{right}", pictures=pictures)
+
+
+def _references(bridge: Bridge, actor: Actor, photos: Sequence[str]) -> list[Resource]:
+    """The comparison of these very photos that was saved last, its pictures, and what was measured on them."""
+    if not can(actor, "r", "Observation"):
+        return []
+    with bridge.db.snapshot() as tx:
+        patient_id = patient_of(get(tx, "Media", photos[0]).resource) or ""
+        of_one = comparisons_of(tx, actor, patient_id=patient_id, media_id=photos[0])
+        saved = next((one for one in of_one if tuple(id for id, _ in photos_of(one.resource)) == tuple(photos)), None)
+        pictures = pictures_of(tx, saved.reference) if saved else []
+        measures = measures_on(tx, actor, patient_id=patient_id, media_ids=photos)
+    named = [("saved", [saved] if saved else []), ("derived", pictures), ("measure", measures)]
+    return [_reference(name, one) for name, records in named for one in records]
+
+
+def _reference(name: str, record: Stored) -> Resource:
+    return {"name": name, "valueReference": {"reference": record.reference}}
+
+
+def _read(request: Request) -> Asked:
+    """Raises BadInput, UnsupportedMedia."""
+    values = _posted(request) if request.method == "POST" else lambda name: [v for k, v in request.params if k == name]
+    photos = tuple(_media_id(one) for one in values("media"))
+    if not LEAST <= len(set(photos)) == len(photos) <= MOST:
+        raise BadInput(_ASK, expression="Parameters.parameter.where(name='media')")
+    persist = values("persist") in ([True], ["true"])
+    if persist and request.method != "POST":
+        raise BadInput("what keeps something is sent with POST")
+    return Asked(photos, persist, next(iter(values("note")), None))
+
+
+def _posted(request: Request) -> Callable[[str], list[Any]]:
+    parameters = request.json()
     try:
-        parameters: Any = orjson.loads(body)
-        rows = parameters["parameter"] if parameters["resourceType"] == "Parameters" else []
-        for row in rows:
-            if row["name"] == name:
-                yield str(row["valueReference"]["reference"])
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        raise BadInput(_ASK) from None
+        rows = [(row["name"], _value(row)) for row in parameters["parameter"]]
+    except (KeyError, TypeError):
+        raise BadInput(_ASK, issue_type="structure") from None
+    return lambda name: [value for given, value in rows if given == name]
+
+
+def _value(row: Resource) -> Any:
+    if "valueReference" in row:
+        return str(row["valueReference"]["reference"])
+    return next((value for name, value in row.items() if name.startswith("value")), None)
+
+
+def _media_id(reference: Any) -> str:
+    """Raises BadInput."""
+    resource_type, _, media_id = str(reference).partition("/_history")[0].rpartition("/")
+    if resource_type.rpartition("/")[2] != "Media" or not media_id:
+        raise BadInput(_ASK, expression="Parameters.parameter.where(name='media')")
+    return media_id

@@ -42,9 +42,9 @@ def photo(bridge: Bridge, data: bytes, patient: str, **metadata: Any) -> str:
     return media_id
 
 
-def compared(bridge: Bridge, left: str, right: str) -> None:
+def compared(bridge: Bridge, left: str, right: str, result: dict[str, Any] = RESULT) -> None:
     """As if the engine had been asked before."""
-    found = Comparison(new_id(), left, right, ENGINE, RESULT)
+    found = Comparison(new_id(), left, right, ENGINE, result)
     with bridge.db.transaction() as tx:
         keep_comparison(tx, found, at=bridge.now())
     for name in PICTURES:

@@ -60,7 +60,7 @@ def test_media_compare_answers_with_parameters_and_is_audited_each_time(
     left, right = (f"Media/{one}" for one in pair)
     before = told()
     fhir = {"Accept": "application/fhir+json"}
-    got = clinician.get("/fhir/Media/$compare", params={"left": left, "right": right}, headers=fhir)
+    got = clinician.get("/fhir/Media/$compare", params={"media": [left, right]}, headers=fhir)
     assert got.status_code == 200, got.text
     check_resource(got.json())
     parameters = {one["name"]: one for one in got.json()["parameter"]}
@@ -68,12 +68,11 @@ def test_media_compare_answers_with_parameters_and_is_audited_each_time(
     assert {"picture-aligned", "quality", "change-method"} <= parameters.keys()
     asked = {
         "resourceType": "Parameters",
-        "parameter": [
-            {"name": name, "valueReference": {"reference": one}} for name, one in (("left", left), ("right", right))
-        ],
+        "parameter": [{"name": "media", "valueReference": {"reference": one}} for one in (left, right)],
     }
     headers = fhir | {"Content-Type": "application/fhir+json", "X-CSRF-Token": clinician.csrf}
     posted = clinician.client.post("/fhir/Media/$compare", content=json.dumps(asked), headers=headers)
     assert posted.json() == got.json()
     assert told() == before + 2
-    assert clinician.get("/fhir/Media/$compare", params={"left": left}, headers=fhir).status_code == 400
+    refused = clinician.get("/fhir/Media/$compare", params={"media": left}, headers=fhir)
+    assert (refused.status_code, refused.json()["resourceType"]) == (400, "OperationOutcome")

@@ -1,0 +1,89 @@
+"""`Media/$compare` asked directly: two or more photos in, everything known of them out, kept when asked to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from adapter.access import Actor
+from adapter.bridge import Bridge
+from adapter.errors import BadInput, NotFound
+from adapter.fhir_api.comparing import compare_operation
+from adapter.fhir_api.exchange import Request
+from adapter.records import find_where
+from mappings.fhir_check import check_resource
+from mappings.photos_to_picture import derivation_of
+from tests.compare.conftest import RESULT, clinician, compared, draw, photo
+
+
+def _post(bridge: Bridge, photos: tuple[str, ...], actor: Actor | None = None, **values: dict[str, Any]) -> Any:
+    media = [{"name": "media", "valueReference": {"reference": f"Media/{one}"}} for one in photos]
+    parameters = [*media, *({"name": name} | value for name, value in values.items())]
+    body = orjson.dumps({"resourceType": "Parameters", "parameter": parameters})
+    headers = {"content-type": "application/fhir+json"}
+    request = Request("POST", ("Media", "$compare"), headers=headers, body=body, actor=actor or clinician())
+    return orjson.loads(compare_operation(bridge).handle(request).body)
+
+
+def _get(bridge: Bridge, *params: tuple[str, str]) -> Any:
+    request = Request("GET", ("Media", "$compare"), params=params, actor=clinician())
+    return orjson.loads(compare_operation(bridge).handle(request).body)
+
+
+def _named(answer: Any, name: str) -> list[Any]:
+    return [one for one in answer["parameter"] if one["name"] == name]
+
+
+def test_two_photos_are_answered_with_verdict_transform_and_pictures(bridge: Bridge, pair: tuple[str, str]) -> None:
+    answer = _get(bridge, *(("media", f"Media/{one}") for one in pair))
+    check_resource(answer)
+    assert _named(answer, "verdict")[0]["valueCode"] == "aligned"
+    homography, bend = _named(answer, "transform")[0]["part"]
+    assert (homography["valueString"], bend["valueDecimal"]) == ("1 0 3 0 1 -2 0 0 1", 4.5)
+    assert _named(answer, "picture-overlay")[0]["valueAttachment"]["url"].startswith(bridge.settings.base_url)
+    assert _named(answer, "saved") == _named(answer, "derived") == []
+
+
+def test_persisting_keeps_an_observation_and_derived_media_that_later_answers_name(
+    bridge: Bridge, pair: tuple[str, str]
+) -> None:
+    answer = _post(bridge, pair, persist={"valueBoolean": True}, note={"valueString": "stable"})
+    check_resource(answer)
+    with bridge.db.snapshot() as tx:
+        (saved,) = find_where(tx, "Observation")
+        pictures = [one for one in find_where(tx, "Media") if derivation_of(one.resource)]
+    assert saved.resource["note"][0]["text"] == "stable"
+    assert [one["valueReference"]["reference"] for one in _named(answer, "saved")] == [saved.reference]
+    assert {one["valueReference"]["reference"] for one in _named(answer, "derived")} == {
+        one.reference for one in pictures
+    }
+    assert _named(_get(bridge, *(("media", f"Media/{one}") for one in pair)), "saved") == _named(answer, "saved")
+
+
+def test_each_of_several_photos_is_compared_with_the_first(bridge: Bridge, pair: tuple[str, str]) -> None:
+    third = photo(bridge, draw(3), "asa")
+    compared(bridge, pair[0], third, RESULT | {"verdict": "not-aligned", "reasons": ["too little in common"]})
+    answer = _post(bridge, (*pair, third))
+    check_resource(answer)
+    inner = [one["resource"] for one in _named(answer, "comparison")]
+    assert [_named(one, "verdict")[0]["valueCode"] for one in inner] == ["aligned", "not-aligned"]
+    assert [_named(one, "right")[0]["valueReference"]["reference"] for one in inner] == [
+        f"Media/{one}" for one in (pair[1], third)
+    ]
+
+
+@pytest.mark.parametrize("count", [0, 1, 9])
+def test_fewer_than_two_and_more_than_eight_photos_are_refused(bridge: Bridge, count: int) -> None:
+    with pytest.raises(BadInput, match="2 to 8"):
+        _post(bridge, tuple(str(number) for number in range(count)))
+
+
+def test_get_keeps_nothing_and_another_chart_sees_nothing(bridge: Bridge, pair: tuple[str, str]) -> None:
+    with pytest.raises(BadInput, match="POST"):
+        _get(bridge, *(("media", f"Media/{one}") for one in pair), ("persist", "true"))
+    with pytest.raises(NotFound):
+        _post(bridge, pair, clinician("bo"), persist={"valueBoolean": True})
+    with bridge.db.snapshot() as tx:
+        assert find_where(tx, "Observation") == []
