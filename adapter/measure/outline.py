@@ -30,6 +30,7 @@ _PASSES = 4
 _SEEN_OF_RING = 0.4
 """How much of the ring around the lesion must show skin."""
 _HAIR = 9
+_SMOOTH = 0.02
 _TOLERANCE = 0.0025
 """Of the outline's length: how far its corners may be from the edge found."""
 
@@ -160,10 +161,18 @@ def _contour(blob: Mask, share: Plane) -> Points:
     step = np.where(steep > 1e-6, (0.5 - smooth[at]) / np.maximum(steep, 1e-6), 0.0)
     move = np.stack([dx[at] * step, dy[at] * step], axis=1)
     far = np.hypot(*move.T)[:, None]
-    exact = border + np.where(far > 1.5, 0.0, move)
-    closed = exact.astype(np.float32)[:, None]
+    exact = np.asarray(border + np.where(far > 1.5, 0.0, move), np.float64)
+    closed = _smoothed(exact).astype(np.float32)[:, None]
     thinned = cv2.approxPolyDP(closed, _TOLERANCE * cv2.arcLength(closed, closed=True), closed=True)
     return np.asarray(thinned.reshape(-1, 2), np.float64)
+
+
+def _smoothed(points: Points) -> Points:
+    """A closed curve without the bites of hairs: each point the mean of its neighbours along `_SMOOTH` of the curve."""
+    reach = max(1, round(_SMOOTH * len(points)))
+    weights = np.hanning(2 * reach + 3)[1:-1]
+    around = np.concatenate([points[-reach:], points, points[:reach]])
+    return np.stack([np.convolve(around[:, axis], weights / weights.sum(), "valid") for axis in (0, 1)], axis=1)
 
 
 def _edge_width(share: Plane, valid: Flags, seed: tuple[float, float], blob: Mask) -> float:

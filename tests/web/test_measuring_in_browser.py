@@ -175,6 +175,7 @@ def test_a_finger_on_a_phone_takes_the_scale_from_two_points_and_draws_an_outlin
     page.get_by_role("button", name="Use this scale").tap()
     expect(page.locator("#measure-scale-said")).to_contain_text("from 12 mm marked")
     page.locator("label:has([value='hand'])").tap()
+    expect(page.locator("#stage")).to_be_in_viewport(ratio=0.7)  # the photo stays in sight while its tools are used
     for corner in ((400.0, 500.0), (1000.0, 500.0), (1000.0, 900.0), (400.0, 900.0), (400.0, 500.0)):
         page.touchscreen.tap(*place(page, corner))
         page.wait_for_timeout(350)

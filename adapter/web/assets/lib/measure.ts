@@ -173,9 +173,9 @@ export class Measuring {
     if (this.#marking) return this.#placeScale(point);
     if (this.#done && this.#tool !== "length") return void this.#shape?.split(point, perPixel);
     if (this.#tool === "find") return this.#findOutline(point);
-    if (this.#tool === "hand" && this.#isFirst(point, perPixel)) return this.#close();
     if (this.#done) return;
-    this.#shape ??= new Shape(this.viewer, this.#size, this.#tool === "hand", () => this.#edited());
+    const picked = (index: number): void => void (index === 0 && this.#close());
+    this.#shape ??= new Shape(this.viewer, this.#size, this.#tool === "hand", () => this.#edited(), picked);
     this.#how = "by-hand";
     this.#shape.add(point);
     if (this.#tool === "length" && this.#shape.points.length === 2) this.#finish();
@@ -321,11 +321,6 @@ export class Measuring {
         : showKept(this.viewer, this.#size, button.dataset["kind"] ?? "", button.dataset["shape"] ?? "");
       setPressed(button, hide !== null);
     });
-  }
-
-  #isFirst(point: Point, perPixel: number): boolean {
-    const first = this.#shape?.points[0];
-    return first !== undefined && (this.#shape?.points.length ?? 0) >= 3 && Math.hypot(point[0] - first[0], point[1] - first[1]) < 14 * perPixel;
   }
 
   /** Pixels of the photo for each CSS pixel of the screen. */

@@ -48,6 +48,7 @@ export class Shape {
     readonly size: Point,
     readonly closed: boolean,
     readonly changed: () => void,
+    readonly picked: (index: number) => void = () => undefined,
   ) {
     this.#svg = drawing(...size, closed ? "polygon" : "polyline", "shape");
     lay(viewer, this.#svg, ...size);
@@ -99,7 +100,10 @@ export class Shape {
       element: handle,
       dragHandler: (event) => this.#move(index(), this.viewer.viewport.deltaPointsFromPixels(event.delta)),
       dragEndHandler: () => this.changed(),
-      clickHandler: () => handle.focus(),
+      clickHandler: () => {
+        handle.focus();
+        this.picked(index());
+      },
     });
     handle.addEventListener("keydown", (event) => {
       const arrow = arrowOf(event.key);
