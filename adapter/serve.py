@@ -28,6 +28,7 @@ from adapter.governance.starts import running
 from adapter.identity.mllp import MllpServer
 from adapter.identity.mllp_connection import Limits
 from adapter.identity.mllp_intake import Intake
+from adapter.identity.mllp_strangers import Strangers
 from adapter.identity.mllp_tls import server_tls
 from adapter.logs import configure_logs
 from adapter.settings import Settings
@@ -83,6 +84,7 @@ async def start_mllp(bridge: Bridge) -> MllpServer:
             stall_seconds=settings.mllp_stall_seconds,
         ),
         find_answers=partial(identity.find_answers, bridge),
+        stranger=Strangers(bridge),
     )
     for listener in settings.listeners:
         await server.listen(listener.host, listener.port, ssl=server_tls(listener))

@@ -49,13 +49,14 @@ def serving(
     *,
     ssl: SSLContext | None = None,
     find_answers: FindAnswers = lambda _: {},
+    stranger: Callable[[str, str], None] = lambda _address, _reason: None,
     **limits: Any,
 ) -> Iterator[int]:
     """A server in a thread; yields its port and ends with its connections."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    server = MllpServer(receive, limits=Limits(**limits), find_answers=find_answers)
+    server = MllpServer(receive, limits=Limits(**limits), find_answers=find_answers, stranger=stranger)
     try:
         yield asyncio.run_coroutine_threadsafe(server.listen("127.0.0.1", 0, ssl=ssl), loop).result(10)
     finally:

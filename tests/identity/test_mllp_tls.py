@@ -16,9 +16,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from adapter.bridge import Bridge
 from adapter.errors import Misconfigured, Unavailable
 from adapter.identity.mllp_client import send
+from adapter.identity.mllp_strangers import Strangers
 from adapter.identity.mllp_tls import client_tls, server_tls
+from adapter.records import find_where
 from adapter.serve import start_mllp
 from adapter.settings import MllpListener, load_settings
+from tests.conftest import Clock
 from tests.identity.conftest import adt
 from tests.identity.listening import MESSAGE, Ledger, serving
 
@@ -70,6 +73,32 @@ def test_mutual_tls_admits_those_the_ca_has_signed_and_names_them(ours: Path, th
             with pytest.raises(Unavailable):
                 send("127.0.0.1", port, [MESSAGE], ssl=client_tls(ours, certificate_shown))
     assert [peer.split("/")[1] for peer in ledger.peers] == ["adt-feed"]
+
+
+def test_who_shows_a_wrong_certificate_or_none_is_in_the_audit_log_once_a_minute(
+    bridge: Bridge, clock: Clock, ours: Path, theirs: Path
+) -> None:
+    strangers = Strangers(bridge)
+    listener = MllpListener(port=0, certificate=ours, client_ca=ours)
+
+    def knock(shown: Path | None) -> None:
+        with serving(Ledger(), ssl=server_tls(listener), stranger=strangers) as port, pytest.raises(Unavailable):
+            send("127.0.0.1", port, [MESSAGE], ssl=client_tls(ours, shown))
+
+    knock(theirs)
+    knock(theirs)
+    clock.advance(minutes=2)
+    knock(None)
+    with bridge.db.snapshot() as tx:
+        events = [one.resource for one in find_where(tx, "AuditEvent")]
+    failed = [one for one in events if {"110126"} & {code["code"] for code in one.get("subtype", [])}]
+    assert [one["outcome"] for one in failed] == ["8", "8"]
+    told = [one["outcomeDesc"] for one in sorted(failed, key=lambda one: one["recorded"])]
+    assert told == [
+        "MLLP over TLS: CERTIFICATE_VERIFY_FAILED",
+        "MLLP over TLS: PEER_DID_NOT_RETURN_A_CERTIFICATE; 1 more since the last entry",
+    ]
+    assert all("127.0.0.1" in str(one["agent"]) for one in failed)
 
 
 def test_a_client_does_not_speak_to_a_listener_of_another_ca(ours: Path, theirs: Path) -> None:
