@@ -185,6 +185,18 @@ def test_consent_as_the_product_decides_it_lets_treatment_photos_leave(
     assert site.states() == {1: "confirmed"}
 
 
+def test_a_destination_that_requires_consent_gets_nothing_on_the_sites_policy_alone(
+    site: Site, permit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consent, "decide", permit.real)
+    (entry,) = site.bridge.settings.destinations
+    settings = site.bridge.settings.model_copy(update={"destinations": (entry | {"requires_consent": True},)})
+    site.bridge = dataclasses.replace(site.bridge, settings=settings)
+    site.capture()
+    site.run()
+    assert site.states() == {1: "withheld"} and "consent" in site.row().remedy
+
+
 @pytest.mark.parametrize("after", [False, True])
 def test_a_crash_around_sending_ends_in_a_look_before_anything_is_sent_again(
     site: Site, monkeypatch: pytest.MonkeyPatch, after: bool

@@ -1,0 +1,158 @@
+"""Mutual TLS over HTTP and MLLP, and DICOM titles: who may speak to whom, on real sockets."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from adapter.sandbox.vendors import RunningVendor, running_vendor
+from connectors.contract import DeliveryError
+from connectors.profile import build_profile
+from connectors.registry import open_connector
+from tests.connectors.test_contract import MRN, VISIT, parcel
+
+
+class Authority:
+    """A certificate authority; `pem` is its certificate."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
+        self._certificate = self._signed(self._name, self._key.public_key(), ca=True)
+        self.pem = folder / "ca.pem"
+        self.pem.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
+
+    def issue(self, name: str) -> str:
+        """The path of a PEM with certificate and key."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        pem = self._signed(subject, key.public_key(), ca=False).public_bytes(serialization.Encoding.PEM)
+        pem += key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        (self._folder / f"{name}.pem").write_bytes(pem)
+        return str(self._folder / f"{name}.pem")
+
+    def _signed(self, subject: x509.Name, key: Any, *, ca: bool) -> x509.Certificate:
+        now = datetime.now(UTC)
+        builder = x509.CertificateBuilder(self._name, subject, key, x509.random_serial_number())
+        builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+        builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        names = [x509.IPAddress(ip_address("127.0.0.1"))]
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        return builder.sign(self._key, hashes.SHA256())
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls"))
+
+
+def guarded(authority: Authority) -> ssl.SSLContext:
+    """A server's side that wants to see a certificate of this authority."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority.pem))
+    context.load_cert_chain(authority.issue("server"))
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+class _Statement(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = b'{"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1"}'
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: Any) -> None: ...
+
+
+@pytest.fixture
+def https(authority: Authority) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Statement)
+    server.socket = guarded(authority).wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield f"https://127.0.0.1:{server.server_address[1]}/fhir"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def engine(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningVendor]:
+    """An interface engine whose MLLP port speaks TLS."""
+    from adapter.sandbox.vendors import servers
+
+    real, context = servers._MllpServer.get_request, guarded(authority)
+
+    def accept(server: Any) -> Any:
+        connection, address = real(server)
+        return context.wrap_socket(connection, server_side=True), address
+
+    monkeypatch.setattr(servers._MllpServer, "get_request", accept)
+    with running_vendor("hl7v2") as running:
+        running.vendor.admit("A-1")
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("shown", "trusted", "verdict"), [(True, True, "ok"), (False, True, "error"), (True, False, "error")]
+)
+def test_mutual_tls_over_http(authority: Authority, https: str, shown: bool, trusted: bool, verdict: str) -> None:
+    auth = {"client_certificate": authority.issue("us")} if shown else {}
+    auth |= {"ca_file": str(authority.pem)} if trusted else {}
+    table = {"name": "x", "kind": "fhir-r4", "base_url": https, "auth": auth, "timeouts": {"attempts": 1}}
+    connector = open_connector(build_profile(table, source="test"), str)
+    found = {each.subject: each for each in connector.check()}
+    connector.close()
+    assert found["connection"].verdict == verdict and (verdict == "ok" or found["connection"].remedy)
+
+
+@pytest.mark.parametrize(("shown", "tls"), [(True, True), (False, True), (True, False)])
+def test_mutual_tls_over_mllp(authority: Authority, engine: RunningVendor, shown: bool, tls: bool) -> None:
+    changes = {"tls": tls, "ca_file": str(authority.pem), "authorities": {MRN: "HOSP", VISIT: "HOSP"}}
+    changes |= {"client_certificate": authority.issue("us")} if shown else {}
+    table = engine.destination("x", **changes, timeouts={"read": 2.0, "attempts": 1}, accepts=[], transform={})
+    connector = open_connector(build_profile(table, source="test"), str)
+    if shown and tls:
+        assert connector.send(parcel()).route == "hl7v2-oru" and len(engine.vendor.filed()) == 1
+    else:
+        with pytest.raises(DeliveryError) as error:
+            connector.send(parcel())
+        assert error.value.outage and not engine.vendor.filed()
+
+
+@pytest.mark.parametrize(
+    ("called", "calling", "verdict"), [("PACS", "PHOTOS", "ok"), ("OTHER", "PHOTOS", "error"), ("PACS", "X", "error")]
+)
+def test_an_archive_that_knows_titles_is_called_by_its_own_and_told_ours(
+    called: str, calling: str, verdict: str
+) -> None:
+    from pynetdicom.ae import ApplicationEntity
+    from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+
+    archive = ApplicationEntity(ae_title="PACS")
+    archive.require_called_aet, archive.require_calling_aet = True, ["PHOTOS"]
+    archive.add_supported_context(Verification)
+    server = archive.start_server(("127.0.0.1", 0), block=False)
+    assert server is not None
+    table = {"name": "x", "kind": "dicom-cstore", "host": "127.0.0.1", "port": server.server_address[1]}
+    table |= {"called_ae": called, "calling_ae": calling, "timeouts": {"connect": 2.0, "read": 2.0}}
+    connector = open_connector(build_profile(table, source="test"), str)
+    (found,) = connector.check()
+    server.shutdown()
+    assert found.verdict == verdict and (verdict == "ok" or "AE title" in found.remedy)
