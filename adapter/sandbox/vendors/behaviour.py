@@ -43,6 +43,7 @@ class FhirBehaviour(_Table):
     conditional_create: bool = False
     remembers_searches: bool = False  # answers the same search alike, unless asked not to (Cache-Control)
     raw_binary: bool = True
+    access_write: bool = False  # $binary-access-write and -read
     answer: Literal["resource", "empty"] = "resource"
     location: Literal["relative", "absolute"] = "relative"
     etag: bool = True

@@ -89,6 +89,7 @@ class Vendor:
         self.guard = threading.RLock()
         self.patients: dict[str, str] = {}
         self.visits: dict[str, str] = {}
+        self.visit_periods: dict[str, dict[str, str]] = {}
         self.merged: dict[str, str] = {}
         self.resources: dict[tuple[str, str], Resource] = {}
         self.binaries: dict[str, tuple[str, bytes]] = {}

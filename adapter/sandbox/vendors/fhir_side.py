@@ -32,6 +32,8 @@ def respond(vendor: Vendor, behaviour: FhirBehaviour, request: Request) -> Respo
         return _searched(vendor, behaviour, request, kind, asked)
     if kind == "Patient" and rest == "$match" and behaviour.match:
         return _match(vendor, behaviour.match, json.loads(request.body))
+    if behaviour.access_write and "/$binary-access-" in rest:
+        return _access(vendor, kind, rest, request)
     if request.method == "GET" and kind == "Patient":
         return _read_patient(vendor, behaviour, rest.removeprefix("pat-"))
     if request.method == "GET":
@@ -60,10 +62,18 @@ def filed_resources(vendor: Vendor) -> list[Document]:
     for (kind, resource_id), resource in vendor.resources.items():
         if kind in FILED and resource.get("status") in _COUNTS:
             attachment = resource["content"] if kind == "Media" else resource["content"][0]["attachment"]
-            mrn = str(resource["subject"]["reference"]).rpartition("/")[2].removeprefix("pat-")
+            mrn = _whose(resource)
             content = _content(vendor, attachment)
             documents.append(Document(resource_id, mrn, content, str(attachment.get("contentType"))))
     return documents
+
+
+def _whose(resource: Resource) -> str:
+    """The patient's number, by reference, contained or as it stands there."""
+    subject = resource["subject"]
+    inside = [each for each in resource.get("contained", []) if f"#{each['id']}" == subject.get("reference")]
+    named = inside[0]["identifier"][0] if inside else subject.get("identifier")
+    return str(named["value"] if named else subject["reference"]).rpartition("/")[2].removeprefix("pat-")
 
 
 def _content(vendor: Vendor, attachment: Resource) -> bytes:
@@ -110,10 +120,11 @@ def _found(vendor: Vendor, kind: str, query: dict[str, str]) -> list[Resource]:
             return []
         subject = {"reference": f"Patient/pat-{vendor.visits[value]}"}
         visit = {"resourceType": "Encounter", "id": f"enc-{value}", "status": "in-progress", "subject": subject}
+        visit |= {"period": vendor.visit_periods[value]} if value in vendor.visit_periods else {}
         return [_with_system(visit | {"identifier": [{"value": value}]}, system)]
     held = [resource for (each, _), resource in vendor.resources.items() if each == kind]
     if "patient" in query:
-        return [each for each in held if str(at(each, "subject.reference")).endswith(f"/{query['patient']}")]
+        return [each for each in held if f"pat-{_whose(each)}" == query["patient"]]
     wanted = {"system": system, "value": value}
     return [each for each in held if any(wanted.items() <= one.items() for one in each.get("identifier", []))]
 
@@ -140,6 +151,22 @@ def _read(vendor: Vendor, kind: str, resource_id: str) -> Response:
         return Response(200, content, {"Content-Type": content_type})
     resource = vendor.resources.get((kind, resource_id))
     return Response.json(200, resource) if resource else Response.json(404, OUTCOME)
+
+
+def _access(vendor: Vendor, kind: str, rest: str, request: Request) -> Response:
+    """The bytes of an attachment, written and read beside its resource."""
+    resource_id, _, operation = rest.partition("/")
+    resource = vendor.resources.get((kind, resource_id))
+    if resource is None or request.query.get("path", "").split(".")[0] != kind:
+        return Response.json(404, OUTCOME)
+    named = f"{kind}-{resource_id}"
+    if operation == "$binary-access-read":
+        content_type, content = vendor.binaries.get(named, ("", b""))
+        return Response(200, content, {"Content-Type": content_type}) if content else Response.json(404, OUTCOME)
+    vendor.binaries[named] = (request.headers["content-type"], request.body)
+    attachment = resource["content"] if kind == "Media" else resource["content"][0]["attachment"]
+    attachment["url"] = f"Binary/{named}"
+    return Response.json(200, resource)
 
 
 def _raw_binary(vendor: Vendor, behaviour: FhirBehaviour, request: Request) -> Response:
