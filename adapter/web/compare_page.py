@@ -21,6 +21,7 @@ from adapter.errors import BadInput, Unprocessable
 from adapter.records import Stored, find
 from adapter.records.timeline import by_id
 from adapter.web.bodies import Form
+from adapter.web.elsewhere_link import elsewhere_href
 from adapter.web.gate import actor_of, get_photo
 from adapter.web.pages import Web, see_other
 from adapter.web.photo_card import day, encounter_of, photo_card, taken_at, visit_label
@@ -72,6 +73,7 @@ def compare_page(web: Web, request: Request) -> Response:
         ],
         may_align=can(actor, "u", "Media"),
         most_landmarks=MOST_LANDMARKS,
+        elsewhere_href=elsewhere_href(bridge, actor, patient_id, beside=photos[-1].id),
         back_href=f"/patients/{patient_id}",
     )
 

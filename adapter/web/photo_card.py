@@ -12,6 +12,7 @@ from sqlalchemy import Row
 from adapter.records import Resource, Stored
 from mappings.body_sites import BODY_SITES, SNOMED_LATERALITY, groups
 from mappings.canonical_resources import codes_of
+from mappings.external_photo import holder_of
 from mappings.fhir_time import span
 from mappings.terms import BODY_STRUCTURE, IDENTITY_STATE, LATERALITY, PHOTO_LABEL, PHOTO_VIEW, SNOMED, has_code
 
@@ -41,6 +42,7 @@ def photo_card(media: Stored, deliveries: Sequence[Row[Any]], zone: tzinfo) -> d
         "identity": code_of({"coding": resource.get("meta", {}).get("tag", [])}, IDENTITY_STATE),
         "sensitive": has_code(resource.get("meta", {}).get("security"), PHOTO_LABEL, "intimate"),
         "device": resource.get("deviceName"),
+        "holder": holder_of(resource),
         "deliveries": [
             {"destination": one.destination, "state": str(one.state), "reason": one.reason} for one in deliveries
         ],

@@ -17,6 +17,7 @@ from adapter.db.tables import encounter
 from adapter.errors import BadInput
 from adapter.records import Stored, find_where
 from adapter.records.timeline import BY_GROUP, by_id, count_by_site, deliveries_by_media, photos_of
+from adapter.web.elsewhere_link import elsewhere_href
 from adapter.web.gate import actor_of, get_patient
 from adapter.web.handoff import handoff_of
 from adapter.web.pages import Web
@@ -80,6 +81,7 @@ def timeline(web: Web, request: Request) -> Response:
         consents_href=f"{href}/consents" if can(actor, "r", "Consent") else None,
         events_href=f"{href}/events",
         capture_href=capture_href,
+        elsewhere_href=elsewhere_href(bridge, actor, patient.id),
         actions=actions_of(actor),
         site_groups=site_groups(),
         lateralities=lateralities(),

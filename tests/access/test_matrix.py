@@ -62,6 +62,8 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", "/break-glass/end"): Row("/break-glass/end", **ANY),
     ("POST", "/logout"): Row("/logout", **ANY),
     ("GET", "/patients/{id}"): Row("/patients/p1"),
+    ("GET", "/patients/{id}/elsewhere"): Row("/patients/p1/elsewhere"),
+    ("POST", "/patients/{id}/elsewhere"): Row("/patients/p1/elsewhere"),
     ("GET", "/patients/{id}/consents"): Row("/patients/p1/consents"),
     ("POST", "/patients/{id}/consents"): Row("/patients/p1/consents"),
     ("GET", "/consents/{id}"): Row("/consents/c1"),

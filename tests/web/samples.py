@@ -81,6 +81,7 @@ def photo(number: int, taken_at: datetime, **more: Any) -> dict[str, Any]:
         "identity": "bound",
         "sensitive": False,
         "device": "iPhone 17",
+        "holder": None,
         "deliveries": [{"destination": "Larkfield EHR", "state": "confirmed", "reason": None}],
     }
     return base | more
@@ -141,6 +142,7 @@ def timeline() -> dict[str, Any]:
         consents_href="/patients/p1/consents",
         events_href=None,
         capture_href="/capture?patient=p1",
+        elsewhere_href="/patients/p1/elsewhere",
         actions={"compare", "assign", "redeliver", "export"},
         site_groups=SITE_GROUPS,
         lateralities=LATERALITIES,
@@ -317,6 +319,7 @@ def compare() -> dict[str, Any]:
         swap_href="/compare?media=m1&media=m6",
         candidates=strip,
         may_align=True,
+        elsewhere_href="/patients/p1/elsewhere?beside=m1",
         most_landmarks=6,
         back_href="/patients/p1",
     )

@@ -405,3 +405,35 @@ def ehr_login() -> dict[str, Any]:
     return ehr(
         "Sign on", user=None, users=[{"id": "u1", "name": "Dr. R. Okafor", "role": "physician"}], next="/patients"
     )
+
+
+def elsewhere() -> dict[str, Any]:
+    """One system with photos of every kind, one that does not answer."""
+    base = {"kind": "Photographic image", "type": "JPEG", "size": 2_400_000, "site": "Cheek, left", "device": "D5600"}
+    base |= {"obstacle": "", "media_id": None, "href": None, "thumbnail": None, "is_ours": False, "title": "Left cheek"}
+    here = {"media_id": "m1", "href": "/photos/m1", "thumbnail": "/captures/m1/thumbnail"}
+    photos = [
+        base | {"key": "main-ehr Media/4", "day": "12 Nov 2026"},
+        base | here | {"key": "main-ehr Media/3", "day": "14 Jul 2026", "is_ours": True},
+        base | here | {"key": "main-ehr Media/2", "day": "2 Mar 2026"},
+        base
+        | {"key": "main-ehr DocumentReference/9", "day": "2024", "type": "application/pdf", "title": "Referral"}
+        | {"obstacle": "it is no photo but application/pdf", "site": "", "device": "", "size": None, "kind": ""},
+    ]
+    told = {"more": False, "hidden": 1, "refused": 1, "problems": []}
+    away = {
+        "name": "pacs",
+        "photos": [],
+        "more": False,
+        "hidden": 0,
+        "refused": 0,
+        "problems": ["pacs does not answer."],
+    }
+    return frame("Photos elsewhere", PATIENT) | {
+        "records": [{"name": "main-ehr", "photos": photos} | told, away],
+        "beside": "m1",
+        "back_href": "/photos/m1",
+        "may_copy": True,
+        "most": 8,
+        "days": 30,
+    }

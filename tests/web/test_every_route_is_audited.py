@@ -56,6 +56,8 @@ ELSEWHERE = {
     ("POST", "/worklist/adt/{id}/dismiss"): "tests/web/test_worklist.py",
     ("POST", "/jobs/{id}/confirm"): "tests/identity",
     ("POST", "/refile"): "tests/identity",
+    ("GET", "/patients/{id}/elsewhere"): "tests/web/test_elsewhere.py",
+    ("POST", "/patients/{id}/elsewhere"): "tests/web/test_elsewhere.py",
     ("GET", "/comparisons/{id}/{picture}"): "tests/compare/test_comparing.py",
     ("GET", "/comparison"): "tests/compare/test_comparing.py",
     ("POST", "/comparison"): "tests/web/test_comparing_over_http.py",

@@ -34,6 +34,7 @@ PAGES: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "worklist-closed": ("worklist.html", lambda: samples_lists.worklist("nothing")),
     "refile": ("refile.html", samples_lists.refile),
     "refile-chosen": ("refile.html", lambda: samples_lists.refile() | {"chosen": samples.PATIENT | {"id": "p2"}}),
+    "elsewhere": ("elsewhere.html", samples_lists.elsewhere),
     "job-to-confirm": ("job.html", lambda: samples_lists.job("to-confirm")),
     "job": ("job.html", samples_lists.job),
     "job-preview": ("job.html", lambda: samples_lists.job("preview")),
