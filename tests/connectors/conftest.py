@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +15,14 @@ import pytest
 from adapter import consent
 from adapter.bridge import Bridge, open_bridge
 from adapter.db.tables import metadata
+from adapter.sandbox.vendors import RunningVendor, running_vendor
 from adapter.settings import load_settings
+from connectors.contract import Connector
+from connectors.kinds import merged
+from connectors.profile import build_profile
+from connectors.registry import open_connector
 from tests.conftest import Clock
-from tests.connectors.vendor_site import Open, VendorSite, consent_says, vendor_site
+from tests.connectors.vendor_site import Open, Played, VendorSite, consent_says, vendor_site
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +63,20 @@ def opened(emptied: Bridge, clock: Clock, permit: SimpleNamespace) -> Iterator[O
     yield open_site
     for context in contexts:
         context.__exit__(None, None, None)
+
+
+@pytest.fixture
+def played() -> Iterator[Played]:
+    """Opens played vendors that know the patients A-1 and A-2, each with the connector that reaches it."""
+    with ExitStack() as stack:
+
+        def open_one(name: str, **changes: Any) -> tuple[RunningVendor, Connector]:
+            running = stack.enter_context(running_vendor(name))
+            for number in "12":
+                running.vendor.admit(f"A-{number}", "1970-01-01", f"V-{number}")
+            entry = merged(running.destination("x", timeouts={"attempts": 1, "read": 2.0}), changes)
+            connector = open_connector(build_profile(entry, source="test"), str)
+            stack.callback(connector.close)
+            return running, connector
+
+        yield open_one

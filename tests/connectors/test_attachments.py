@@ -2,47 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from adapter.sandbox.vendors import Fault, RunningVendor, running_vendor
-from connectors.contract import Connector, DeliveryError, Retry
-from connectors.kinds import merged
+from adapter.sandbox.vendors import Fault
+from connectors.contract import DeliveryError, Retry
 from connectors.profile import ProfileError, build_profile
-from connectors.registry import open_connector
 from tests.connectors.test_contract import PHOTO, parcel
 from tests.connectors.test_rendition import jpeg
-
-Open = Callable[..., tuple[RunningVendor, Connector]]
-
-
-@pytest.fixture
-def opened() -> Iterator[Open]:
-    contexts, connectors = [], []
-
-    def open_one(name: str, **changes: Any) -> tuple[RunningVendor, Connector]:
-        contexts.append(running_vendor(name))
-        running = contexts[-1].__enter__()
-        for number in "12":
-            running.vendor.admit(f"A-{number}", "1970-01-01", f"V-{number}")
-        entry = merged(running.destination("x", timeouts={"attempts": 1, "read": 2.0}), changes)
-        connectors.append(open_connector(build_profile(entry, source="test"), str))
-        return running, connectors[-1]
-
-    yield open_one
-    for connector in connectors:
-        connector.close()
-    for context in contexts:
-        context.__exit__(None, None, None)
+from tests.connectors.vendor_site import Played
 
 
 @pytest.mark.parametrize("route", ["fhir-media", "fhir-documentreference"])
-def test_bytes_written_after_the_resource_are_read_back_the_same(opened: Open, route: str) -> None:
-    running, connector = opened("hapi", binary_upload="access-write", routes=[route])
+def test_bytes_written_after_the_resource_are_read_back_the_same(played: Played, route: str) -> None:
+    running, connector = played("hapi", binary_upload="access-write", routes=[route])
     assert connector.find(parcel()) is None
     receipt = connector.send(parcel())
     evidence = connector.read_back(parcel(), receipt)
@@ -52,8 +28,10 @@ def test_bytes_written_after_the_resource_are_read_back_the_same(opened: Open, r
 
 
 @pytest.mark.parametrize("lost", ["lost-before", "lost-after"])
-def test_a_resource_whose_bytes_were_lost_on_the_way_gets_them_and_stays_the_only_one(opened: Open, lost: Any) -> None:
-    running, connector = opened("hapi", binary_upload="access-write")
+def test_a_resource_whose_bytes_were_lost_on_the_way_gets_them_and_stays_the_only_one(
+    played: Played, lost: Any
+) -> None:
+    running, connector = played("hapi", binary_upload="access-write")
     running.vendor.faults = [Fault(lost, "POST", "$binary-access-write")]
     with pytest.raises(DeliveryError) as error:
         connector.send(parcel())
@@ -68,10 +46,10 @@ def shared(folder: Path) -> dict[str, Any]:
 
 
 def test_a_file_on_a_share_is_named_as_the_server_reaches_it_and_read_back_from_there(
-    opened: Open, tmp_path: Path
+    played: Played, tmp_path: Path
 ) -> None:
     photo = parcel(content=jpeg((64, 48)))
-    running, connector = opened("athenaflow", **shared(tmp_path), accepts=["application/pdf"], transform={"to": "pdf"})
+    running, connector = played("athenaflow", **shared(tmp_path), accepts=["application/pdf"], transform={"to": "pdf"})
     running.vendor.behaviour = running.vendor.behaviour.model_copy(
         update={"fhir": running.vendor.behaviour.fhir.model_copy(update={"accepts": ()})}  # type: ignore[union-attr]
     )
@@ -87,8 +65,8 @@ def test_a_file_on_a_share_is_named_as_the_server_reaches_it_and_read_back_from_
     assert not connector.send(photo).duplicate and file.read_bytes().startswith(b"%PDF")
 
 
-def test_what_is_taken_back_is_taken_off_the_share(opened: Open, tmp_path: Path) -> None:
-    _, connector = opened("hapi", **shared(tmp_path))
+def test_what_is_taken_back_is_taken_off_the_share(played: Played, tmp_path: Path) -> None:
+    _, connector = played("hapi", **shared(tmp_path))
     receipt = connector.send(parcel())
     assert len(list(tmp_path.iterdir())) == 1
     connector.retract(parcel(), receipt, "wrong patient")
@@ -96,8 +74,8 @@ def test_what_is_taken_back_is_taken_off_the_share(opened: Open, tmp_path: Path)
     assert connector.retract(parcel(), receipt, "wrong patient").duplicate
 
 
-def test_a_share_that_is_not_mounted_is_an_outage(opened: Open, tmp_path: Path) -> None:
-    running, connector = opened("hapi", **shared(tmp_path / "gone"))
+def test_a_share_that_is_not_mounted_is_an_outage(played: Played, tmp_path: Path) -> None:
+    running, connector = played("hapi", **shared(tmp_path / "gone"))
     with pytest.raises(DeliveryError) as error:
         connector.send(parcel())
     assert error.value.outage and error.value.retry is Retry.LATER and "mounted" in error.value.remedy
@@ -110,8 +88,8 @@ def test_a_share_and_the_form_that_needs_it_belong_together(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("form", ["contained", "identifier"])
-def test_a_copy_that_names_its_patient_by_number_is_known_as_his(opened: Open, form: str) -> None:
-    running, connector = opened("hapi", references=form)
+def test_a_copy_that_names_its_patient_by_number_is_known_as_his(played: Played, form: str) -> None:
+    running, connector = played("hapi", references=form)
     receipt = connector.send(parcel())
     assert connector.send(parcel()).duplicate
     assert connector.read_back(parcel(), receipt).matches  # type: ignore[union-attr]
@@ -122,8 +100,8 @@ def test_a_copy_that_names_its_patient_by_number_is_known_as_his(opened: Open, f
     assert connector.find(replace(parcel("2"), media=parcel("2").media)) is None
 
 
-def test_what_may_not_be_updated_is_filed_anew_and_taken_back_by_people(opened: Open) -> None:
-    running, connector = opened("oracle-health", update_accepts=["text/rtf"])
+def test_what_may_not_be_updated_is_filed_anew_and_taken_back_by_people(played: Played) -> None:
+    running, connector = played("oracle-health", update_accepts=["text/rtf"])
     photo = parcel(content=jpeg((64, 48)))
     receipt = connector.send(photo)
     connector.send(parcel(version=2, content=jpeg((48, 64)), previous=receipt))
@@ -134,9 +112,9 @@ def test_what_may_not_be_updated_is_filed_anew_and_taken_back_by_people(opened: 
 
 @pytest.mark.parametrize(("hours", "filed"), [(1, True), (0, False), (None, True)])
 def test_a_photo_taken_outside_the_visits_time_is_refused_where_the_profile_says_so(
-    opened: Open, hours: float | None, filed: bool
+    played: Played, hours: float | None, filed: bool
 ) -> None:
-    running, connector = opened("hapi", encounter={"within_hours": hours} if hours is not None else {})
+    running, connector = played("hapi", encounter={"within_hours": hours} if hours is not None else {})
     period = {"start": "2026-11-23T09:30:00Z", "end": "2026-11-23T10:00:00Z"}
     running.vendor.visit_periods["V-1"] = period
     if filed:

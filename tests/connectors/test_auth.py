@@ -17,6 +17,7 @@ from connectors.auth import Credentials, find_missing_scopes
 from connectors.contract import DeliveryError, Retry
 from connectors.http import Http
 from connectors.knobs import Auth
+from connectors.signing_key import new_signing_key, read_signing_key
 
 TOKEN_URL = "https://ehr.example/token"
 
@@ -185,3 +186,25 @@ def test_a_missing_secret_is_named() -> None:
 )
 def test_granted_scopes_are_read_in_both_spellings(granted: str, missing: list[str]) -> None:
     assert find_missing_scopes(granted, [("Media", "c"), ("Patient", "s")]) == missing
+
+
+def test_a_key_that_follows_signs_from_its_moment_on_and_both_are_known_before_and_after() -> None:
+    secrets = {"old": new_signing_key("ec"), "new": new_signing_key("rsa")}
+    old, new = (read_signing_key(text).key_id for text in secrets.values())
+    assert old != new
+    for begins, kid in (("2999-01-01T00:00:00Z", old), ("2020-01-01T00:00:00Z", new)):
+        auth = Auth.model_validate(
+            {"kind": "private_key_jwt", "client_id": "c", "secret": "old", "next_secret": "new", "next_from": begins}
+        )
+        credentials = Credentials(auth, None, secrets.__getitem__)  # type: ignore[arg-type]
+        assert [each.key_id for each in credentials.signing_keys()] == [old, new]
+        head = json.loads(
+            base64.urlsafe_b64decode(credentials._assertion("https://e.example/token").split(".")[0] + "==")
+        )
+        assert head["kid"] == kid and head["alg"] == ("ES384" if kid == old else "RS384")
+
+
+def test_what_is_published_of_a_key_holds_no_private_part() -> None:
+    for kind in ("rsa", "ec"):
+        entry = read_signing_key(new_signing_key(kind)).public()
+        assert entry["kid"] and entry["use"] == "sig" and not {"d", "p", "q", "dp", "dq", "qi"} & set(entry)

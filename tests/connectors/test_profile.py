@@ -50,7 +50,10 @@ def test_a_folder_below_home_is_found() -> None:
         (SITE + "binary_uplod = 'raw'", "site.toml: binary_uplod: unknown key; did you mean 'binary_upload'?"),
         (SITE + "[auth]\nclientid = 'x'", "site.toml: auth.clientid: unknown key; did you mean 'client_id'?"),
         (SITE + "[encounter]\nzzz = 1", "remove it or use one of policy, identifier_systems"),
-        (SITE + "binary_upload = 'multipart'", "binary_upload: Input should be 'raw', 'json', 'inline', 'access-write' or 'share'"),
+        (
+            SITE + "binary_upload = 'multipart'",
+            "binary_upload: Input should be 'raw', 'json', 'inline', 'access-write' or 'share'",
+        ),
         (SITE + "routes = []", "routes:"),
         (SITE + "routes = ['fhir-video']", "routes.0:"),
         (SITE + "[auth]\nkind = 'basic'\nclient_id = 'u'", "needs secret"),

@@ -24,6 +24,7 @@ from adapter.records import Stored, create, get, update_resource
 from adapter.records.binaries import create_binary, whole_blob
 from adapter.sandbox.vendors import Fault, RunningVendor, behaviour_names, running_vendor
 from adapter.work import Lane, WorkLoop
+from connectors.contract import Connector
 from connectors.kinds import merged
 from mappings.terms import IDENTITY_STATE, URI
 from tests.conftest import Clock
@@ -242,4 +243,5 @@ def consent_says(permit: bool, because: str = "the patient withdrew consent") ->
     return SimpleNamespace(permit=permit, because=because, consent_ids=())
 
 
+Played = Callable[..., tuple[RunningVendor, Connector]]
 Open = Callable[..., VendorSite]
