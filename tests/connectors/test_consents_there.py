@@ -19,7 +19,7 @@ from tests.connectors.test_contract import parcel
 from tests.connectors.test_rendition import jpeg
 from tests.connectors.vendor_site import Played
 
-CONSENT = {
+CONSENT: dict[str, Any] = {
     "resourceType": "Consent",
     "id": "c1",
     "status": "active",
@@ -57,7 +57,8 @@ def test_a_consent_is_filed_as_a_document_once_and_before_the_photo(name: str, p
     (document,) = documents(running)
     assert document["subject"]["reference"].endswith("pat-A-1")
     assert {each.content_type for each in running.vendor.filed()} <= {"application/pdf", "image/jpeg"}
-    assert len(running.vendor.filed()) == 3 and connector.read_back(agreed(), receipt).matches
+    evidence = connector.read_back(agreed(), receipt)
+    assert len(running.vendor.filed()) == 3 and evidence is not None and evidence.matches
 
 
 def test_a_consent_that_changed_takes_the_place_of_the_document(played: Played) -> None:

@@ -270,9 +270,9 @@ FLIPS = [
     dry("dicom", "pacs", {"dicom": {"issuer": "ELSE"}}, PACS),
     *(
         hl7(key, {key: value})
-        for key, value in [("version", "2.3"), ("msh_3", "X"), ("msh_4", "X"), ("msh_5", "X"), ("msh_6", "X")]
-        + [("msh_11", "T"), ("acknowledge", "application"), ("pv1_2", "I")]
+        for key, value in {"version": "2.3", "msh_11": "T", "acknowledge": "application", "pv1_2": "I"}.items()
     ),
+    *(hl7(key, {key: "X"}) for key in ("msh_3", "msh_4", "msh_5", "msh_6")),
     *(hl7(key, {key: "IN"}, {"message": "MDM^T02"}) for key in ("txa_17", "txa_19")),
     http("search", "hapi", {"search": "get"}),
     http("code_paths", "hapi", {"code_paths": ["elsewhere"]}, {"signals": SIGNAL}, faults=CODED),
