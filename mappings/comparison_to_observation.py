@@ -29,13 +29,14 @@ from mappings.terms import (
 )
 
 COMPARISON: Final = "comparison"
-_VALUES: Final = {str: "valueCode", bool: "valueBoolean", float: "valueDecimal"}
+_VALUES: Final = {str: "valueCode", bool: "valueBoolean", float: "valueDecimal", int: "valuePositiveInt"}
 _NOT_COMPARED: Final = "http://terminology.hl7.org/CodeSystem/data-absent-reason"
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How it was looked at: extension comparison-view. `x`, `y` are shares of the first photo's width."""
+    """How it was looked at: extension comparison-view. `x`, `y` are shares of the reference's width; `reference` and
+    `other`, which is laid over it, count the photos from 1."""
 
     mode: str = "side"
     zoom: float = 1.0
@@ -43,6 +44,8 @@ class View:
     y: float | None = None
     blend: float = 0.5
     linked: bool = True
+    reference: int = 1
+    other: int | None = None
 
 
 def comparison_to_observation(

@@ -40,6 +40,9 @@ def save_comparison(
     """
     access.check_scope(actor, "c", "Observation")
     ids = [media_id for media_id, _ in photos]
+    with bridge.db.snapshot() as tx:
+        for media_id in ids[:MOST]:
+            get_photo(tx, actor, media_id)
     if not LEAST <= len(set(ids)) == len(ids) <= MOST:
         raise BadInput(f"choose between {LEAST} and {MOST} photos to compare, each once")
     if note and len(note) > LONGEST_NOTE:

@@ -44,10 +44,10 @@ def export_sheet(bridge: Bridge, actor: Actor, observation_id: str, form: str) -
     Unavailable while a photo is being prepared.
     """
     access.check_right(actor, "export")
-    if form not in FORMS:
-        raise BadInput(f"a comparison is exported as {' or '.join(FORMS)}")
     with bridge.db.transaction() as tx:
         saved, seen = _permitted(tx, bridge, actor, observation_id)
+        if form not in FORMS:
+            raise BadInput(f"a comparison is exported as {' or '.join(FORMS)}")
         draw = _read(tx, bridge, saved, seen, said=f"Exported by {actor.display}")
         photos = [f"Media/{one.id}/_history/{one.version}" for one in seen]
         patient_id, references = patient_of(saved.resource), [saved.version_reference, *photos]
@@ -71,6 +71,8 @@ def send_sheet(bridge: Bridge, actor: Actor, observation_id: str) -> list[str]:
     access.check_scope(actor, "u", "Media")
     with bridge.db.snapshot() as tx:
         saved, seen = _permitted(tx, bridge, actor, observation_id)
+        if not destinations_for(bridge):
+            raise Unprocessable("no destination takes comparisons; set comparisons = true in its profile")
         draw = _read(tx, bridge, saved, seen, said="Made for the record")
         made = _sheet_of(tx, saved)
     data = b"" if made else sheet_to_picture(draw(), format="JPEG")
@@ -84,7 +86,7 @@ def send_sheet(bridge: Bridge, actor: Actor, observation_id: str) -> list[str]:
                 tx, sealed, content_type="image/jpeg", patient_id=patient_of(saved.resource), at=bridge.now()
             )
             picture = _keep(tx, bridge, actor, saved, seen, Picture("sheet", data, "image/jpeg", sealed.id))
-        return _send(tx, bridge, picture)
+        return _send(tx, bridge, picture) if picture else []
 
 
 def _keep(tx: Connection, bridge: Bridge, actor: Actor, saved: Stored, seen: list[Seen], drawn: Picture) -> Stored:
@@ -96,10 +98,7 @@ def _keep(tx: Connection, bridge: Bridge, actor: Actor, saved: Stored, seen: lis
     return picture
 
 
-def _send(tx: Connection, bridge: Bridge, picture: Stored | None) -> list[str]:
-    names = destinations_for(bridge)
-    if picture is None or not names:
-        raise Unprocessable("no destination takes comparisons; set comparisons = true in its profile (connectors.md)")
+def _send(tx: Connection, bridge: Bridge, picture: Stored) -> list[str]:
     there = {row.destination for row in delivery.deliveries_of(tx, picture.id)}
     sent = [
         one for name in names if name not in there for one in delivery.deliver_media(tx, bridge, picture, only=name)

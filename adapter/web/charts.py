@@ -8,12 +8,13 @@ from sqlalchemy import Column, Connection, select
 from starlette.datastructures import QueryParams
 
 from adapter.access.sessions import Session
-from adapter.db.tables import body_structure, consent, delivery, job, media
+from adapter.db.tables import body_structure, consent, delivery, job, media, observation
 from adapter.records.confinement import same_patients
 
 PATIENT_OF: dict[str, tuple[Column[str], Column[str]]] = {  # first part of the path -> (its id, its patient)
     "photos": (media.c.id, media.c.patient),
     "captures": (media.c.id, media.c.patient),
+    "saved-comparisons": (observation.c.id, observation.c.patient),
     "lesions": (body_structure.c.id, body_structure.c.patient),
     "consents": (consent.c.id, consent.c.patient),
     "jobs": (job.c.id, job.c.patient),

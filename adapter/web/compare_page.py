@@ -35,10 +35,15 @@ def compare_page(web: Web, request: Request) -> Response:
 
     Raises BadInput for too many photos, Unprocessable for photos of different patients.
     """
-    bridge, actor, zone = web.bridge, actor_of(request), web.bridge.settings.zone
     ids = list(dict.fromkeys(request.query_params.getlist("media")))
     if not 1 <= len(ids) <= MOST:
         raise BadInput(f"choose up to {MOST} photos to compare")
+    return show_photos(web, request, ids)
+
+
+def show_photos(web: Web, request: Request, ids: list[str], saved: dict[str, Any] | None = None) -> Response:
+    """The page with these photos; `saved` is what web.saved_comparisons tells of them."""
+    bridge, actor, zone = web.bridge, actor_of(request), web.bridge.settings.zone
     with bridge.db.snapshot() as tx:
         photos, patient_id = _photos(tx, actor, ids)
         if len(ids) == 1 and (best := find_prior(tx, photos[0], only=sensitivity(actor, "Media"))):
@@ -63,6 +68,7 @@ def compare_page(web: Web, request: Request) -> Response:
         photos=[
             photo_card(one, [], zone)
             | {"interval": text, "width": one.resource.get("width"), "visit": _visit(one, visits, zone)}
+            | {"version": one.version_id}
             for one, text in zip(photos, intervals, strict=True)
         ],
         fits=[_fit(explain(photos[-1], one), zone) for one in photos[:-1]],
@@ -75,6 +81,8 @@ def compare_page(web: Web, request: Request) -> Response:
         most_landmarks=MOST_LANDMARKS,
         elsewhere_href=elsewhere_href(bridge, actor, patient_id, beside=photos[-1].id),
         back_href=f"/patients/{patient_id}",
+        saved=saved,
+        save_href="/saved-comparisons" if len(photos) > 1 and can(actor, "c", "Observation") else None,
     )
 
 

@@ -39,6 +39,8 @@ FLASHES = {  # what a page says once after a change: `?said=saved`
     "some-copied": ("warning", "Some were copied, some stayed there; try those again, or open them where they live."),
     "forgotten": ("ok", "The copy is removed. The photo stays where it lives."),
     "undone": ("ok", "The changes were taken back."),
+    "comparison-saved": ("ok", "The comparison is saved. This address opens it again as it is now."),
+    "comparison-withdrawn": ("ok", "The comparison is withdrawn. What was sent of it is being taken back."),
     "measured": ("ok", "The measurement is kept in the record."),
     "measurement-withdrawn": ("info", "The measurement is withdrawn: it stays in the record as entered in error."),
 }

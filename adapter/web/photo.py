@@ -15,6 +15,7 @@ from adapter.access.reach import sensitivity
 from adapter.batch.operations import replace_media
 from adapter.bridge import Bridge
 from adapter.compare.priors import find_prior
+from adapter.compare.reopening import comparisons_of
 from adapter.db.tables import body_structure
 from adapter.errors import BadInput, Unprocessable
 from adapter.records import Stored, find, find_where
@@ -42,6 +43,7 @@ from adapter.web.photo_card import (
     visit_label,
     visits,
 )
+from adapter.web.saved_card import saved_card
 from adapter.web.timeline import visits_of
 from mappings.body_sites import UnknownBodySite, get_body_site
 from mappings.canonical_resources import codes_of
@@ -69,6 +71,7 @@ def photo_page(web: Web, request: Request) -> Response:
             "consent": _consent(tx, bridge, patient_id),
             "deliveries": [_delivery(bridge, one) for one in sent],
             "history": _history(tx, bridge, media),
+            "comparisons": _comparisons(tx, bridge, actor, media, patient_id),
             "edit": _edit(tx, bridge, actor, media, patient_id),
             "measuring": measuring_context(tx, bridge, actor, media),
             "refile_href": _refile_href(actor, media, patient_id),
@@ -177,6 +180,15 @@ def _removed(tx: Connection, media: Stored) -> list[str]:
                     code = next((c["code"] for c in concept["coding"] if c["system"] == REMOVED_METADATA), "other")
                     found.append(concept.get("text") if code == "other" else wordings[code])
     return [text for text in dict.fromkeys(found) if text]
+
+def _comparisons(
+    tx: Connection, bridge: Bridge, actor: Actor, media: Stored, patient_id: str | None
+) -> list[dict[str, Any]]:
+    if patient_id is None or not can(actor, "s", "Observation"):
+        return []
+    saved = comparisons_of(tx, actor, patient_id=patient_id, media_id=media.id)
+    return [saved_card(one, bridge.settings.zone) for one in saved]
+
 
 
 def _earlier(tx: Connection, bridge: Bridge, actor: Actor, media: Stored) -> dict[str, str] | None:

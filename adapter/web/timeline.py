@@ -13,6 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from adapter import governance
 from adapter.access import Actor, can, check_scope, has_right
 from adapter.access.reach import sensitivity
+from adapter.compare.reopening import comparisons_of
 from adapter.db.tables import encounter
 from adapter.errors import BadInput
 from adapter.records import Stored, find_where
@@ -33,6 +34,7 @@ from adapter.web.photo_card import (
     taken_at,
     visits,
 )
+from adapter.web.saved_card import saved_card
 from mappings.terms import SNOMED
 
 PAGE_SIZE = 60
@@ -58,10 +60,10 @@ def timeline(web: Web, request: Request) -> Response:
         sent = deliveries_by_media(tx, [one.id for one in page.photos])
         known = by_id(tx, "Encounter", [e for one in page.photos if (e := encounter_of(one.resource))])
         offered = visits_of(tx, patient.id)
-    with bridge.db.transaction() as tx:
-        shown = [one.version_reference for one in page.photos]
-        search = f"Media?patient={patient.id}" + (f"&site={site}" if site else "")
-        governance.audit(tx, bridge, "query", actor, patient_id=patient.id, references=shown, query=search)
+        comparisons = comparisons_of(tx, actor, patient_id=patient.id) if can(actor, "s", "Observation") else []
+    shown = [one.version_reference for one in (*page.photos, *comparisons)]
+    search = f"Media?patient={patient.id}" + (f"&site={site}" if site else "")
+    governance.audit_look(bridge, actor, patient_id=patient.id, references=shown, query=search)
     href = f"/patients/{patient.id}"
     capture_href = f"/capture?patient={patient.id}" if can(actor, "c", "Media") else None
     titled = _Titles(group, known, zone, capture_href)
@@ -86,6 +88,7 @@ def timeline(web: Web, request: Request) -> Response:
         site_groups=site_groups(),
         lateralities=lateralities(),
         visits=visits(offered, zone),
+        comparisons=[saved_card(one, zone) for one in comparisons],
     )
 
 

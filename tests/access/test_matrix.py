@@ -25,7 +25,8 @@ from adapter.db import tables
 from adapter.fhir_api.offered import INTERACTIONS
 from adapter.records import create_all
 from adapter.web.routes import is_public
-from tests.access.conftest import Serve
+from mappings.comparison_to_observation import View, comparison_to_observation
+from tests.access.conftest import Serve, photo
 from tests.conftest import Clock
 from tests.fhir_api.conftest import InProcess
 from tests.web.conftest import Browser
@@ -89,6 +90,11 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", "/deliveries/{id}/send-again"): Row("/deliveries/d1/send-again", not_role="privacy-officer"),
     ("POST", "/deliveries/{id}/hold"): Row("/deliveries/d1/hold", not_role="privacy-officer"),
     ("GET", "/worklist"): Row("/worklist", **TRIAGE),
+    ("POST", "/saved-comparisons"): Row("/saved-comparisons", fields=(("media", "m1"), ("version", "1"))),
+    ("GET", "/saved-comparisons/{id}"): Row("/saved-comparisons/o1"),
+    ("GET", "/saved-comparisons/{id}/{form}"): Row("/saved-comparisons/o1/gif"),
+    ("POST", "/saved-comparisons/{id}/send"): Row("/saved-comparisons/o1/send"),
+    ("POST", "/saved-comparisons/{id}/withdraw"): Row("/saved-comparisons/o1/withdraw"),
     ("POST", "/worklist/photos/{id}"): Row("/worklist/photos/m1", fields=(("patient", "p1"), ("version", "1"))),
     ("POST", "/worklist/photos/{id}/ask"): Row("/worklist/photos/waiting/ask", **TRIAGE),
     ("POST", "/worklist/adt/{id}/replay"): Row("/worklist/adt/a1/replay", **OPERATOR),
@@ -132,7 +138,7 @@ PUBLIC = {  # open on purpose, with what protects each instead
     "/.well-known/jwks.json": "public keys",
 }
 ANSWERED = {200, 303, 400, 409, 422}
-NOT_KEPT = ("/consents/c1/evidence", "/captures/", "/comparisons/")  # the records of this test have no such part
+NOT_KEPT = ("/consents/c1/evidence", "/captures/", "/comparisons/", "/photos/m1/")  # the records of this test have no such part
 MANY = ("/fhir", "/fhir/{path:path}")  # every interaction of these has a test of its own below
 
 
@@ -177,7 +183,8 @@ def site(serve: Serve) -> Site:
     job = {"id": "j1", "operation": "assign", "actor": clinician.to_json(), "actor_id": clinician.id, "patient": "p1"}
     sent = {"id": "d1", "media_id": "m1", "media_version": 1, "patient": "p1", "destination": "ehr", "state": "failed"}
     with bridge.db.transaction() as tx:
-        create_all(tx, [consented], at=at)
+        lesion = {"resourceType": "BodyStructure", "id": "l1", "patient": {"reference": "Patient/p1"}}
+        create_all(tx, [consented, compared, lesion], at=at)
         tx.execute(insert(tables.job), job | {"parameters": "{}", "state": "preview", "created_at": at})
         tx.execute(insert(tables.delivery), sent | {"created_at": at, "updated_at": at})
         open_elsewhere = {"id": "s1", "actor": clinician.to_json(), "actor_id": clinician.id, "csrf": "", "seen_at": at}
@@ -185,6 +192,15 @@ def site(serve: Serve) -> Site:
         tx.execute(insert(tables.import_run), {"id": "i1", "folder": "card", "started_at": at})
     return Site(bridge, client._transport._inner.app, client)  # type: ignore[attr-defined]
 
+    compared = comparison_to_observation(
+        None,
+        [photo(one, "p1") | {"meta": {"versionId": "1"}} for one in ("m1", "overview")],
+        observation_id="o1",
+        view=View(),
+        note=None,
+        performer={"display": "somebody"},
+        saved_at=at,
+    )
 
 def ask(client: httpx.Client, method: str, row: Row, headers: dict[str, str] | None = None, csrf: str = "") -> int:
     accept = "application/fhir+json" if row.address.startswith("/fhir") else "text/html"

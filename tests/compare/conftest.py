@@ -38,24 +38,26 @@ def clinician(patient: str | None = "asa", name: str = "eve") -> Actor:
 
 def photo(bridge: Bridge, data: bytes, patient: str, **metadata: Any) -> str:
     media_id = receive(bridge, SYSTEM, Upload(data, {"patient": f"Patient/{patient}", **metadata})).id
-    keep_rendition(bridge, f"Media/{media_id}", "display", data)
+    keep_rendition(bridge, f"Media/{media_id}", "display", data, patient=patient)
     return media_id
 
 
-def compared(bridge: Bridge, left: str, right: str, result: dict[str, Any] = RESULT) -> None:
+def compared(
+    bridge: Bridge, left: str, right: str, result: dict[str, Any] = RESULT, *, patient: str = "asa"
+) -> None:
     """As if the engine had been asked before."""
     found = Comparison(new_id(), left, right, ENGINE, result)
     with bridge.db.transaction() as tx:
         keep_comparison(tx, found, at=bridge.now())
     for name in PICTURES:
-        keep_rendition(bridge, found.security_context, name, draw(7))
+        keep_rendition(bridge, found.security_context, name, draw(7), patient=patient)
 
 
-def keep_rendition(bridge: Bridge, context: str, name: str, data: bytes) -> None:
+def keep_rendition(bridge: Bridge, context: str, name: str, data: bytes, *, patient: str = "asa") -> None:
     sealed, at = bridge.vault.seal(data), bridge.now()
     row = whole_blob(sealed, binary_id=new_id(), content_type="image/jpeg", security_context=context, at=at)
     with bridge.db.transaction() as tx:
-        bridge.vault.keep(tx, sealed, content_type="image/jpeg", patient_id="asa", at=at)
+        bridge.vault.keep(tx, sealed, content_type="image/jpeg", patient_id=patient, at=at)
         create_binary(tx, replace(row, rendition=name))
 
 

@@ -147,6 +147,7 @@ def timeline() -> dict[str, Any]:
         site_groups=SITE_GROUPS,
         lateralities=LATERALITIES,
         visits=VISITS,
+        comparisons=saved_cards(),
     )
 
 
@@ -215,6 +216,7 @@ def one_photo() -> dict[str, Any]:
         },
         deliveries=deliveries,
         refile_href="/refile?media=m1",
+        comparisons=saved_cards(),
         history=[
             {"at": NOW, "who": "Dr. R. Okafor", "what": "Viewed", "detail": None},
             {"at": NOW, "who": "DermBridge", "what": "Filed in Larkfield EHR", "detail": "Media/8842"},
@@ -310,7 +312,7 @@ def compare() -> dict[str, Any]:
             (1, "23 Nov 2026"),
         ]
     ]
-    visit = {"visit": "Dermatology", "width": 4000}
+    visit = {"visit": "Dermatology", "width": 4000, "version": 2}
     return frame(
         "Compare",
         PATIENT,
@@ -322,12 +324,57 @@ def compare() -> dict[str, Any]:
         elsewhere_href="/patients/p1/elsewhere?beside=m1",
         most_landmarks=6,
         back_href="/patients/p1",
+        saved=None,
+        save_href="/saved-comparisons",
     )
+
+
+def saved_comparison(*changes: str) -> dict[str, Any]:
+    return {
+        "href": "/saved-comparisons/o1",
+        "label": "Skin of hand, left: 2 photos",
+        "verdict": "aligned",
+        "at": NOW,
+        "by": "Dr. R. Okafor",
+        "note": "Darker at the lower edge",
+        "view": {"mode": "side", "zoom": 1.0, "blend": 0.5, "linked": True, "reference": 1},
+        "reasons": ["429 of 441 patches of skin are where the map says"],
+        "method": "key points, block correlation, spline, version 1",
+        "changes": list(changes),
+        "exports": {"PDF": "/saved-comparisons/o1/pdf", "PNG": "/saved-comparisons/o1/png"},
+        "sent": [{"destination": "Larkfield", "state": "confirmed", "reason": None}],
+        "send_to": ["archive"],
+        "send_href": "/saved-comparisons/o1/send",
+        "withdraw_href": "/saved-comparisons/o1/withdraw",
+        "reference": "Observation/o1/_history/1",
+    }
+
+
+def saved_cards() -> list[dict[str, Any]]:
+    saved = saved_comparison()
+    card = {name: saved[name] for name in ("href", "label", "verdict", "at", "by", "note")}
+    return [card, card | {"href": "/saved-comparisons/o2", "verdict": None, "note": None}]
+
+
+def compare_saved() -> dict[str, Any]:
+    return compare() | {"saved": saved_comparison("Photo 2: Its details were corrected since: version 1 then, 2 now.")}
+
+
+def comparison_left() -> dict[str, Any]:
+    """One of its photos may not be shown any more."""
+    saved = saved_comparison("Photo 2: It is not in this record any more.")
+    left = [{"href": "/photos/m1", "thumbnail": "/captures/m1/thumbnail"}]
+    return frame("Saved comparison", PATIENT, saved=saved, left=left, back_href="/patients/p1")
 
 
 def compare_three() -> dict[str, Any]:
     """Three dates, the middle one of another view."""
     page = compare()
-    between = photo(7, NOW - timedelta(days=60), **DERMOSCOPIC) | {"width": 4000, "visit": None, "interval": "2 months"}
+    between = photo(7, NOW - timedelta(days=60), **DERMOSCOPIC) | {
+        "width": 4000,
+        "visit": None,
+        "interval": "2 months",
+        "version": 1,
+    }
     fits = [*page["fits"], {"label": "24 Sep 2026", "reasons": (), "but": ("another view",)}]
     return page | {"photos": [page["photos"][0], between, page["photos"][1]], "fits": fits}

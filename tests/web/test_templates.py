@@ -27,6 +27,8 @@ PAGES: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "compare-three": ("compare.html", samples.compare_three),
     "consents": ("consents.html", samples_records.consents),
     "consent": ("consent.html", samples_records.consent),
+    "compare-saved": ("compare.html", samples.compare_saved),
+    "saved-comparison": ("saved_comparison.html", samples.comparison_left),
     "consent-withdrawn": ("consent.html", lambda: samples_records.consent("withdrawn")),
     "deliveries": ("deliveries.html", samples_lists.deliveries),
     "worklist": ("worklist.html", samples_lists.worklist),
@@ -101,7 +103,7 @@ def html(request: pytest.FixtureRequest) -> str:
 
 def test_every_template_has_a_sample_and_says_what_it_needs() -> None:
     shown = {template for template, _ in PAGES.values()}
-    parts = {"base.html", "frame.html", "ui.html"}
+    parts = {"base.html", "frame.html", "ui.html", "saved_list.html", "saved_panel.html"}
     for folder in FOLDERS:
         for path in folder.glob("*.html"):
             assert path.name in shown | parts, f"{path.name} has no sample in tests/web/samples.py"

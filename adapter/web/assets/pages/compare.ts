@@ -3,6 +3,7 @@ import { alignByHand, compare, offer, takeBack, tell } from "../lib/aligning.ts"
 import { bindCommands, setPressed } from "../lib/commands.ts";
 import { all, find, get, isTyping } from "../lib/dom.ts";
 import { bindStrip } from "../lib/filmstrip.ts";
+import { bindKept } from "../lib/kept.ts";
 import { LaidOver } from "../lib/laid-over.ts";
 import { LinkedViewers } from "../lib/linked.ts";
 import { Loupe, type Pane } from "../lib/loupe.ts";
@@ -217,4 +218,9 @@ document.addEventListener("keydown", (event) => {
 });
 document.addEventListener("keyup", (event) => event.key.toLowerCase() === "m" && magnify(false));
 bindStrip(get("#strip"));
-if (panes.length > 1) refer(reference);
+if (panes.length > 1) {
+  const choose = (first: Pane, laid: Pane): void => void ([reference, other] = [first, laid]);
+  const viewer = (): Viewer => laidOver?.viewer ?? reference.viewer;
+  bindKept({ panes, together, viewer, chosen: () => ({ reference, other }), choose, link });
+  refer(reference);
+}
