@@ -36,6 +36,7 @@ from connectors.key_check import check_keys
 from connectors.kinds import DicomWebProfile
 from connectors.pace import own_tally
 from connectors.parcels import by_hand, check_parcel
+from connectors.photo_check import answered_photos
 from connectors.session import open_session
 
 ROUTE: Final = "dicomweb"
@@ -66,7 +67,8 @@ class DicomWeb:
         except DeliveryError as error:
             return [Finding("connection", "error", str(error), error.remedy)]
         found = Finding("connection", "ok", f"{self._profile.base_url} answers QIDO-RS")
-        return [found, *check_keys(self._profile, self._session)]
+        photos = answered_photos(self._profile, self._session.http)
+        return [found, *photos, *check_keys(self._profile, self._session)]
 
     def find(self, parcel: Parcel) -> Receipt | None:
         check_parcel(parcel)

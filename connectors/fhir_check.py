@@ -12,6 +12,7 @@ from connectors.auth import Credentials, find_missing_scopes
 from connectors.contract import DeliveryError, Finding
 from connectors.fhir_server import FhirServer
 from connectors.kinds import FhirR4Profile
+from connectors.photo_check import declared_photos
 
 KINDS: Final = {"fhir-media": "Media", "fhir-documentreference": "DocumentReference"}
 OPERATION: Final = {"match": "match", "cross-reference": "ihe-pix"}
@@ -32,6 +33,7 @@ def check(profile: FhirR4Profile, server: FhirServer, credentials: Credentials) 
         remedy = "Choose routes the destination offers, or ask it to allow them."
         findings.append(Finding("routes", "error", "no route of the profile is declared", remedy))
     findings += [_lookup(statement, way) for way in profile.patient_lookup.ways]
+    findings += declared_photos(profile, statement, credentials.granted if authorised else None)
     if profile.conditional_create:
         findings.append(_conditional(statement, KINDS[profile.routes[0]]))
     if authorised and credentials.granted is not None:

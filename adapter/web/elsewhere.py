@@ -127,14 +127,15 @@ def _record(record: RecordThere, zone: tzinfo) -> dict[str, Any]:
 def _photo(there: PhotoThere, destination: str, zone: tzinfo) -> dict[str, Any]:
     found = there.found
     at = taken_at({"createdDateTime": found.created}, zone) if len(found.created) >= 10 else None
+    title = "" if there.is_ours else found.title  # ours would be our file name
     site = site_wording(found.body_site) if found.body_site in BODY_SITES else found.site_text
     return {
         "key": f"{destination} {found.id}",
         "created": found.created,
         "day": day(at) if at else found.created or "no date",
-        "title": found.title or found.kind or "Photo",
-        "kind": found.kind if found.title else "",
-        "type": found.content_type.removeprefix("image/").upper() or "not told",
+        "title": title or found.kind or "Photo",
+        "kind": found.kind if title else "",
+        "type": found.content_type.rpartition("/")[2].upper() or "not told",
         "size": found.size,
         "site": ", ".join(filter(None, [site, found.laterality])),
         "device": "Dermoscope" if found.modality == "DMS" and not found.device else found.device,

@@ -25,8 +25,10 @@ from connectors.fhir_identity import PatientMissing
 from connectors.fhir_photos import FhirPhotos
 from connectors.kinds import FhirR4Profile
 from connectors.photo_answers import photos_of, read_photos
+from connectors.photo_check import declared_photos
 from connectors.photos_found import NotThisPatient, PhotoGone, PhotosFound, PhotoStays, open_photo_sources
 from connectors.profile import build_profile
+from connectors.registry import open_connector
 from tests.connectors.vendor_site import MRN, photo
 
 READ = ["hapi", "medplum", "canvas", "eclinicalworks", "pacs"]  # where photos of others are found, and how they come
@@ -403,3 +405,31 @@ def test_no_answer_whatever_makes_anything_but_a_delivery_error(answered: Any) -
             ask()
         except DeliveryError:
             continue
+
+
+# --- check ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "subject"), [("hapi", "photos there: Media"), ("pacs", "photos there")])
+def test_check_says_whether_photos_can_be_asked_for(name: str, subject: str) -> None:
+    with running_vendor(name) as running:
+        connector = open_connector(build_profile(running.destination("x"), source="test"), lambda _: "a-secret")
+        found = {one.subject: one for one in connector.check()}
+        connector.close()
+    assert found[subject].verdict == "ok"
+
+
+def test_a_search_that_is_not_declared_and_a_scope_not_granted_are_warnings() -> None:
+    profile = FhirR4Profile.model_validate(
+        {"name": "x", "kind": "fhir-r4", "base_url": "https://e.example", "photos": {"searches": SEARCHES}}
+    )
+    media = {"type": "Media", "interaction": [{"code": "read"}], "searchParam": [{"name": "patient"}]}
+    found = declared_photos(profile, {"rest": [{"resource": [media]}]}, "system/Media.rs system/Binary.r")
+    assert [(one.verdict, one.detail) for one in found] == [
+        ("warning", "not declared: search-type, type"),
+        ("warning", "not declared: search-type, read"),
+        ("warning", "not granted: DocumentReference.r, DocumentReference.s"),
+    ]
+
+
+SEARCHES = ["Media?patient={patient}&type=image&_count=5", "DocumentReference?patient={patient}"]
