@@ -33,7 +33,8 @@ class Landmarks:
 
     def as_json(self) -> dict[str, Any]:
         """What a comparison made from them says about them."""
-        return {"points": self.points, "by": self.placed_by_display, "at": self.placed_at.isoformat()}
+        points = [[list(ours), list(theirs)] for ours, theirs in self.points]
+        return {"points": points, "by": self.placed_by_display, "at": self.placed_at.isoformat()}
 
 
 def find_landmarks(tx: Connection, left_media: str, right_media: str) -> Landmarks | None:

@@ -17,7 +17,7 @@ from adapter import governance
 from adapter.access import Actor
 from adapter.bridge import Bridge
 from adapter.capture.deep_zoom import describe_tiles, open_tile
-from adapter.errors import Forbidden, NotFound
+from adapter.errors import NotFound
 from adapter.web.gate import actor_of, get_photo
 from adapter.web.pages import Web
 
@@ -41,7 +41,7 @@ def tile(web: Web, request: Request) -> Response:
     with bridge.db.snapshot() as tx:
         media, _ = get_photo(tx, actor, "r", asked["id"])
         if not any(hmac.compare_digest(asked["ticket"], _ticket(bridge, actor, media.id, ago)) for ago in (0, 1)):
-            raise Forbidden("ask for the description of the tiles first; it names them for a day")
+            raise NotFound("ask for the description of the tiles first; it names them for a day")
         place = [asked[name] for name in ("level", "column", "row")]
         if not all(one.isdecimal() and len(one) < 6 for one in place):
             raise NotFound("there is no such tile")

@@ -76,3 +76,50 @@ def test_media_compare_answers_with_parameters_and_is_audited_each_time(
     assert told() == before + 2
     refused = clinician.get("/fhir/Media/$compare", params={"media": left}, headers=fhir)
     assert (refused.status_code, refused.json()["resourceType"]) == (400, "OperationOutcome")
+
+
+def test_the_page_aligns_by_points_and_takes_them_back(
+    clinician: Browser, colleague: Browser, pair: tuple[str, str]
+) -> None:
+    fields = {"left": pair[0], "right": pair[1]}
+    points = [[[x, y], [x, y]] for x, y in ((200, 150), (450, 160), (300, 380))]
+    placed = clinician.post("/comparison", fields | {"points": json.dumps(points)})
+    assert placed.status_code == 200, placed.text
+    assert placed.json()["by_hand"]["points"] == points
+    query = f"/comparison?media={pair[0]}&media={pair[1]}"
+    assert clinician.get(query).json()["id"] == placed.json()["id"]
+    assert colleague.post("/comparison", fields | {"points": json.dumps(points)}).status_code == 404
+    assert colleague.post("/comparison/take-back", fields).status_code == 404
+    back = clinician.post("/comparison/take-back", fields)
+    assert "by_hand" not in back.json()
+    assert clinician.post("/comparison", fields | {"points": "[[1, 2]]"}).status_code == 400
+    assert clinician.post("/comparison", fields | {"points": "[[[NaN, 1], [1, 1]]]"}).status_code == 400
+
+
+def test_a_single_photo_opens_beside_its_prior_and_the_filmstrip_offers_the_others(clinician: Browser) -> None:
+    def taken(day: str, **more: str) -> str:
+        out = io.BytesIO()
+        Image.new("RGB", (90, 40 + int(day[:4]) - 2000), (90, 80, 70)).save(out, "JPEG")
+        about = {"taken_at": day, "body_site": "33712006", "view": "close-up", "laterality": "left"} | more
+        described = base64.urlsafe_b64encode(json.dumps(about).encode()).decode()
+        answer = clinician.capture(out.getvalue(), **{"DermBridge-Metadata": described})
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
+    old, right_hand, recent, now = (
+        taken("2020-05-01"),
+        taken("2024-05-01", laterality="right"),
+        taken("2023-05-01"),
+        taken("2026-05-01"),
+    )
+    led = clinician.get(f"/compare?media={now}", follow_redirects=False)
+    assert (led.status_code, led.headers["location"]) == (303, f"/compare?media={recent}&media={now}")
+    page = clinician.get(led.headers["location"]).text
+    assert "Beside each other: the same site, the same side, the same kind of camera, the same view." in page
+    assert f"/compare?media={old}&amp;media={now}&amp;order=taken" in page
+    assert f"/compare?media={old}&amp;media={recent}&amp;media={now}&amp;order=taken" in page
+    other_side = clinician.get(f"/compare?media={right_hand}&media={now}").text
+    assert "The photo of 1 May 2024 shows the other side." in other_side
+    alone = clinician.get(f"/compare?media={right_hand}", follow_redirects=False)
+    assert alone.status_code == 200
+    assert "No other visit has a photo of this lesion or site." in alone.text

@@ -97,7 +97,7 @@ def test_one_look_at_full_resolution_is_one_entry_and_no_tile_is_given_without_i
     before = told()
     _tile(clinician, about, 0, 0, 0)
     assert told() == before
-    assert clinician.get(f"/captures/{photo_id}/tiles/{'0' * 32}/0/0/0").status_code == 403
+    assert clinician.get(f"/captures/{photo_id}/tiles/{'0' * 32}/0/0/0").status_code == 404
     assert colleague.get(_address(about, 0, 0, 0)).status_code == 404
     assert colleague.get(f"/captures/{photo_id}/tiles").status_code == 404
     clinician.get(f"/captures/{photo_id}/tiles")

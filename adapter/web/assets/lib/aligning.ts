@@ -10,6 +10,7 @@ const VERDICTS: Record<Comparison["verdict"], [string, string]> = {
   "not-aligned": ["badge-warning", "Not aligned: compare side by side"],
 };
 
+const DAY = { day: "numeric", month: "short", year: "numeric" } as const;
 const known = new Map<string, Promise<Comparison>>();
 
 export function compare(reference: string, other: string): Promise<Comparison> {
@@ -50,7 +51,7 @@ export function tell(where: HTMLElement, found: Comparison | string | null): voi
   const why = document.createElement("span");
   why.className = "muted";
   const hand = found.by_hand;
-  const by = hand ? `Points placed by ${hand.by}, ${new Date(hand.at).toLocaleDateString()}. ` : "";
+  const by = hand ? `Points placed by ${hand.by}, ${new Date(hand.at).toLocaleDateString("en-GB", DAY)}. ` : "";
   why.textContent = by + (found.verdict === "aligned" ? "" : found.reasons.join(" "));
   const made = badge(level, text);
   made.title = found.reasons.join(" ");
