@@ -323,7 +323,7 @@ work = Table(
     Column("payload", Text, nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("finished_at", Instant),
-    Index("ix_work_ready", "state", "kind", "due_at", "id"),
+    Index("ix_work_ready", "state", "kind", "destination", "due_at", "id"),
     Index("ix_work_lease", "state", "lease_until"),
     Index("ix_work_destination", "destination", "state", "id"),
     sqlite_autoincrement=True,
@@ -354,6 +354,7 @@ delivery = Table(
     Index("ix_delivery_media", "media_id", "destination", "media_version", unique=True),
     Index("ix_delivery_state", "destination", "state", "id"),  # ids rise with created_at
     Index("ix_delivery_patient", "patient", "id"),
+    Index("ix_delivery_accepted", "destination", "accepted_at"),
 )
 delivery_attempt = Table(
     "delivery_attempt",
