@@ -10,7 +10,7 @@ import base64
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import orjson
 from sqlalchemy import Connection, insert
@@ -19,18 +19,18 @@ from adapter import access, consent, delivery, governance
 from adapter.access import SYSTEM, Actor
 from adapter.access.policy import can_see
 from adapter.bridge import Bridge
+from adapter.capture.clean_copy import CleanCopy, clean_copy
 from adapter.capture.external_upkeep import forget_external, look_again_later
-from adapter.capture.inspection import Inspection, inspect
+from adapter.capture.inspection import inspect
 from adapter.capture.known_photos import KnownPhotos, known_photos
 from adapter.db.tables import capture
 from adapter.delivery import Destinations, Fetched, PhotoFound, WrongPatient
 from adapter.errors import Conflict, DermBridgeError, Forbidden, TooLarge, Unprocessable
 from adapter.records import Resource, Stored, create_all, find_by_identifier, get, new_id
-from adapter.records.binaries import BinaryRow, create_binary
+from adapter.records.binaries import create_binary
 from adapter.records.confinement import patient_of
 from adapter.records.vault import SealedBlob
 from adapter.work import Work, enqueue
-from mappings.capture_to_media import Content
 from mappings.external_photo import ExternalPhoto, external_to_media, holder_of, is_external, source_of
 from mappings.provenance import Agent, Entity, hashed, provenance
 from mappings.terms import URI
@@ -74,13 +74,9 @@ class _Copy:
 
     fetched: Fetched
     address: str
-    found: Inspection
+    clean: CleanCopy
     sealed: SealedBlob
-    clean_view: str | None
-    clean_size: int
-    clean_sha1_b64: str
-    clean_sha256: str
-    destination: str = field(default="")
+    destination: str
 
 
 # --- listing --------------------------------------------------------------------------------------------------------
@@ -235,19 +231,12 @@ def _looked_at(bridge: Bridge, fetched: Fetched, address: str, destination: str)
     if len(data) > settings.max_capture_bytes:
         raise TooLarge(f"photos may have at most {settings.max_capture_bytes // 2**20} MiB here")
     found = inspect(data, max_pixels=settings.max_pixels)
-    sha1, sha256 = hashlib.sha1(usedforsecurity=False), hashlib.sha256()
-    for piece in found.view.pieces(data):
-        sha1.update(piece)
-        sha256.update(piece)
+    sha256 = hashlib.sha256(data).hexdigest()
     return _Copy(
         fetched=fetched,
         address=address,
-        found=found,
-        sealed=bridge.vault.seal(data),
-        clean_view=None if found.view.is_identity else found.view.to_json(),
-        clean_size=found.view.size,
-        clean_sha1_b64=base64.b64encode(sha1.digest()).decode(),
-        clean_sha256=sha256.hexdigest(),
+        clean=clean_copy(found, data, sha256=sha256),
+        sealed=bridge.vault.seal(data, sha256=sha256),
         destination=destination,
     )
 
@@ -262,24 +251,12 @@ def _keep(tx: Connection, bridge: Bridge, actor: Actor, patient: Stored, copy: _
             return Pulled(before.id, "kept")
         if is_external(before.resource):
             forget_external(tx, bridge, actor, before, "another version takes its place", torn=False)
-    at, content_type = bridge.now(), copy.found.format.content_type
+    at, content_type = bridge.now(), copy.clean.found.format.content_type
     media_id, binary_id = new_id(at), new_id(at)
     described = _media(copy, media_id, binary_id, patient, bridge)
     media, _ = create_all(tx, [described, _provenance(actor, copy, media_id, binary_id, bridge)], at=at)
     bridge.vault.keep(tx, copy.sealed, content_type=content_type, patient_id=patient.id, at=at)
-    create_binary(
-        tx,
-        BinaryRow(
-            id=binary_id,
-            blob_id=copy.sealed.id,
-            content_type=content_type,
-            size=copy.clean_size,
-            sha256=copy.clean_sha256,
-            security_context=media.reference,
-            created_at=at,
-            clean_view=copy.clean_view,
-        ),
-    )
+    create_binary(tx, copy.clean.binary(binary_id, copy.sealed, media, at=at))
     digest = hashlib.sha256(copy.address.encode()).hexdigest()
     row = {
         "id": media_id,
@@ -318,16 +295,7 @@ def _media(copy: _Copy, media_id: str, binary_id: str, patient: Stored, bridge: 
         identifiers=tuple(one for one in photo.identifiers if one[0]),
         security=photo.security,
     )
-    content = Content(
-        binary_id=binary_id,
-        content_type=copy.found.format.content_type,
-        size=copy.clean_size,
-        sha1_b64=copy.clean_sha1_b64,
-        sha256_hex=copy.clean_sha256,
-        width=copy.found.width,
-        height=copy.found.height,
-        created=at,
-    )
+    content = copy.clean.content(binary_id, created=at)
     return external_to_media(told, content, media_id=media_id, patient=patient.reference, issued_at=at)
 
 
@@ -340,9 +308,9 @@ def _provenance(actor: Actor, copy: _Copy, media_id: str, binary_id: str, bridge
     return provenance(
         "receive",
         provenance_id=new_id(bridge.now()),
-        targets=[f"Media/{media_id}/_history/1", hashed(f"Binary/{binary_id}", copy.clean_sha256)],
+        targets=[f"Media/{media_id}/_history/1", hashed(f"Binary/{binary_id}", copy.clean.sha256)],
         agents=[Agent("assembler", SYSTEM.id), Agent("custodian", {"display": copy.destination}), *asked],
-        entities=[Entity("source", source, sha256_hex=copy.sealed.sha256, removed=copy.found.removed)],
+        entities=[Entity("source", source, sha256_hex=copy.sealed.sha256, removed=copy.clean.found.removed)],
         recorded=bridge.now(),
     )
 

@@ -6,7 +6,6 @@ writes Media, Provenance, AuditEvent, deliveries and the work that follows. Only
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,17 +21,18 @@ from adapter import access, consent, delivery, governance, identity
 from adapter.access import SYSTEM, Actor
 from adapter.access.reach import check_written
 from adapter.bridge import Bridge
+from adapter.capture.clean_copy import CleanCopy, clean_copy
 from adapter.capture.inspection import Inspection, inspect
 from adapter.capture.metadata import Metadata, PatientIdentifier, read_metadata
 from adapter.capture.repeats import Before, Fingerprint, find_before, fingerprint
 from adapter.db.tables import capture
 from adapter.errors import BadInput, Conflict, NotFound, TooLarge, Unprocessable
 from adapter.identity import Whose
-from adapter.records import Resource, Stored, create_all, find, get, new_id
-from adapter.records.binaries import BinaryRow, create_binary
+from adapter.records import Resource, create_all, find, get, new_id
+from adapter.records.binaries import create_binary
 from adapter.records.vault import SealedBlob
 from adapter.work import Work, enqueue
-from mappings.capture_to_media import Capture, Content, capture_to_media
+from mappings.capture_to_media import Capture, capture_to_media
 from mappings.provenance import Agent, Entity, hashed, provenance
 from mappings.wrong_patient import quarantined
 
@@ -60,16 +60,6 @@ class CaptureAnswer:
 
 
 @dataclass(frozen=True)
-class _Clean:
-    """Measures of the clean copy, which is a view over the original and is never stored twice."""
-
-    view: str | None
-    size: int
-    sha1_b64: str
-    sha256: str
-
-
-@dataclass(frozen=True)
 class _Photo:
     """Everything known about an upload once it was looked at and before anything is written."""
 
@@ -89,7 +79,7 @@ def receive(bridge: Bridge, actor: Actor, upload: Upload) -> CaptureAnswer:
         photo = _look_at(tx, bridge, actor, upload)
         if (before := find_before(tx, photo.seen_as, photo.whose.patient_id)) is not None:
             return _seen_before(tx, bridge, actor, before)
-    clean = _BESIDE.submit(_clean, photo)
+    clean = _BESIDE.submit(clean_copy, photo.found, upload.data, sha256=photo.sha256)
     sealed = bridge.vault.seal(upload.data, sha256=photo.sha256)
     try:
         with bridge.db.transaction() as tx:
@@ -122,7 +112,7 @@ def _look_at(tx: Connection, bridge: Bridge, actor: Actor, upload: Upload) -> _P
 
 
 def _store(
-    tx: Connection, bridge: Bridge, actor: Actor, photo: _Photo, clean: _Clean, sealed: SealedBlob
+    tx: Connection, bridge: Bridge, actor: Actor, photo: _Photo, clean: CleanCopy, sealed: SealedBlob
 ) -> CaptureAnswer:
     photo = _settled(tx, bridge, actor, photo)
     at, patient_id, content_type = bridge.now(), photo.whose.patient_id, photo.found.format.content_type
@@ -137,7 +127,7 @@ def _store(
     media, _ = create_all(tx, [described, _provenance(actor, capture_id, binary_id, photo, clean, at)], at=at)
     check_written(tx, bridge, actor, "c", "Media", capture_id)
     bridge.vault.keep(tx, sealed, content_type=content_type, patient_id=patient_id, at=at)
-    create_binary(tx, _binary(binary_id, sealed, content_type, clean, media, at))
+    create_binary(tx, clean.binary(binary_id, sealed, media, at=at))
     held = photo.whose.because if photo.whose.state != "bound" else None if decision.permit else decision.because
     decided = {"decision": "permit" if decision.permit else "pending", "because": decision.because}
     row = {
@@ -270,22 +260,8 @@ def _seen_before(tx: Connection, bridge: Bridge, actor: Actor, before: Before) -
     return CaptureAnswer(before.id, 200, capture_status(tx, before.id))
 
 
-def _clean(photo: _Photo) -> _Clean:
-    view, sha1, sha256 = photo.found.view, hashlib.sha1(usedforsecurity=False), hashlib.sha256()
-    for piece in view.pieces(photo.upload.data):
-        sha1.update(piece)
-        if not view.is_identity:
-            sha256.update(piece)
-    return _Clean(
-        view=None if view.is_identity else view.to_json(),
-        size=view.size,
-        sha1_b64=base64.b64encode(sha1.digest()).decode(),
-        sha256=photo.sha256 if view.is_identity else sha256.hexdigest(),
-    )
-
-
 def _media(
-    tx: Connection, actor: Actor, photo: _Photo, clean: _Clean, capture_id: str, binary_id: str, at: datetime
+    tx: Connection, actor: Actor, photo: _Photo, clean: CleanCopy, capture_id: str, binary_id: str, at: datetime
 ) -> Resource:
     metadata, whose, found = photo.metadata, photo.whose, photo.found
     described = Capture(
@@ -304,16 +280,7 @@ def _media(
         note=metadata.note,
         identifiers=tuple((one.system, one.value) for one in metadata.identifiers),
     )
-    content = Content(
-        binary_id=binary_id,
-        content_type=found.format.content_type,
-        size=clean.size,
-        sha1_b64=clean.sha1_b64,
-        sha256_hex=clean.sha256,
-        width=found.width,
-        height=found.height,
-        created=photo.taken_at or at,
-    )
+    content = clean.content(binary_id, created=photo.taken_at or at)
     media = capture_to_media(described, content, media_id=capture_id, issued_at=at)
     if whose.doubt:
         media = quarantined(media, whose.doubt)
@@ -321,21 +288,6 @@ def _media(
         claim = identity.given_extension(metadata.patient.model_dump(exclude_none=True))
         media["subject"] |= {"extension": [claim]} if claim else {}
     return media
-
-
-def _binary(
-    binary_id: str, sealed: SealedBlob, content_type: str, clean: _Clean, media: Stored, at: datetime
-) -> BinaryRow:
-    return BinaryRow(
-        id=binary_id,
-        blob_id=sealed.id,
-        content_type=content_type,
-        size=clean.size,
-        sha256=clean.sha256,
-        security_context=media.reference,
-        created_at=at,
-        clean_view=clean.view,
-    )
 
 
 def _encounter(tx: Connection, metadata: Metadata, actor: Actor, whose: Whose, at: datetime) -> str | None:
@@ -361,7 +313,7 @@ def _owned(tx: Connection, reference: str | None, element: str, whose: Whose) ->
     return reference
 
 
-def _provenance(actor: Actor, media_id: str, binary_id: str, photo: _Photo, clean: _Clean, at: datetime) -> Resource:
+def _provenance(actor: Actor, media_id: str, binary_id: str, photo: _Photo, clean: CleanCopy, at: datetime) -> Resource:
     """Who took it and what the clean copy leaves out, in one statement about both."""
     original = Entity("source", _original(photo), sha256_hex=photo.sha256, removed=photo.found.removed)
     return provenance(
