@@ -4,6 +4,7 @@ VENV    := .venv
 PY      := $(VENV)/bin/python
 READY   := $(VENV)/.ready
 TOOLS   := $(VENV)/.tools
+SSLYZE  := $(VENV)/sslyze/.ready
 PAGES   := adapter/web/static/manifest.json
 LOCK    := uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --upgrade
 
@@ -31,7 +32,7 @@ PEERS := $(patsubst %/package-lock.json,%/node_modules/.package-lock.json,$(wild
 	@if command -v mvn >/dev/null; then mvn -B -q -f $< dependency:build-classpath && touch $@; \
 	else echo "!!! no Maven here, so no HAPI FHIR: apt-get install default-jdk-headless maven" >&2; fi
 
-test-real: $(TOOLS) $(PAGES) $(PEERS) tests/integration/hapi/target/classpath node_modules/typescript ## tests against PostgreSQL, Chromium and other real servers; a missing one is a failure
+test-real: $(TOOLS) $(SSLYZE) $(PAGES) $(PEERS) tests/integration/hapi/target/classpath node_modules/typescript ## tests against PostgreSQL, Chromium and other real servers; a missing one is a failure
 	@DERMBRIDGE_REQUIRE_REAL=1 $(PY) -m pytest -n auto --dist loadfile -m real $(ARGS)
 
 ci: ## what the build server runs (as root on Debian it installs what it needs)
@@ -86,6 +87,10 @@ $(READY): requirements/test.txt requirements/node.txt pyproject.toml hatch_build
 
 $(TOOLS): $(READY) requirements/ci.txt
 	@PYTHON="$(PYTHON)" sh tools/setup.sh ci
+	@touch $@
+
+$(SSLYZE): $(READY) requirements/sslyze.txt
+	@$(PY) -m pip install --quiet --require-hashes --upgrade --target $(@D) -r requirements/sslyze.txt 2>/dev/null
 	@touch $@
 
 $(PAGES): $(READY) package.json package-lock.json $(shell find adapter/web/assets -type f 2>/dev/null)

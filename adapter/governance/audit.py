@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from adapter.records import Stored, create_all, new_id
 from mappings.audit_event import Outcome, Party, User, audit_event
 from mappings.terms import Json
 
+_REFERENCE = re.compile(r"[A-Z][A-Za-z]{1,63}/[A-Za-z0-9.-]{1,64}")
 DEVICE = "Device/dermbridge"
 SHORT_NAMES = {"export": "disclose", "break-glass": "break-glass-start"}
 """What the rooms say -> the row of mappings/tables/audit_events.toml; every other event is called as its row is."""
@@ -110,7 +112,8 @@ def audit_refusal(bridge: Bridge, actor: Actor, error: Exception, asked: str) ->
     """
     if not isinstance(error, Forbidden | OutOfReach):
         return
-    reference = error.reference if isinstance(error, OutOfReach) else None
+    named = error.reference if isinstance(error, OutOfReach) else None
+    reference = named if named and _REFERENCE.fullmatch(named) else None  # an address may hold anything
     patient_id = reference.removeprefix("Patient/") if reference and reference.startswith("Patient/") else None
     with bridge.db.transaction() as tx:
         audit(

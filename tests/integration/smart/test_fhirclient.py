@@ -10,24 +10,17 @@ import json
 import os
 import shutil
 import subprocess
-import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 
-from adapter.app import build_app
-from adapter.bridge import open_bridge
-from adapter.db.schema import prepare
-from adapter.records import create_all
 from adapter.settings import load_settings
 from tests.access.conftest import RECORDS
 from tests.access.machines import Machine
 from tests.sandbox.conftest import free_port
+from tests.servers.dermbridge import dermbridge
 from tests.web.conftest import picture
 
 pytestmark = pytest.mark.real
@@ -46,32 +39,20 @@ def node() -> str:
 
 
 @pytest.fixture
-def asked(tmp_path: Path, node: str) -> Iterator[dict[str, Any]]:
+def asked(tmp_path: Path, node: str) -> dict[str, Any]:
     machine, port = Machine(scope=SCOPE), free_port()
     registered = [machine.registration.model_dump()]
     settings = load_settings(environment={}, data_dir=tmp_path, http_port=port, clients=registered)
-    bridge = open_bridge(settings)
-    prepare(bridge.db)
-    with bridge.db.transaction() as tx:
-        create_all(tx, RECORDS, at=bridge.now())
-    server = uvicorn.Server(uvicorn.Config(build_app(bridge), port=port, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    base = settings.base_url
-    with httpx.Client(base_url=base) as client:
-        configuration = client.get("/fhir/.well-known/smart-configuration").json()
-        token_url = configuration["token_endpoint"]
+    with dermbridge(settings, RECORDS) as bridge, httpx.Client(base_url=settings.base_url) as client:
+        token_url = client.get("/fhir/.well-known/smart-configuration").json()["token_endpoint"]
         assertion = machine.assertion(bridge, aud=token_url)
         token = machine.ask(client, bridge, assertion).json()["access_token"]
-    arguments = [node, "ask.mjs", f"{base}/fhir", token, "p1", "m1", base64.b64encode(picture()).decode()]
-    told = subprocess.run(arguments, cwd=HERE, capture_output=True, text=True, timeout=60, check=False)
+        shown = base64.b64encode(picture()).decode()
+        arguments = [node, "ask.mjs", f"{settings.base_url}/fhir", token, "p1", "m1", shown]
+        told = subprocess.run(arguments, cwd=HERE, capture_output=True, text=True, timeout=60, check=False)
     assert told.returncode == 0, told.stderr
-    yield json.loads(told.stdout)
-    server.should_exit = True
-    thread.join(10)
-    bridge.close()
+    answer: dict[str, Any] = json.loads(told.stdout)
+    return answer
 
 
 def test_the_smart_teams_client_reads_searches_creates_and_is_held_to_its_scopes(asked: dict[str, Any]) -> None:

@@ -1,0 +1,142 @@
+"""sslyze over the TLS that we serve: our MLLP listener, and nginx with the configuration that we ship.
+
+Clean is what Mozilla's intermediate configuration allows and nothing else. sslyze needs packages of its own
+(`make test-real` puts them into .venv/sslyze) and nginx is Debian's; without them the tests are skipped with that word.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import pytest
+from PIL import Image
+
+from adapter.access.tokens import issue_token
+from adapter.identity.mllp_tls import server_tls
+from adapter.settings import MllpListener, load_settings
+from tests.identity.listening import Ledger, serving
+from tests.identity.test_mllp_tls import certificate
+from tests.sandbox.conftest import free_port
+from tests.servers.dermbridge import dermbridge
+
+pytestmark = pytest.mark.real
+
+ROOT = Path(__file__).parents[3]
+SSLYZE = ROOT / ".venv" / "sslyze"
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Certificate and key in one file."""
+    return certificate(tmp_path_factory.mktemp("ours"), "photos.hospital.example")
+
+
+def scanned(port: int, found: Path) -> tuple[list[str], dict[str, str]]:
+    """(TLS versions that are spoken, what is otherwise than Mozilla's intermediate configuration and how)."""
+    if not (SSLYZE / ".ready").exists():
+        pytest.skip("no sslyze here: make .venv/sslyze/.ready")
+    command = [sys.executable, "-m", "sslyze", "--mozilla_config=intermediate", f"--json_out={found}"]
+    told = subprocess.run(
+        [*command, f"127.0.0.1:{port}"],
+        env=os.environ | {"PYTHONPATH": str(SSLYZE), "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert "Checking results against Mozilla" in told.stdout, told.stdout[-3000:] + told.stderr[-1000:]
+    compared = told.stdout.partition("Checking results against Mozilla")[2]
+    otherwise = dict(re.findall(r"^\s+\* (\w+): (.+)$", compared, re.MULTILINE))
+    otherwise.pop("certificate_path_validation", None)  # of this test's own certificate, which nobody has signed
+    results = json.loads(found.read_text())["server_scan_results"][0]["scan_result"]
+    suites = {name: one["result"] for name, one in results.items() if name.endswith("_cipher_suites")}
+    spoken = sorted(
+        name.removesuffix("_cipher_suites") for name, one in suites.items() if one["accepted_cipher_suites"]
+    )
+    return spoken, otherwise
+
+
+def test_the_mllp_listener_speaks_modern_tls_only(ours: Path, tmp_path: Path) -> None:
+    with serving(Ledger(), ssl=server_tls(MllpListener(port=0, certificate=ours))) as port:
+        spoken, otherwise = scanned(port, tmp_path / "found.json")
+    assert spoken == ["tls_1_2", "tls_1_3"]
+    curves = set(re.findall(r"'(\w+)'", otherwise.pop("tls_curves", "")))
+    assert curves <= {"X448", "secp521r1"}  # stronger than asked for, and Python cannot leave them out before 3.15
+    assert otherwise == {}
+
+
+class Proxy(NamedTuple):
+    port: int
+    said: Path
+    token: str
+
+
+@pytest.fixture
+def nginx(ours: Path, tmp_path: Path) -> Iterator[Proxy]:
+    """nginx with docker/nginx.conf in front of the service; only addresses and files are this test's."""
+    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if program is None:
+        pytest.skip("no nginx here: apt-get install nginx-light")
+    settings = load_settings(environment={}, data_dir=tmp_path / "data", http_port=free_port())
+    port, text = free_port(), (ROOT / "docker" / "nginx.conf").read_text(encoding="utf-8")
+    for told, here in {
+        "/tmp/": f"{tmp_path}/",
+        "listen 8443 ": f"listen 127.0.0.1:{port} ",
+        "server service:8000": f"server 127.0.0.1:{settings.http_port}",
+        "/run/secrets/tls_certificate": str(ours),
+        "/run/secrets/tls_key": str(ours),
+    }.items():
+        assert told in text
+        text = text.replace(told, here)
+    file = tmp_path / "nginx.conf"
+    file.write_text(text, encoding="utf-8")
+    command = [program, "-e", "stderr", "-c", str(file), "-g", "daemon off;"]
+    said = tmp_path / "said"
+    with dermbridge(settings) as bridge, said.open("wb") as stderr, subprocess.Popen(command, stderr=stderr) as running:
+        with bridge.db.transaction() as tx:
+            _, token = issue_token(tx, name="camera", scope="system/Media.cr", at=bridge.now())
+        try:
+            _wait_for(port, running)
+            yield Proxy(port, said, token)
+        finally:
+            running.terminate()
+
+
+def test_the_proxy_that_we_ship_speaks_modern_tls_only(nginx: Proxy, tmp_path: Path) -> None:
+    assert scanned(nginx.port, tmp_path / "found.json") == (["tls_1_2", "tls_1_3"], {})
+
+
+def test_a_photo_through_the_proxy_lies_in_no_file_of_it(nginx: Proxy, ours: Path) -> None:
+    photo = io.BytesIO()
+    Image.effect_noise((2400, 1800), 90).save(photo, "JPEG", quality=95)
+    headers = {"Authorization": f"Bearer {nginx.token}", "Content-Type": "image/jpeg"}
+    trusted = ssl.create_default_context(cafile=str(ours))
+    with httpx.Client(base_url=f"https://127.0.0.1:{nginx.port}", verify=trusted, headers=headers) as client:
+        stored = client.post("/captures", content=photo.getvalue())
+        assert stored.status_code == 202, stored.text  # held: nobody said whose it is
+        read = client.get(f"/captures/{stored.json()['id']}/clean")
+    assert len(read.content) == len(photo.getvalue())
+    assert "temporary file" not in nginx.said.read_text()  # what nginx says of each body that it spools
+
+
+def _wait_for(port: int, running: subprocess.Popen[bytes]) -> None:
+    for _ in range(200):
+        assert running.poll() is None, "nginx did not start"
+        with socket.socket() as tried:
+            if tried.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise AssertionError("nginx does not answer")
