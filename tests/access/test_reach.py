@@ -295,3 +295,13 @@ def test_staff_outside_the_ehr_reach_the_one_patient_they_name_by_number_and_bir
 
 def test_the_embedded_default_of_an_emergency_is_an_hour() -> None:
     assert timedelta(minutes=Settings().emergency_minutes) == timedelta(hours=1)
+
+
+@pytest.mark.parametrize("named", ["%06", "p2%20OR%201", "x" * 300])
+def test_an_address_that_names_no_record_is_refused_like_any_other(
+    charts: tuple[Bridge, httpx.Client, Any], named: str
+) -> None:
+    bridge, _, app = charts
+    assert sign_in(bridge, app, "clinician", "p1").get(f"/patients/{named}").status_code == 404
+    with bridge.db.snapshot() as tx:
+        assert [one for one in find_where(tx, "AuditEvent") if "110132" in str(one.resource["subtype"])]
