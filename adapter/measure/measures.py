@@ -60,10 +60,10 @@ def measure_outline(points: Points, scale: Scale, sigma: float, edge: float) -> 
 def check_outline(points: Points) -> None:
     if not 3 <= len(points) <= _MOST_POINTS:
         raise Unprocessable(f"An outline has between 3 and {_MOST_POINTS} points.")
-    if cv2.contourArea(points.astype(np.float32)) < _LEAST_AREA:
-        raise Unprocessable("This outline is too small to be measured. Zoom in and draw it again.")
     if _crosses_itself(points):
         raise Unprocessable("This outline crosses itself. Move the points so that it goes round the lesion once.")
+    if cv2.contourArea(points.astype(np.float32)) < _LEAST_AREA:
+        raise Unprocessable("This outline is too small to be measured. Zoom in and draw it again.")
 
 
 def asymmetry(plane: Points) -> float:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, select
 
 from adapter import access, governance
 from adapter.access import SYSTEM, Actor
-from adapter.access.policy import can_see, check_visible
+from adapter.access.policy import can_see, check_ours, check_visible
 from adapter.access.reach import sensitivity
 from adapter.bounded import BoundedChild
 from adapter.bridge import Bridge
@@ -77,6 +77,7 @@ def keep(bridge: Bridge, actor: Actor, media_id: str, drawn: Drawn) -> Stored:
     """Measure, and keep it as an Observation. Raises as `measure`, and Conflict when the photo was changed since."""
     access.check_scope(actor, "c", "Observation")
     photo, found = _measured(bridge, actor, media_id, drawn)
+    check_ours(photo.resource)
     if photo.version_id != drawn.version:
         raise Conflict("this photo was changed since you opened it; open it again and repeat the measurement")
     with bridge.db.transaction() as tx:
@@ -156,8 +157,8 @@ def _asked(bridge: Bridge, actor: Actor, media_id: str, request: Json, detail: s
     """The photo and what the child answers about it. Raises Forbidden, NotFound, Unprocessable."""
     with bridge.db.snapshot() as tx:
         photo = _photo(tx, actor, media_id)
-        content = photo.resource["content"]["url"].removeprefix("Binary/")
-        opened = open_binary(tx, bridge.vault, get_binary(tx, content))
+        binary_id = str(photo.resource.get("content", {}).get("url", "")).removeprefix("Binary/")
+        opened = open_binary(tx, bridge.vault, get_binary(tx, binary_id))
     with bridge.db.transaction() as tx:
         references = [photo.version_reference]
         patient_id = patient_of(photo.resource)

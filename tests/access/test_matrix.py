@@ -42,7 +42,7 @@ class Row:
     not_role: str | None = "engineer"
     fields: tuple[tuple[str, str], ...] = ()
     somebody_elses: bool = True  # a clinician in the chart of p2 is refused
-    holds: bool = True  # False: nothing but a redirect to another route of ours
+    holds: bool = True  # False: nothing but a redirect to another route of ours, or what is the same for everybody
 
 
 ANY = {"not_role": None, "somebody_elses": False}
@@ -50,6 +50,7 @@ OPERATOR = {"who": "engineer", "in_chart": False, "not_role": "clinician"}
 TRIAGE = {"who": "photographer", "in_chart": False, "not_role": "clinician"}
 AUDITOR = {"who": "privacy-officer", "in_chart": False, "not_role": "administrator"}
 PAIR = (("left", "m1"), ("right", "overview"))
+LINE = '{"kind": "length", "points": [[1, 1], [40, 40]], "version": 1}'
 
 ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/fhir"): Row("/fhir/Media/m1"),
@@ -72,6 +73,16 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", "/consents/{id}/withdraw"): Row("/consents/c1/withdraw"),
     ("GET", "/photos/{id}"): Row("/photos/m1"),
     ("POST", "/photos/{id}"): Row("/photos/m1"),
+    ("GET", "/photos/{id}/scale"): Row("/photos/m1/scale"),
+    ("GET", "/photos/{id}/outline"): Row("/photos/m1/outline?x=1&y=1"),
+    ("GET", "/photos/{id}/normalised"): Row("/photos/m1/normalised"),
+    ("GET", "/photos/{id}/measurements"): Row("/photos/m1/measurements"),
+    ("POST", "/photos/{id}/measurements"): Row("/photos/m1/measurements", fields=(("drawn", LINE), ("keep", "1"))),
+    ("POST", "/photos/{id}/measurements/{measurement}/withdraw"): Row(
+        "/photos/m1/measurements/none/withdraw", fields=(("why", "drawn on the wrong lesion"),)
+    ),
+    ("GET", "/lesions/{id}"): Row("/lesions/l1"),
+    ("GET", "/card.pdf"): Row("/card.pdf", **ANY, holds=False),
     ("GET", "/handoff"): Row("/handoff?patient=p1", not_role=None),
     ("GET", "/capture"): Row("/capture?patient=p1"),
     ("GET", "/compare"): Row("/compare?media=m1&media=overview"),
@@ -79,6 +90,11 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/comparison"): Row("/comparison?media=m1&media=overview"),
     ("POST", "/comparison"): Row("/comparison", fields=(*PAIR, ("points", "[[[1, 1], [1, 1]]]"))),
     ("POST", "/comparison/take-back"): Row("/comparison/take-back", fields=PAIR),
+    ("POST", "/saved-comparisons"): Row("/saved-comparisons", fields=(("media", "m1"), ("version", "1"))),
+    ("GET", "/saved-comparisons/{id}"): Row("/saved-comparisons/o1"),
+    ("GET", "/saved-comparisons/{id}/{form}"): Row("/saved-comparisons/o1/gif"),
+    ("POST", "/saved-comparisons/{id}/send"): Row("/saved-comparisons/o1/send"),
+    ("POST", "/saved-comparisons/{id}/withdraw"): Row("/saved-comparisons/o1/withdraw"),
     ("GET", "/comparisons/{id}/{picture}"): Row("/comparisons/none/overlay"),
     ("GET", "/captures/{id}"): Row("/captures/m1"),
     ("GET", "/captures/{id}/tiles"): Row("/captures/m1/tiles"),
@@ -90,11 +106,6 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", "/deliveries/{id}/send-again"): Row("/deliveries/d1/send-again", not_role="privacy-officer"),
     ("POST", "/deliveries/{id}/hold"): Row("/deliveries/d1/hold", not_role="privacy-officer"),
     ("GET", "/worklist"): Row("/worklist", **TRIAGE),
-    ("POST", "/saved-comparisons"): Row("/saved-comparisons", fields=(("media", "m1"), ("version", "1"))),
-    ("GET", "/saved-comparisons/{id}"): Row("/saved-comparisons/o1"),
-    ("GET", "/saved-comparisons/{id}/{form}"): Row("/saved-comparisons/o1/gif"),
-    ("POST", "/saved-comparisons/{id}/send"): Row("/saved-comparisons/o1/send"),
-    ("POST", "/saved-comparisons/{id}/withdraw"): Row("/saved-comparisons/o1/withdraw"),
     ("POST", "/worklist/photos/{id}"): Row("/worklist/photos/m1", fields=(("patient", "p1"), ("version", "1"))),
     ("POST", "/worklist/photos/{id}/ask"): Row("/worklist/photos/waiting/ask", **TRIAGE),
     ("POST", "/worklist/adt/{id}/replay"): Row("/worklist/adt/a1/replay", **OPERATOR),
@@ -180,6 +191,15 @@ def site(serve: Serve) -> Site:
         "policyRule": {"coding": [{"code": "OPTIN"}]},
         "provision": {"type": "permit", "purpose": [{"code": "TREAT"}]},
     }
+    compared = comparison_to_observation(
+        None,
+        [photo(one, "p1") | {"meta": {"versionId": "1"}} for one in ("m1", "overview")],
+        observation_id="o1",
+        view=View(),
+        note=None,
+        performer={"display": "somebody"},
+        saved_at=at,
+    )
     job = {"id": "j1", "operation": "assign", "actor": clinician.to_json(), "actor_id": clinician.id, "patient": "p1"}
     sent = {"id": "d1", "media_id": "m1", "media_version": 1, "patient": "p1", "destination": "ehr", "state": "failed"}
     with bridge.db.transaction() as tx:
@@ -192,15 +212,6 @@ def site(serve: Serve) -> Site:
         tx.execute(insert(tables.import_run), {"id": "i1", "folder": "card", "started_at": at})
     return Site(bridge, client._transport._inner.app, client)  # type: ignore[attr-defined]
 
-    compared = comparison_to_observation(
-        None,
-        [photo(one, "p1") | {"meta": {"versionId": "1"}} for one in ("m1", "overview")],
-        observation_id="o1",
-        view=View(),
-        note=None,
-        performer={"display": "somebody"},
-        saved_at=at,
-    )
 
 def ask(client: httpx.Client, method: str, row: Row, headers: dict[str, str] | None = None, csrf: str = "") -> int:
     accept = "application/fhir+json" if row.address.startswith("/fhir") else "text/html"

@@ -15,7 +15,7 @@ from sqlalchemy import select
 from adapter.bridge import Bridge
 from adapter.db.tables import audit_event
 from adapter.fhir_api.offered import INTERACTIONS
-from adapter.records import find_where
+from adapter.records import create, find_where
 from adapter.web.routes import GET, POST, STREAMED
 from tests.web.conftest import Browser, picture, sign_in
 from tests.web.test_routes_consents import SIGNED, signed
@@ -24,6 +24,7 @@ ROUTES = frozenset({*(("GET", path) for path in GET), *(("POST", path) for path 
 NO_PATIENT = {
     ("GET", "/launch"): "sends the browser to the EHR; nobody is signed in yet",
     ("GET", "/login"): "sends the browser to the identity provider",
+    ("GET", "/card.pdf"): "a card to print; nothing of a patient",
     ("GET", "/sessions"): "who is signed in where; no patient is named",
     ("GET", "/style.css"): "how the EHR looks",
     ("GET", "/admin"): "queues, destinations and settings: counts and ids of work",
@@ -58,12 +59,17 @@ ELSEWHERE = {
     ("POST", "/refile"): "tests/identity",
     ("GET", "/patients/{id}/elsewhere"): "tests/web/test_elsewhere.py",
     ("POST", "/patients/{id}/elsewhere"): "tests/web/test_elsewhere.py",
-    ("GET", "/comparisons/{id}/{picture}"): "tests/compare/test_comparing.py",
     ("POST", "/saved-comparisons"): "tests/web/test_saved_comparisons.py",
     ("GET", "/saved-comparisons/{id}"): "tests/web/test_saved_comparisons.py",
     ("GET", "/saved-comparisons/{id}/{form}"): "tests/web/test_saved_comparisons.py",
     ("POST", "/saved-comparisons/{id}/send"): "tests/web/test_saved_comparisons.py",
     ("POST", "/saved-comparisons/{id}/withdraw"): "tests/web/test_saved_comparisons.py",
+    ("GET", "/comparisons/{id}/{picture}"): "tests/compare/test_comparing.py",
+    ("GET", "/photos/{id}/scale"): "tests/web/test_measuring_over_http.py",
+    ("GET", "/photos/{id}/outline"): "tests/web/test_measuring_over_http.py",
+    ("GET", "/photos/{id}/normalised"): "tests/web/test_measuring_over_http.py",
+    ("POST", "/photos/{id}/measurements"): "tests/web/test_measuring_over_http.py",
+    ("POST", "/photos/{id}/measurements/{measurement}/withdraw"): "tests/web/test_measuring_over_http.py",
     ("GET", "/comparison"): "tests/compare/test_comparing.py",
     ("POST", "/comparison"): "tests/web/test_comparing_over_http.py",
     ("POST", "/comparison/take-back"): "tests/web/test_comparing_over_http.py",
@@ -73,12 +79,15 @@ PHOTO_BYTES = ("original", "clean", "display", "thumbnail")
 
 
 @pytest.fixture
-def ids(clinician: Browser) -> dict[str, str]:
-    """A photo or two, a consent and a job of p1."""
+def ids(bridge: Bridge, clinician: Browser) -> dict[str, str]:
+    """A photo or two, a consent, a job and a lesion of p1."""
     photo, other = (str(clinician.capture(picture(width)).json()["id"]) for width in (90, 91))
     asked = {"operation": "assign", "patient": "p1", "media": [photo], "site": "113179006"}
     job = clinician.post("/jobs", asked).headers["location"]
-    return {"photo": photo, "other": other, "consent": signed(clinician), "job": job}
+    lesion = {"resourceType": "BodyStructure", "id": "mole", "patient": {"reference": "Patient/p1"}}
+    with bridge.db.transaction() as tx:
+        create(tx, lesion, at=bridge.now())
+    return {"photo": photo, "other": other, "consent": signed(clinician), "job": job, "lesion": "mole"}
 
 
 TRIED: dict[tuple[str, str], Callable[[Browser, Browser, dict[str, str]], Any]] = {
@@ -88,6 +97,10 @@ TRIED: dict[tuple[str, str], Callable[[Browser, Browser, dict[str, str]], Any]] 
     ("GET", "/consents/{id}"): lambda clinician, _, ids: clinician.get(ids["consent"]),
     ("GET", "/consents/{id}/evidence"): lambda clinician, _, ids: clinician.get(f"{ids['consent']}/evidence"),
     ("GET", "/photos/{id}"): lambda clinician, _, ids: clinician.get(f"/photos/{ids['photo']}"),
+    ("GET", "/photos/{id}/measurements"): lambda clinician, _, ids: clinician.get(
+        f"/photos/{ids['photo']}/measurements"
+    ),
+    ("GET", "/lesions/{id}"): lambda clinician, _, ids: clinician.get(f"/lesions/{ids['lesion']}"),
     ("GET", "/capture"): lambda clinician, _, _ids: clinician.get("/capture?patient=p1"),
     ("GET", "/compare"): lambda clinician, _, ids: clinician.get(f"/compare?media={ids['photo']}&media={ids['other']}"),
     ("GET", "/deliveries"): lambda _clinician, administrator, _ids: administrator.get("/deliveries"),

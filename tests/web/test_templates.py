@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 import pytest
 
-from tests.web import samples, samples_lists, samples_records
+from tests.web import samples, samples_lists, samples_measured, samples_records
 
 ROOT = Path(__file__).parents[2]
 STATIC = ROOT / "adapter" / "web" / "static"
@@ -20,15 +20,17 @@ FOLDERS = (ROOT / "adapter" / "web" / "templates", ROOT / "adapter" / "sandbox" 
 
 PAGES: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "timeline": ("timeline.html", samples.timeline),
-    "photo": ("photo.html", samples.one_photo),
+    "photo": ("photo.html", lambda: samples.one_photo() | {"measuring": samples_measured.measuring()}),
+    "photo-of-nobody": ("photo.html", lambda: samples.one_photo() | {"measuring": None}),
+    "lesion": ("lesion.html", samples_measured.lesion),
     "capture": ("capture.html", samples.capture),
     "capture-new": ("capture.html", lambda: samples.capture(recorded=False)),
     "compare": ("compare.html", samples.compare),
     "compare-three": ("compare.html", samples.compare_three),
-    "consents": ("consents.html", samples_records.consents),
-    "consent": ("consent.html", samples_records.consent),
     "compare-saved": ("compare.html", samples.compare_saved),
     "saved-comparison": ("saved_comparison.html", samples.comparison_left),
+    "consents": ("consents.html", samples_records.consents),
+    "consent": ("consent.html", samples_records.consent),
     "consent-withdrawn": ("consent.html", lambda: samples_records.consent("withdrawn")),
     "deliveries": ("deliveries.html", samples_lists.deliveries),
     "worklist": ("worklist.html", samples_lists.worklist),
@@ -103,7 +105,7 @@ def html(request: pytest.FixtureRequest) -> str:
 
 def test_every_template_has_a_sample_and_says_what_it_needs() -> None:
     shown = {template for template, _ in PAGES.values()}
-    parts = {"base.html", "frame.html", "ui.html", "saved_list.html", "saved_panel.html"}
+    parts = {"base.html", "frame.html", "ui.html", "saved_list.html", "saved_panel.html", "measure.html"}
     for folder in FOLDERS:
         for path in folder.glob("*.html"):
             assert path.name in shown | parts, f"{path.name} has no sample in tests/web/samples.py"
