@@ -30,6 +30,7 @@ from adapter.errors import Misconfigured, Unavailable
 
 GROUP_LIMIT = 256  # transactions that may share one commit; bounds the wait of the first
 SQLITE_BUSY_MS = 10_000
+SQLITE_READERS = 40  # as many as the threads that answer requests: opening a file and reading its schema costs a read
 BATCH = 500  # values in one IN (…): every database takes as many, and few statements are needed
 
 T = TypeVar("T")
@@ -63,7 +64,8 @@ class Database:
         if self.is_sqlite:
             if self.url.database:
                 Path(self.url.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.engine = _sqlite_engine(url, "BEGIN", "PRAGMA query_only=1", "PRAGMA wal_autocheckpoint=0")
+            pragmas = ("PRAGMA query_only=1", "PRAGMA wal_autocheckpoint=0")
+            self.engine = _sqlite_engine(url, "BEGIN", *pragmas, pool_size=SQLITE_READERS)
             checkpoint = "PRAGMA wal_autocheckpoint=4000" if owner else "PRAGMA wal_autocheckpoint=0"
             self.writing_engine = _sqlite_engine(url, "BEGIN IMMEDIATE", checkpoint, poolclass=NullPool)
             self._writer = _GroupCommit(self.writing_engine)

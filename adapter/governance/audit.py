@@ -137,7 +137,7 @@ def audit_look(
     detail: str | None = None,
     query: str | None = None,
 ) -> None:
-    """`audit` of a read, or with `query` of a list: durable when this returns, written together with others'."""
+    """`audit` of a read, or with `query` of a list: durable before the answer begins, written with those of others."""
     event = "query" if query else "read"
     told = audited(bridge, event, actor, patient_id=patient_id, references=references, detail=detail, query=query)
     write_looks(bridge, [told])

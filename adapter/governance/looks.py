@@ -1,70 +1,90 @@
-"""The audit of mere looks: what many readers wait for at once is written at once.
+"""The audit of mere looks: durable before the answer that shows something leaves, many with one commit.
 
-A look changes nothing, so its AuditEvent needs no transaction of its own reader; it must only be durable before the
-answer leaves. While one batch is written, the next fills: a few statements and one commit for any number of readers.
+A look changes nothing, so its AuditEvent needs no transaction of its own reader. What a handler tells while a request
+is answered is only noted; the gate (adapter.web.gates) holds the answer until it is written. While one batch is
+written, the next fills with what all other readers looked at: one thread and one commit for any number of them.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
-from weakref import WeakKeyDictionary
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from starlette.concurrency import run_in_threadpool
 
 from adapter.bridge import Bridge
-from adapter.db.engine import Database
 from adapter.records import create_all
 from mappings.terms import Json
 
 
-class _Batch:
-    """What is written with one commit; `done` once it is durable, or once `error` says why it is not."""
+class Looked:
+    """What was looked at for one answer, until the answer takes it to be written."""
 
     def __init__(self) -> None:
-        self.told: list[Json] = []
-        self.done = threading.Event()
-        self.error: BaseException | None = None
+        self._told: list[Json] | None = []
 
-    def write(self, bridge: Bridge) -> None:
-        try:
-            with bridge.db.transaction(wakes=False) as tx:
-                create_all(tx, self.told, at=bridge.now())
-        except BaseException as error:
-            self.error = error
-        finally:
-            self.done.set()
+    def note(self, told: Sequence[Json]) -> bool:
+        """False once the answer has begun: then whoever tells must write."""
+        if self._told is None:
+            return False
+        self._told += told
+        return True
 
-
-class _Looks:
-    """Those of one database in this process. Who opens a batch writes it, after the one before it."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._open: _Batch | None = None
-        self._before = _Batch()
-        self._before.done.set()
-
-    def write(self, bridge: Bridge, told: Sequence[Json]) -> None:
-        with self._guard:
-            batch, is_mine = self._open or _Batch(), self._open is None
-            self._open = batch
-            batch.told += told
-        if is_mine:
-            self._before.done.wait()
-            with self._guard:
-                self._open, self._before = None, batch
-            batch.write(bridge)
-        batch.done.wait()
-        if batch.error is not None:
-            raise batch.error
+    def take(self) -> list[Json]:
+        told, self._told = self._told or [], None
+        return told
 
 
-_OF: WeakKeyDictionary[Database, _Looks] = WeakKeyDictionary()
-_FINDING = threading.Lock()
+_ANSWER: ContextVar[Looked | None] = ContextVar("looked", default=None)
+
+
+@contextmanager
+def answering() -> Iterator[Looked]:
+    """Within, and in the threads that handlers run in, looks are noted for the answer."""
+    looked = Looked()
+    token = _ANSWER.set(looked)
+    try:
+        yield looked
+    finally:
+        _ANSWER.reset(token)
 
 
 def write_looks(bridge: Bridge, told: Sequence[Json]) -> None:
-    """Return when these AuditEvents are durable. Raises what writing them raised, to everybody who waited for it."""
-    if told:
-        with _FINDING:
-            looks = _OF.setdefault(bridge.db, _Looks())
-        looks.write(bridge, told)
+    """Durable when the answer begins; when there is none to hold back, when this returns."""
+    looked = _ANSWER.get()
+    if told and (looked is None or not looked.note(told)):
+        _write(bridge, told)
+
+
+def _write(bridge: Bridge, told: Sequence[Json]) -> None:
+    with bridge.db.transaction(wakes=False) as tx:
+        create_all(tx, told, at=bridge.now())
+
+
+class LooksTogether:
+    """Writes what the answers of one event loop wait for, batch after batch."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+        self._filling: list[Json] | None = None
+        self._written: asyncio.Task[None] | None = None
+
+    async def write(self, told: Sequence[Json]) -> None:
+        """Return when these are durable. Raises what writing them raised, to everybody who waited for that batch.
+
+        A reader who goes away takes nobody else's look along: the batch is a task of its own.
+        """
+        if self._filling is None:
+            self._filling = []
+            self._written = asyncio.create_task(self._write(self._filling, self._written))
+        assert self._written is not None
+        self._filling += told
+        await asyncio.shield(self._written)
+
+    async def _write(self, filling: list[Json], before: asyncio.Task[None] | None) -> None:
+        if before is not None and not before.done():
+            await asyncio.wait([before])
+        self._filling = None
+        await run_in_threadpool(_write, self._bridge, filling)

@@ -63,10 +63,9 @@ def capture_page(web: Web, request: Request) -> Response:
         decided = consent.decide(tx, bridge, patient.id) if patient else None
         recorded = decided is not None and bool(decided.consent_ids)
     if patient is not None:
-        with bridge.db.transaction() as tx:
-            references = [one.version_reference for one in priors]
-            search = f"Media?patient={patient.id}"
-            governance.audit(tx, bridge, "query", actor, patient_id=patient.id, references=references, query=search)
+        references = [one.version_reference for one in priors]
+        search = f"Media?patient={patient.id}"
+        governance.audit_look(bridge, actor, patient_id=patient.id, references=references, query=search)
     chosen = {name: query.get(name) or None for name in ("site", "laterality", "view")}
     return web.render(
         request,

@@ -46,9 +46,8 @@ def consents_page(web: Web, request: Request) -> Response:
         patient = _patient_of_consents(tx, actor, request.path_params["id"])
         found = _consents_of(tx, patient.id)
         uses = [_use(tx, bridge, patient.id, use, wording) for use, wording in codes_of("photo-use").items()]
-    with bridge.db.transaction() as tx:
-        shown, search = [one.version_reference for one in found], f"Consent?patient={patient.id}"
-        governance.audit(tx, bridge, "query", actor, patient_id=patient.id, references=shown, query=search)
+    shown, search = [one.version_reference for one in found], f"Consent?patient={patient.id}"
+    governance.audit_look(bridge, actor, patient_id=patient.id, references=shown, query=search)
     may_record = can(actor, "c", "Consent") and can(actor, "c", "Media")
     return web.render(
         request,
@@ -79,8 +78,7 @@ def consent_detail(web: Web, request: Request) -> Response:
             if counts and can(actor, "u", "Consent")
             else None,
         }
-    with bridge.db.transaction() as tx:
-        governance.audit(tx, bridge, "read", actor, patient_id=patient.id, references=[stored.version_reference])
+    governance.audit_look(bridge, actor, patient_id=patient.id, references=[stored.version_reference])
     return web.render(request, "consent.html", "Consent", patient=patient, **context)
 
 
@@ -91,9 +89,8 @@ def evidence(web: Web, request: Request) -> Response:
         stored, patient = _get_consent(tx, actor, request.path_params["id"])
         row = get_binary(tx, _evidence_of(stored.resource))
         content = open_binary(tx, bridge.vault, row).read()
-    with bridge.db.transaction() as tx:
-        references = [stored.version_reference, f"Binary/{row.id}"]
-        governance.audit(tx, bridge, "read", actor, patient_id=patient.id, references=references, detail="evidence")
+    references = [stored.version_reference, f"Binary/{row.id}"]
+    governance.audit_look(bridge, actor, patient_id=patient.id, references=references, detail="evidence")
     kept = "inline" if row.content_type.startswith("image/") else f"attachment; filename=consent-{stored.id}.pdf"
     return Response(content, media_type=row.content_type, headers={"Content-Disposition": kept})
 

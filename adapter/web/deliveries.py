@@ -62,10 +62,9 @@ def deliveries(web: Web, request: Request) -> Response:
         patients = by_id(tx, "Patient", [row.patient for row in rows if row.patient])
         standing = standings(tx, names) if within is None else []
         confirmed = confirmed_since(tx, names, bridge.now() - CONFIRMED_WITHIN) if within is None else {}
-    with bridge.db.transaction() as tx:
-        search = f"delivery?{urlencode({'destination': destination or '', 'state': state or ''})}"
-        shown = [one.version_reference for one in photos.values()]
-        governance.audit(tx, bridge, "query", actor, patient_id=actor.patient_id, references=shown, query=search)
+    search = f"delivery?{urlencode({'destination': destination or '', 'state': state or ''})}"
+    shown = [one.version_reference for one in photos.values()]
+    governance.audit_look(bridge, actor, patient_id=actor.patient_id, references=shown, query=search)
     return web.render(
         request,
         "deliveries.html",

@@ -1,5 +1,5 @@
-"""Three gates that every request passes: who is it, does a change come from our own pages, and which headers protect
-the answer. Plain ASGI, so that bodies are streamed through untouched."""
+"""The gates that every request passes: who is it, does a change come from our own pages, which headers protect the
+answer, and is what it shows in the audit log. Plain ASGI, so that bodies are streamed through untouched."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from adapter.access.sessions import Session, find_sessions, is_session_cookie
 from adapter.access.tokens import find_token_actor
 from adapter.bridge import Bridge
 from adapter.errors import BadInput, DermBridgeError, Forbidden, NotAuthenticated
+from adapter.governance.looks import Looked, LooksTogether, answering
 from adapter.web.charts import find_patient_named, session_of_chart
 from adapter.web.routes import is_public
 
@@ -32,7 +33,7 @@ _REFUSED = {401: b'Bearer error="invalid_token"', 403: b'Bearer error="insuffici
 
 
 class Gate:
-    """Authentication, CSRF and security headers."""
+    """Authentication, CSRF, security headers and the audit of looks."""
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class Gate:
         self._bridge = bridge
         self._http = http
         self._refuse = refuse
+        self._looks = LooksTogether(bridge)
         self._idle = timedelta(minutes=bridge.settings.session_idle_minutes)
         ancestors = {origin for ehr in bridge.settings.ehrs for origin in ehr.frame_ancestors}
         self._headers = security_headers(sorted(ancestors), https=bridge.settings.base_url.startswith("https:"))
@@ -62,7 +64,8 @@ class Gate:
         except DermBridgeError as error:
             await self._refuse(request, error)(scope, receive, answer)
             return
-        await self._app(scope, receive, answer)
+        with answering() as looked:
+            await self._app(scope, receive, self._after_looks(request, looked, answer))
 
     async def _admit(self, request: Request, receive: Receive) -> tuple[Session | None, Actor | None, Receive]:
         """Raises NotAuthenticated, Forbidden, BadInput or Throttled."""
@@ -129,6 +132,23 @@ class Gate:
             with self._bridge.db.transaction() as tx:
                 governance.audit(tx, self._bridge, "auto-logoff", session.actor)
             raise NotAuthenticated("your session in the EHR has ended, and with it this one; open DermBridge again")
+
+    def _after_looks(self, request: Request, looked: Looked, send: Send) -> Send:
+        """An answer begins when what it shows is durably in the log; where that fails, it says so instead."""
+        is_refused = False
+
+        async def held(message: Message) -> None:
+            nonlocal is_refused
+            if message["type"] == "http.response.start" and (told := looked.take()):
+                try:
+                    await self._looks.write(told)
+                except DermBridgeError as error:
+                    is_refused = True
+                    await self._refuse(request, error)(request.scope, request.receive, send)
+            if not is_refused:
+                await send(message)
+
+        return held
 
     def _protected(self, request: Request, send: Send) -> Send:
         bearer = request.headers.get("authorization", "").lower().startswith("bearer ")

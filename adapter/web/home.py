@@ -37,10 +37,9 @@ def home(web: Web, request: Request) -> Response:
             known = by_id(tx, "Patient", recent)
             found = [known[one] for one in recent if one in known]
         counts = photo_counts(tx, [one.id for one in found])
-    with bridge.db.transaction() as tx:
-        references = [one.version_reference for one in found[:LISTED]]
-        search = "Patient?_content=…" if query else "Patient, those seen lately"
-        governance.audit(tx, bridge, "query", actor, references=references, query=search)
+    references = [one.version_reference for one in found[:LISTED]]
+    search = "Patient?_content=…" if query else "Patient, those seen lately"
+    governance.audit_look(bridge, actor, patient_id=None, references=references, query=search)
     today = bridge.now().astimezone(zone).date()
     cards = []
     for one in found[:LISTED]:

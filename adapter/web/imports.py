@@ -51,8 +51,7 @@ def import_run(web: Web, request: Request) -> Response:
         run, counts = get_run(tx, request.path_params["id"])
         files, following = files_of(tx, run.id, verdict=verdict, after=int(after[:9]))
     references = [f"Media/{file.capture_id}" for file in files if file.capture_id]
-    with bridge.db.transaction() as tx:
-        governance.audit(tx, bridge, "query", actor, references=references, query=f"import {run.id}")
+    governance.audit_look(bridge, actor, patient_id=None, references=references, query=f"import {run.id}")
     kinds = [(None, "All", sum(counts.values())), *((one, WORDINGS[one][2], counts.get(one, 0)) for one in VERDICTS)]
     return web.render(
         request,

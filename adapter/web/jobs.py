@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 from sqlalchemy import Connection
 from starlette.requests import Request
@@ -10,6 +11,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from adapter import batch, governance
 from adapter.access import Actor, can, check_scope, check_whose, has_right
+from adapter.batch.comparing import changes_of, photos_of_visit, propose_priors
 from adapter.batch.export import export_zip
 from adapter.batch.jobs import job_status
 from adapter.bridge import Bridge
@@ -27,6 +29,7 @@ LABELS = {
     "assign": "Assign visit and body site",
     "redeliver": "Deliver again",
     "refile": "Move to the right patient",
+    "compare": "Compare with earlier photos",
 }
 PLANNED = frozenset({"preview", "to-confirm"})
 TALLY_LINES = 12
@@ -35,15 +38,20 @@ _PROGRESS = ("state", "done", "failed", "total", "finished")
 
 
 def post_job(web: Web, request: Request, form: Form) -> Response:
-    """operation = assign | redeliver | export, `patient` = id, `media` once per photo."""
+    """operation = assign | redeliver | compare | export, `patient` = id, `media` once per photo; to compare those of a
+    visit, the address says ?visit=id instead."""
     bridge, actor, operation = web.bridge, actor_of(request), form.get("operation")
-    media_ids = list(dict.fromkeys(form.all("media")))
+    media_ids, visit = list(dict.fromkeys(form.all("media"))), request.query_params.get("visit")
     with bridge.db.snapshot() as tx:
         patient = get_patient(tx, actor, form.get("patient"))
+        if visit:
+            media_ids = photos_of_visit(tx, actor, patient.id, visit)
         _check_all_of(tx, patient, media_ids)
+        parameters: dict[str, Any] = _assigned(form) if operation == "assign" else {}
+        if operation == "compare":
+            parameters = {"priors": propose_priors(tx, actor, media_ids)}
     if operation == "export":
         return _export(web, actor, media_ids)
-    parameters = _assigned(form) if operation == "assign" else {}
     with bridge.db.transaction() as tx:
         job_id = batch.prepare_job(
             tx, bridge, actor, operation, patient_id=patient.id, targets=media_ids, parameters=parameters
@@ -60,9 +68,8 @@ def jobs_page(web: Web, request: Request) -> Response:
         within = same_patients(tx, {actor.patient_id}) if actor.patient_id else None
         shown = [row for row in rows if within is None or row["patient"] in within]
         patients = by_id(tx, "Patient", [row["patient"] for row in shown if row["patient"]])
-    with bridge.db.transaction() as tx:
-        references = [one.version_reference for one in patients.values()]
-        governance.audit(tx, bridge, "query", actor, patient_id=actor.patient_id, references=references, query="jobs")
+    references = [one.version_reference for one in patients.values()]
+    governance.audit_look(bridge, actor, patient_id=actor.patient_id, references=references, query="jobs")
     return web.render(
         request,
         "jobs.html",
@@ -79,6 +86,7 @@ def job_page(web: Web, request: Request) -> Response:
         patient = find(tx, "Patient", status["patient"]) if status["patient"] else None
         photos = _in_reach(tx, actor, by_id(tx, "Media", [item["target"] for item in status["items"]]))
         lines = _planned(batch.tally(tx, status["id"])) if status["state"] in PLANNED else _told(status)
+        items = most_changed_first(tx, status) if status["operation"] == "compare" else status["items"]
         about = _about(tx, status)
     _note_shown(bridge, actor, status, [one.version_reference for one in photos.values()])
     own, href, zone = status["actor"] == actor.id, f"/jobs/{status['id']}", bridge.settings.zone
@@ -109,7 +117,7 @@ def job_page(web: Web, request: Request) -> Response:
             "message": None if status["total"] else "There is nothing to do for any of these photos.",
         },
         preview=[{"count": count, "text": text, "level": level} for count, text, level in lines if count],
-        results=[_result(web, item, photos.get(item["target"])) for item in status["items"]],
+        results=[_result(web, item, photos.get(item["target"])) for item in items],
         next_href=None,
         status_href=f"{href}.json",
     )
@@ -149,6 +157,19 @@ def _planned(lines: list[tuple[str, str, int]]) -> list[tuple[int, str, str]]:
 
 def _photos(count: int) -> str:
     return "photo" if count == 1 else "photos"
+
+
+def most_changed_first(tx: Connection, status: dict[str, Any]) -> list[dict[str, Any]]:
+    """The pairs of a job that compares, each with the address that shows it; those not compared come last."""
+    priors: dict[str, str] = status["parameters"]["priors"]
+    ranked = {one.photo: rank for rank, one in enumerate(changes_of(tx, priors))}
+    items = [
+        item | {"href": f"/compare?{urlencode([('media', priors[item['target']]), ('media', item['target'])])}"}
+        if item["target"] in priors
+        else item
+        for item in status["items"]
+    ]
+    return sorted(items, key=lambda item: ranked.get(item["target"], len(ranked)))
 
 
 def _told(status: dict[str, Any]) -> list[tuple[int, str, str]]:
@@ -266,7 +287,7 @@ def _result(web: Web, item: dict[str, Any], photo: Stored | None) -> dict[str, A
     at = taken_at(photo.resource, web.bridge.settings.zone) if photo else None
     return {
         "title": ", ".join(filter(None, [photo_label(photo), day(at) if at else None])),
-        "href": f"/photos/{media_id}" if photo else None,
+        "href": (item.get("href") or f"/photos/{media_id}") if photo else None,
         "thumbnail": f"/captures/{media_id}/thumbnail" if photo else None,
         "state": item["state"],
         "detail": item["result"],

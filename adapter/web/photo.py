@@ -76,8 +76,7 @@ def photo_page(web: Web, request: Request) -> Response:
             "measuring": measuring_context(tx, bridge, actor, media),
             "refile_href": _refile_href(actor, media, patient_id),
         }
-    with bridge.db.transaction() as tx:
-        governance.audit(tx, bridge, "read", actor, patient_id=patient_id, references=[media.version_reference])
+    governance.audit_look(bridge, actor, patient_id=patient_id, references=[media.version_reference])
     return web.render(request, "photo.html", "Photo", patient=patient, **context)
 
 
@@ -181,6 +180,7 @@ def _removed(tx: Connection, media: Stored) -> list[str]:
                     found.append(concept.get("text") if code == "other" else wordings[code])
     return [text for text in dict.fromkeys(found) if text]
 
+
 def _comparisons(
     tx: Connection, bridge: Bridge, actor: Actor, media: Stored, patient_id: str | None
 ) -> list[dict[str, Any]]:
@@ -188,7 +188,6 @@ def _comparisons(
         return []
     saved = comparisons_of(tx, actor, patient_id=patient_id, media_id=media.id)
     return [saved_card(one, bridge.settings.zone) for one in saved]
-
 
 
 def _earlier(tx: Connection, bridge: Bridge, actor: Actor, media: Stored) -> dict[str, str] | None:

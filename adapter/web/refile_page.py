@@ -40,11 +40,10 @@ def refile_page(web: Web, request: Request) -> Response:
         chosen = get(tx, "Patient", query["patient"]) if query.get("patient") and may_choose else None
         offered = visits(visits_of(tx, chosen.id), bridge.settings.zone) if chosen else []
     named = [one.version_reference for one in (*found, *([chosen] if chosen else []))]
-    with bridge.db.transaction() as tx:
-        shown = [one.version_reference for one in photos[:PICTURED]]
-        governance.audit(tx, bridge, "query", actor, patient_id=former_id, references=shown, query="Media to move")
-        if named:
-            governance.audit(tx, bridge, "query", actor, references=named, query="Patient?_content=…")
+    shown = [one.version_reference for one in photos[:PICTURED]]
+    governance.audit_look(bridge, actor, patient_id=former_id, references=shown, query="Media to move")
+    if named:
+        governance.audit_look(bridge, actor, patient_id=None, references=named, query="Patient?_content=…")
     today = bridge.now().astimezone(bridge.settings.zone).date()
     return web.render(
         request,

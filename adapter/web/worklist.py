@@ -57,9 +57,8 @@ def worklist(web: Web, request: Request) -> Response:
         opened = _opened(page, query.get("open"))
         detail, seen = _detail(tx, bridge, actor, opened, query.get("q", "").strip()[:200])
         photos = [one.version_reference for _, one in page if isinstance(one, Stored)]
-    with bridge.db.transaction() as tx:
-        shown = list(dict.fromkeys([*photos, *seen]))
-        governance.audit(tx, bridge, "query", actor, references=shown, query="Media?identity-state:not=bound")
+    shown = list(dict.fromkeys([*photos, *seen]))
+    governance.audit_look(bridge, actor, patient_id=None, references=shown, query="Media?identity-state:not=bound")
     here = {"kind": kind, "after": after}
     for entry, _ in page:
         entry["current"] = opened is not None and entry["id"] == opened[0]["id"]
