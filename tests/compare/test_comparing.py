@@ -119,7 +119,8 @@ def _spots(file: Path) -> tuple[Pair, ...]:
 def _told(bridge: Bridge, event: str) -> list[str]:
     with bridge.db.snapshot() as tx:
         events = find_where(tx, "AuditEvent", audit_event.c.subtype.like(f"{event}|%"))
-    return [str(one.resource["outcomeDesc"]) for one in events]
+    told = [detail for one in events for entity in one.resource["entity"] for detail in entity.get("detail", [])]
+    return [str(one["valueString"]) for one in told]
 
 
 def test_points_placed_by_hand_are_remembered_with_who_placed_them_until_they_are_taken_back(patients: Bridge) -> None:

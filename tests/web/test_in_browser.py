@@ -5,6 +5,8 @@ They run against the preview server, whose answers are samples; skipped where Ch
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import socket
 import threading
@@ -12,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import parse_qs
 
 import pytest
 import uvicorn
@@ -220,13 +223,136 @@ def test_the_second_photo_is_laid_over_the_first_by_keys(page: Page) -> None:
     sync_api.expect(page.locator("#overlay")).to_be_hidden()
 
 
+REFUSED = {"verdict": "not-aligned", "reasons": ["Too few points in common."], "pictures": {}, "change": None}
+
+
 def test_photos_that_cannot_be_aligned_stay_side_by_side_and_say_why(page: Page) -> None:
-    refused = {"verdict": "not-aligned", "reasons": ["Too few points in common."], "pictures": {}, "change": None}
-    page.route("**/comparison?*", lambda route: route.fulfill(json=refused))
+    page.route("**/comparison?*", lambda route: route.fulfill(json=REFUSED))
     page.goto("/compare")
     sync_api.expect(page.locator("#verdict")).to_contain_text("Too few points in common.")
     page.keyboard.press("2")
     sync_api.expect(page.locator("#panes")).to_be_visible()
+
+
+def test_marks_set_and_moved_by_keys_alone_align_two_photos(page: Page) -> None:
+    sent: list[dict[str, list[str]]] = []
+
+    def align(route: Route) -> None:
+        if route.request.method == "GET":
+            route.fulfill(json=REFUSED)
+            return
+        sent.append(parse_qs(route.request.post_data or ""))
+        by_hand = {"by": "Dr. R. Okafor", "at": "2026-11-23T09:30:00Z"}
+        route.fulfill(json=REFUSED | {"verdict": "approximate", "reasons": ["By 3 points."], "by_hand": by_hand})
+
+    page.route("**/comparison?*", align)
+    page.route("**/comparison", align)
+    page.goto("/compare")
+    sync_api.expect(page.locator("#verdict")).to_contain_text("Too few points")
+    page.keyboard.press("h")
+    said = page.locator("#marking-next")
+    for number, (arrow, times) in enumerate([("ArrowRight", 0), ("ArrowRight", 4), ("ArrowDown", 5)], start=1):
+        for pane in (0, 1):
+            sync_api.expect(said).to_contain_text(f"Mark {number} of 3 to 6")
+            stage = page.locator(".stage").nth(pane)
+            stage.focus()
+            page.keyboard.press("Enter")
+            stage.locator(".mark").last.focus()
+            for _ in range(times):
+                page.keyboard.press(f"Shift+{arrow}")
+    page.get_by_role("button", name="Align", exact=True).click()
+    sync_api.expect(page.locator("#verdict")).to_contain_text("Points placed by Dr. R. Okafor, 23 Nov 2026.")
+    sync_api.expect(page.get_by_role("button", name="Take back")).to_be_visible()
+    (fields,) = sent
+    assert (fields["left"], fields["right"]) == (["m6"], ["m1"])
+    points = json.loads(fields["points"][0])
+    (first, _), (right, _), (down, _) = points
+    assert first == pytest.approx([1999.5, 1499.5], abs=2)
+    assert right[0] - first[0] == pytest.approx(down[1] - first[1], rel=0.3)
+    assert right[1] == pytest.approx(first[1], abs=2)
+
+
+def test_a_mark_is_removed_and_marking_is_given_up(page: Page) -> None:
+    page.route("**/comparison?*", lambda route: route.fulfill(json=REFUSED))
+    page.goto("/compare")
+    page.get_by_role("button", name="Align by hand").click()
+    page.locator(".stage").first.click(position={"x": 180, "y": 80})
+    sync_api.expect(page.get_by_role("button", name="Mark 1, 14 Jul 2026")).to_be_visible()
+    page.get_by_role("button", name="Mark 1, 14 Jul 2026").press("Delete")
+    sync_api.expect(page.locator(".mark")).to_have_count(0)
+    page.keyboard.press("Escape")
+    sync_api.expect(page.locator("#marking")).to_be_hidden()
+
+
+def test_three_dates_follow_the_one_chosen_and_say_which_of_them_are_aligned(page: Page) -> None:
+    asked: list[str] = []
+
+    def answer(route: Route) -> None:
+        asked.append(route.request.url.partition("?")[2])
+        if "m7" in route.request.url:
+            route.fulfill(json=REFUSED)
+        else:
+            route.continue_()
+
+    page.route("**/comparison?*", answer)
+    page.goto("/compare-three")
+    sync_api.expect(page.locator("#verdict")).to_have_text("1 of 2 aligned to 14 Jul 2026")
+    verdicts = page.locator(".pane-verdict")
+    sync_api.expect(verdicts.nth(1)).to_contain_text("Too few points in common.")
+    sync_api.expect(verdicts.nth(2)).to_contain_text("Aligned")
+    page.locator(".stage").nth(2).focus()
+    page.keyboard.press("r")
+    sync_api.expect(page.locator("#verdict")).to_have_text("1 of 2 aligned to 23 Nov 2026")
+    assert sorted(asked) == ["media=m1&media=m6", "media=m1&media=m7", "media=m6&media=m1", "media=m6&media=m7"]
+
+
+def test_the_loupe_shows_every_photo_while_its_key_is_held(page: Page) -> None:
+    page.goto("/compare")
+    sync_api.expect(page.locator("#verdict")).to_have_text("Aligned")
+    page.locator(".stage").first.focus()
+    page.keyboard.down("m")
+    sync_api.expect(page.locator(".lens:visible canvas")).to_have_count(2)
+    page.keyboard.up("m")
+    sync_api.expect(page.locator(".lens:visible")).to_have_count(0)
+
+
+def test_a_closer_look_fetches_tiles_and_a_photo_seen_whole_does_not(page: Page) -> None:
+    page.goto("/compare")
+    sync_api.expect(page.locator("#verdict")).to_have_text("Aligned")
+    seen = "performance.getEntriesByType('resource').filter(one => one.name.includes('/tiles')).length"
+    assert page.evaluate(seen) == 0
+    page.locator(".stage").first.focus()
+    with page.expect_response(re.compile(r"/tiles/0/\d+/\d+$")) as tile:
+        page.keyboard.press("9")
+    assert tile.value.ok
+
+
+def test_blinking_waits_to_be_asked_where_motion_is_not_wanted(browser: Browser, site: str) -> None:
+    context = browser.new_context(base_url=site, viewport=PHONE, reduced_motion="reduce")
+    opened = context.new_page()
+    opened.goto("/compare")
+    sync_api.expect(opened.locator("#verdict")).to_have_text("Aligned")
+    opened.keyboard.press("4")
+    shown = opened.locator("#blink-shown")
+    sync_api.expect(opened.locator("#blink-pause")).to_have_attribute("aria-pressed", "true")
+    sync_api.expect(shown).to_have_text("14 Jul 2026")
+    opened.locator("#laid").focus()
+    opened.keyboard.press("Space")
+    sync_api.expect(shown).to_have_text("23 Nov 2026")
+    opened.locator("#blink-pause").click()
+    sync_api.expect(shown).to_have_text("14 Jul 2026")
+    context.close()
+
+
+def test_the_filmstrip_and_the_list_of_keys_are_reached_by_keys(page: Page) -> None:
+    page.goto("/compare")
+    page.keyboard.press("?")
+    sync_api.expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.locator("#strip a").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.getAttribute('href')") == "/compare?media=m7&media=m1"
 
 
 @pytest.mark.skipif(not AXE.exists(), reason="axe-core is not installed (npm ci)")
