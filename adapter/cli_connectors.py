@@ -242,16 +242,58 @@ def connectors_send(media: Annotated[str, typer.Argument(help="The photo's id.")
 
 
 @connectors.command("replay")
-def connectors_replay(name: str) -> None:
+def connectors_replay(
+    name: str,
+    since: Annotated[
+        str, typer.Option(help="Also what it accepted from then on: 09:00 (today) or 2026-11-23T09:00, our time zone.")
+    ] = "",
+    until: Annotated[str, typer.Option(help="Until when, with --since.")] = "",
+) -> None:
     """Put every failed delivery of a destination in line again, after its cause was mended.
 
-    Example: dermbridge connectors replay main-ehr
+    With --since also what arrived there, as when it was set back to a backup: each photo is looked for, and sent only
+    where it is missing. Example: dermbridge connectors replay main-ehr --since 09:00
     """
-    from adapter.delivery.rehearsal import replay
+    from adapter.access.actor import SYSTEM
+    from adapter.delivery.backlog import REPLAYED_AT_ONCE, replay
+    from adapter.delivery.rehearsal import moment
+
+    count = REPLAYED_AT_ONCE
+    with beside_service() as bridge:
+        first, last = (moment(bridge, each) if each else None for each in (since, until))
+        total = 0
+        while count == REPLAYED_AT_ONCE:
+            with bridge.db.transaction() as tx:
+                count = replay(tx, bridge, SYSTEM, name, since=first, until=last)
+            total += count
+    out.print(f"{total} deliveries are in line again", highlight=False)
+
+
+@connectors.command("stop")
+def connectors_stop(
+    name: str, because: Annotated[str, typer.Option(help="Shown with everything that waits.")] = "by command line"
+) -> None:
+    """Send nothing more to a destination until `resume`, as while the EHR is down; everything waits in order.
+
+    Example: dermbridge connectors stop main-ehr --because "upgrade until 06:00"
+    """
+    from adapter.access.actor import SYSTEM
+    from adapter.delivery.backlog import stop_destination
 
     with beside_service() as bridge, bridge.db.transaction() as tx:
-        count = replay(tx, bridge, name)
-    out.print(f"{count} deliveries are in line again", highlight=False)
+        stop_destination(tx, bridge, SYSTEM, name, because=because)
+    out.print(f"nothing more goes to {name} until `dermbridge connectors resume {name}`", highlight=False)
+
+
+@connectors.command("resume")
+def connectors_resume(name: str) -> None:
+    """Go on with a destination that was stopped, oldest first. Example: dermbridge connectors resume main-ehr"""
+    from adapter.access.actor import SYSTEM
+    from adapter.delivery.backlog import resume_destination
+
+    with beside_service() as bridge, bridge.db.transaction() as tx:
+        count = resume_destination(tx, bridge, SYSTEM, name)
+    out.print(f"{name} goes on; {count} deliveries had been waiting for it", highlight=False)
 
 
 @connectors.command("explain")

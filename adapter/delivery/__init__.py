@@ -1,5 +1,6 @@
 """Into the EHR and proven there: the outbox, the worker's side of a delivery, receipts and read-back."""
 
+from adapter.delivery.backlog import replay, resume_destination, stop_destination
 from adapter.delivery.deliver import deliver
 from adapter.delivery.destinations import Destinations
 from adapter.delivery.key_set import published_keys
@@ -50,6 +51,9 @@ __all__ = [
     "photo_destinations",
     "published_keys",
     "release_withheld",
+    "replay",
+    "resume_destination",
     "send_again",
+    "stop_destination",
     "take_back",
 ]

@@ -15,14 +15,19 @@ from sqlalchemy import Connection, Row, delete, select, update
 from adapter.db.engine import insert_or
 from adapter.db.tables import circuit
 
+LEFT_ALONE: Final = "the destination is left alone"  # how the reasons of what waits begin
+STOPPED: Final = "the destination is stopped"
 FAILURES: Final = 5
 SHORTEST: Final = timedelta(seconds=30)
 LONGEST: Final = timedelta(minutes=15)
 PROBE: Final = timedelta(seconds=60)  # how long others wait for the outcome of a probe
+HELD_LOOK: Final = timedelta(minutes=15)  # how often what waits for a stopped destination is looked at
 
 
 def wait_until(tx: Connection, row: Row[Any], *, at: datetime) -> datetime | None:
     """When to come again; None: go ahead now, as the probe if the circuit (a row of `find_circuit`) was open."""
+    if row.held is not None:
+        return at + HELD_LOOK
     open_until: datetime | None = row.open_until
     if open_until is None or open_until > at:
         return open_until
@@ -46,8 +51,20 @@ def note_outage(tx: Connection, destination: str, reason: str, *, at: datetime) 
 
 
 def note_answer(tx: Connection, destination: str) -> None:
-    """The destination answered, whatever it said."""
-    tx.execute(delete(circuit).where(circuit.c.destination == destination))
+    """The destination answered, whatever it said: the circuit is closed, but what a person stopped stays stopped."""
+    mine = circuit.c.destination == destination
+    tx.execute(delete(circuit).where(mine, circuit.c.held.is_(None)))
+    tx.execute(update(circuit).where(mine).values(failures=0, open_until=None, reason=None))
+
+
+def set_held(tx: Connection, destination: str, because: str | None, *, at: datetime) -> None:
+    """Stop a destination, or (None) let it go on."""
+    c = circuit.c
+    values = {"destination": destination, "failures": 0, "held": because, "updated_at": at}
+    upsert = insert_or(tx.dialect.name, circuit).values(values)
+    again = {"held": because, "updated_at": at}
+    tx.execute(upsert.on_conflict_do_update(index_elements=[c.destination], set_=again))
+    tx.execute(delete(circuit).where(c.destination == destination, c.held.is_(None), c.failures == 0))
 
 
 def find_circuit(tx: Connection, destination: str) -> Row[Any] | None:

@@ -12,19 +12,19 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import orjson
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, Row, insert
 
 from adapter import governance
 from adapter.access.actor import SYSTEM
 from adapter.bridge import Bridge
 from adapter.db.tables import delivery_attempt
-from adapter.delivery.circuit import find_circuit, note_answer, note_outage, wait_until
+from adapter.delivery.circuit import LEFT_ALONE, STOPPED, find_circuit, note_answer, note_outage, wait_until
 from adapter.delivery.destinations import Destinations
 from adapter.delivery.orders import Order, may_not_stay, prepare
 from adapter.delivery.outbox import DeliveryState, explain, get_delivery, mark, start_retraction
 from adapter.errors import Misconfigured, NotFound
 from adapter.records import create, new_id
-from adapter.work import Work, finish, postpone
+from adapter.work import Work, finish, hasten, postpone
 from adapter.work.loop import back_off
 from connectors.contract import CannotLook, Connector, DeliveryError, Evidence, Receipt, Retry
 from mappings.photos_to_picture import derivation_of
@@ -68,6 +68,7 @@ class Attempt:
     def answered(self, tx: Connection) -> None:
         if self.was_down:
             note_answer(tx, self.order.row.destination)
+            hasten(tx, "deliver", self.order.row.destination, because=(LEFT_ALONE,), at=self.bridge.now())
 
     def mark(self, tx: Connection, state: DeliveryState, **values: Any) -> None:
         mark(tx, self.order.row.id, state, at=self.bridge.now(), **values)
@@ -79,8 +80,8 @@ def deliver(bridge: Bridge, destinations: Destinations, work: Work) -> None:
         row = get_delivery(tx, work.payload["delivery"])
         circuit = find_circuit(tx, row.destination)
         if circuit and (until := wait_until(tx, circuit, at=bridge.now())):
-            reason = f"the destination is left alone after {circuit.failures} outages: {circuit.reason}"
-            explain(tx, row.id, reason=reason, remedy="nothing to do: one delivery tries it from time to time")
+            reason, remedy = _told_why(circuit)
+            explain(tx, row.id, reason=reason, remedy=remedy)
             postpone(tx, work, due_at=until, reason=reason)
             return
         order = prepare(tx, bridge, row)
@@ -98,6 +99,14 @@ def deliver(bridge: Bridge, destinations: Destinations, work: Work) -> None:
             _prove(attempt, connector, receipt)
     except DeliveryError as error:
         _set_aside(attempt, error)
+
+
+def _told_why(circuit: Row[Any]) -> tuple[str, str]:
+    """Why a delivery waits that was not even tried, and what to do."""
+    if circuit.held is not None:
+        return f"{STOPPED}: {circuit.held}", "let it go on (dermbridge connectors resume) once it may"
+    reason = f"{LEFT_ALONE} after {circuit.failures} outages: {circuit.reason}"
+    return reason, "nothing to do: one delivery tries it from time to time"
 
 
 def _connector(destinations: Destinations, name: str) -> Connector:

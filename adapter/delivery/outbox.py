@@ -3,6 +3,7 @@
 pending -> sending -> accepted -> confirmed      confirmed = read back from the destination and compared
 sending -> unknown -> sending                    the answer was lost: looked for before it is sent again
 withheld (consent), failed (a person must act), held (a person said wait), superseded (a newer version goes)
+accepted | confirmed -> unknown                  the destination may have lost it: looked for again
 accepted | confirmed -> retracting -> retracted  the destination had it under an identity that was wrong
 """
 
@@ -45,8 +46,8 @@ TRANSITIONS: dict[DeliveryState, frozenset[DeliveryState]] = {
     S.PENDING: frozenset({S.SENDING, S.WITHHELD, S.HELD, S.SUPERSEDED, S.FAILED}),
     S.SENDING: frozenset({S.ACCEPTED, S.PENDING, S.UNKNOWN, S.FAILED, S.SENDING, S.SUPERSEDED, S.WITHHELD}),
     S.UNKNOWN: frozenset({S.SENDING, S.ACCEPTED, S.FAILED, S.SUPERSEDED, S.UNKNOWN}),
-    S.ACCEPTED: frozenset({S.CONFIRMED, S.FAILED, S.ACCEPTED, S.RETRACTING, S.SUPERSEDED}),
-    S.CONFIRMED: frozenset({S.RETRACTING, S.SUPERSEDED, S.PENDING}),
+    S.ACCEPTED: frozenset({S.CONFIRMED, S.FAILED, S.ACCEPTED, S.RETRACTING, S.SUPERSEDED, S.UNKNOWN}),
+    S.CONFIRMED: frozenset({S.RETRACTING, S.SUPERSEDED, S.PENDING, S.UNKNOWN}),
     S.WITHHELD: frozenset({S.PENDING, S.SUPERSEDED, S.WITHHELD}),
     S.HELD: frozenset({S.PENDING, S.SUPERSEDED}),
     S.FAILED: frozenset({S.PENDING, S.SUPERSEDED, S.RETRACTING}),
@@ -204,6 +205,13 @@ def send_again(tx: Connection, bridge: Bridge, delivery_id: str) -> None:
     if state != row.state or state not in RESENT_AS:
         mark(tx, delivery_id, state, at=at)
     _enqueue(tx, row, state, at)
+
+
+def look_again(tx: Connection, bridge: Bridge, row: Row[Any]) -> None:
+    """It was there, and may not be any more: it is looked for, and sent where it is not. Raises Conflict."""
+    cancel(tx, f"deliver:{row.id}")
+    mark(tx, row.id, S.UNKNOWN, at=bridge.now())
+    _enqueue(tx, row, S.UNKNOWN, bridge.now())
 
 
 def start_retraction(tx: Connection, bridge: Bridge, row: Row[Any], *, reason: str) -> None:

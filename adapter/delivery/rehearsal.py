@@ -6,11 +6,12 @@ import base64
 import hashlib
 import io
 from collections.abc import Sequence
+from datetime import datetime, time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Row, select
 
 from adapter.access.policy import check_ours
 from adapter.bridge import Bridge
@@ -19,7 +20,7 @@ from adapter.delivery.circuit import circuits
 from adapter.delivery.destinations import Destinations
 from adapter.delivery.orders import decide_for, parcel_of
 from adapter.delivery.outbox import DeliveryState, deliver_media, is_bound, send_again
-from adapter.errors import Conflict, Misconfigured, NotFound
+from adapter.errors import BadInput, Conflict, Misconfigured, NotFound
 from adapter.records import get
 from connectors.contract import Finding, Parcel
 from connectors.kinds import Profile
@@ -40,18 +41,21 @@ def overview(bridge: Bridge) -> list[dict[str, Any]]:
         down = {row.destination: row for row in circuits(tx)}
     rows = []
     for name in destinations.names:
-        row = down.get(name)
-        state = (
-            "answers"
-            if row is None
-            else f"{row.failures} outages" + (f", left alone until {row.open_until:%H:%M:%S}" if row.open_until else "")
-        )
+        state = _standing(down.get(name))
         try:
             routes = ", ".join(destinations.profile(name).route_names)
         except Misconfigured as error:
             routes, state = "", str(error)
         rows.append({"name": name, "routes": routes, "state": state})
     return rows
+
+
+def _standing(row: Row[Any] | None) -> str:
+    if row is None:
+        return "answers"
+    outages = f"{row.failures} outages" if row.failures else ""
+    alone = f"left alone until {row.open_until:%H:%M:%S}" if row.open_until else ""
+    return ", ".join(filter(None, [f"stopped: {row.held}" if row.held else "", outages, alone]))
 
 
 def examine_destination(bridge: Bridge, name: str, *, ask: bool) -> list[Finding]:
@@ -118,14 +122,16 @@ def send_one(tx: Connection, bridge: Bridge, media_id: str, name: str) -> str:
     return deliver_media(tx, bridge, media, only=name)[0]
 
 
-def replay(tx: Connection, bridge: Bridge, name: str, *, limit: int = 1000) -> int:
-    """Put every failed delivery of a destination in line again; returns how many."""
-    c = delivery.c
-    failed = select(c.id).where(c.destination == name, c.state == S.FAILED).order_by(c.created_at).limit(limit)
-    ids = list(tx.execute(failed).scalars())
-    for each in ids:
-        send_again(tx, bridge, each)
-    return len(ids)
+def moment(bridge: Bridge, text: str) -> datetime:
+    """`09:00` (today) or `2026-11-23T09:00`, in the site's time zone unless it says another. Raises BadInput."""
+    zone = bridge.settings.zone
+    try:
+        if "T" not in text and "-" not in text:
+            return datetime.combine(bridge.now().astimezone(zone).date(), time.fromisoformat(text), zone)
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadInput(f"{text!r} is no time; give 09:00 or 2026-11-23T09:00") from None
+    return at if at.tzinfo else at.replace(tzinfo=zone)
 
 
 def new_profile(name: str, like: str, folder: Path) -> Path:

@@ -1,5 +1,6 @@
 """Everything that happens later: one durable table of work with leases, order keys and dead letters."""
 
+from adapter.work.haste import hasten
 from adapter.work.loop import Lane, WorkLoop
 from adapter.work.queue import (
     LeaseLost,
@@ -8,11 +9,13 @@ from adapter.work.queue import (
     cancel,
     cancel_all,
     claim,
+    due_lines,
     enqueue,
     enqueue_all,
     finish,
     finish_all,
     postpone,
+    release_expired,
     revive,
 )
 from adapter.work.standing import Queue, dead_letters, get_dead_letter, queues
@@ -28,12 +31,15 @@ __all__ = [
     "cancel_all",
     "claim",
     "dead_letters",
+    "due_lines",
     "enqueue",
     "enqueue_all",
     "finish",
     "finish_all",
     "get_dead_letter",
+    "hasten",
     "postpone",
     "queues",
+    "release_expired",
     "revive",
 ]
