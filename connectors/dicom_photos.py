@@ -41,7 +41,7 @@ _PLACE: Final = re.compile(rf"studies/{UID}/series/{UID}/instances/{UID}")
 _UIDS: Final = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 GONE: Final = frozenset({204, 404, 410})
 INCLUDED: Final = [("includefield", tag) for tag in PHOTO_TAGS.values()]
-RENDERED: Final = "image/png, image/jpeg;q=0.8"
+RENDERED: Final = ("image/png", "image/jpeg")  # one after the other: Orthanc refuses an Accept that names both
 Parameters = list[tuple[str, str]]
 
 
@@ -188,11 +188,13 @@ class DicomPhotos:
         )
 
     def _rendered(self, photo: PhotoFound) -> Fetched:
-        answer = self._get(f"{photo.id}/rendered", RENDERED)
-        content_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if answer.status != 200 or content_type not in {"image/png", "image/jpeg"}:
-            raise PhotoStays(photo.id, "it is no JPEG, and the archive does not render it")
-        return Fetched(photo, self._bounded(photo.id, answer), "as the archive renders it: the object holds no JPEG")
+        for accept in RENDERED:
+            answer = self._get(f"{photo.id}/rendered", accept)
+            content_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if answer.status == 200 and content_type in RENDERED:
+                made = "as the archive renders it: the object holds no JPEG"
+                return Fetched(photo, self._bounded(photo.id, answer), made)
+        raise PhotoStays(photo.id, "it is no JPEG, and the archive does not render it")
 
     def _get(self, path: str, accept: str) -> Answer:
         answer = self._session.http.request(
@@ -200,7 +202,7 @@ class DicomPhotos:
             path,
             doing="Fetching a photo",
             write=False,
-            accepted=GONE | {406},
+            accepted=GONE | {400, 406},
             limit=self._table.max_bytes,
             headers={"Accept": accept},
         )

@@ -189,11 +189,15 @@ class PatientLookup(Table):
         return self
 
 
+PhotosOfPatient = Annotated[str, Field(pattern=r"^(Media|DocumentReference)\?\S*=(Patient/)?\{patient\}(&\S*)?$")]
+
+
 class PhotoSearch(Table):
     """How photos that are in a patient's record already are found there. Without `searches` nobody asks for them."""
 
-    searches: tuple[Annotated[str, Field(pattern=r"^(Media|DocumentReference)\?\S*=\{patient\}(&\S*)?$")], ...] = ()
-    """All of these, `Media?patient={patient}&status=completed`; {patient} is the patient's id there."""
+    searches: tuple[PhotosOfPatient, ...] = ()
+    """All of these, `Media?patient={patient}&status=completed`; {patient} is the patient's id there. Some servers find
+    nothing but by `patient=Patient/{patient}`."""
     accepts: tuple[MimeType, ...] = PHOTO_TYPES
     """MIME types of attachments that are photos; anything else found is named, and stays there."""
     max_bytes: PositiveInt = 50_000_000

@@ -124,7 +124,7 @@ def _found(vendor: Vendor, kind: str, query: dict[str, str]) -> list[Resource]:
         return [_with_system(visit | {"identifier": [{"value": value}]}, system)]
     held = [resource for (each, _), resource in vendor.resources.items() if each == kind]
     if "patient" in query:
-        return [each for each in held if f"pat-{_whose(each)}" == query["patient"]]
+        return [each for each in held if f"pat-{_whose(each)}" == query["patient"].removeprefix("Patient/")]
     wanted = {"system": system, "value": value}
     return [each for each in held if any(wanted.items() <= one.items() for one in each.get("identifier", []))]
 

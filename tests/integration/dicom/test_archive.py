@@ -22,11 +22,14 @@ from typing import Any
 
 import httpx
 import pydicom
+import pydicom.uid
 import pytest
+from PIL import Image
 
 from connectors.contract import Connector, DeliveryError, Parcel, Receipt, Retry
 from connectors.dicom_object import frame, rejection
 from connectors.knobs import DicomPolicy
+from connectors.photos_found import NotThisPatient, PhotoGone, PhotoSource, open_photo_sources
 from connectors.profile import build_profile
 from connectors.registry import open_connector
 from mappings.photo_fit import read_jpeg
@@ -228,3 +231,90 @@ def test_a_rejection_note_is_kept_by_a_real_archive(orthanc: dict[str, int]) -> 
 
 def _judged(program: str, file: Path) -> str:
     return subprocess.run([program, str(file)], capture_output=True, text=True, check=False).stderr
+
+
+# --- photos there ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["instance", "study"])
+def photos(request: pytest.FixtureRequest, orthanc: dict[str, int]) -> Iterator[PhotoSource]:
+    table = {
+        "name": "pacs",
+        "kind": "dicomweb",
+        "base_url": f"http://127.0.0.1:{orthanc['http']}/dicom-web",
+        "dicom": {"patient_id_system": MRN, "issuer": "HOSP"},
+        "photos": {"modalities": ["XC", "DMS", "OT"], "level": request.param},
+    }
+    (source,) = open_photo_sources(build_profile(table, source="test"), lambda _: "")
+    yield source
+    source.close()
+
+
+def filed(orthanc: dict[str, int], patient: str, content: bytes, **elements: Any) -> str:
+    """A photo that another system stored; `elements` are its own, PixelData one without compression."""
+    media = {"createdDateTime": "2026-03-02T10:00:00+01:00", "deviceName": "D5600"}
+    place = DicomPlace(patient, "HOSP", equipment=DEVICE)
+    born = {"birthDate": "1970-01-01", "name": [{"family": "Doe"}]}
+    key = f"{patient}/{hashlib.sha256(content).hexdigest()}/{elements.get('Rows', '')}"
+    made = photo_to_dicom(
+        content, "image/jpeg", media=media, patient=born, place=place, idempotency_key=key, at=datetime.now(UTC)
+    )
+    dataset = pydicom.dcmread(io.BytesIO(made))
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
+    if "PixelData" in elements:
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", False
+    out = io.BytesIO()
+    dataset.save_as(out)
+    httpx.post(f"http://127.0.0.1:{orthanc['http']}/instances", content=out.getvalue()).raise_for_status()
+    return str(dataset.SOPInstanceUID)
+
+
+def whom(value: str, **more: Any) -> dict[str, Any]:
+    known = {"identifier": [{"system": MRN, "value": value}], "birthDate": "1970-01-01"}
+    return {"resourceType": "Patient"} | known | more
+
+
+def test_real_photos_are_listed_and_fetched_bit_for_bit(photos: PhotoSource, orthanc: dict[str, int]) -> None:
+    baseline = [one for one in PHOTOS if (p := read_jpeg(one.read_bytes())).is_baseline and p.orientation == 1]
+    sent = {filed(orthanc, "P-1", one.read_bytes()): one.read_bytes() for one in baseline}
+    assert len(sent) >= 3
+    filed(orthanc, "P-2", baseline[0].read_bytes())
+    found = photos.find_photos(whom("P-1"))
+    assert {one.id.rpartition("/")[2] for one in found.photos} == set(sent)
+    assert (found.refused, found.more) == ((), False)
+    assert {(one.created, one.device, one.modality) for one in found.photos} == {
+        ("2026-03-02T10:00:00+01:00", DEVICE["ManufacturerModelName"], "XC")
+    }
+    for one in found.photos:
+        assert photos.get_photo(whom("P-1"), one.id) == one
+        fetched = photos.fetch_photo(whom("P-1"), one.id)
+        assert (fetched.content, fetched.made) == (sent[one.id.rpartition("/")[2]], "")
+
+
+def test_nobody_gets_the_photos_of_another_patient_from_a_real_archive(
+    photos: PhotoSource, orthanc: dict[str, int]
+) -> None:
+    filed(orthanc, "Q-1", PHOTOS[-1].read_bytes())
+    (theirs,) = photos.find_photos(whom("Q-1")).photos
+    for other in (whom("Q-2"), whom("Q*"), whom("*"), whom("Q-1", birthDate="1999-01-01")):
+        assert photos.find_photos(other).photos == ()
+        for ask in (photos.fetch_photo, photos.get_photo):
+            with pytest.raises(NotThisPatient):
+                ask(other, theirs.id)
+    with pytest.raises(PhotoGone):
+        photos.fetch_photo(whom("Q-1"), "studies/1.2.3/series/1.2.4/instances/1.2.5")
+
+
+def test_a_photo_without_jpeg_comes_as_the_archive_renders_it_and_says_so(
+    photos: PhotoSource, orthanc: dict[str, int]
+) -> None:
+    plain = {"Rows": 32, "Columns": 48, "PhotometricInterpretation": "RGB", "PixelData": b"\x80\x40\x20" * (32 * 48)}
+    filed(orthanc, "R-1", PHOTOS[-1].read_bytes(), **plain)
+    (found,) = photos.find_photos(whom("R-1")).photos
+    fetched = photos.fetch_photo(whom("R-1"), found.id)
+    with Image.open(io.BytesIO(fetched.content)) as image:
+        assert image.size == (48, 32)
+        assert [abs(a - b) < 8 for a, b in zip(image.convert("RGB").getpixel((9, 9)), (128, 64, 32), strict=True)]  # type: ignore[arg-type]
+    assert "renders" in fetched.made

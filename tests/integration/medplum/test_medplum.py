@@ -23,6 +23,7 @@ import httpx
 import pytest
 
 from connectors.contract import Connector, DeliveryError, Parcel, Receipt, Retry
+from connectors.photos_found import NotThisPatient, PhotoSource, open_photo_sources
 from connectors.profile import build_profile
 from connectors.registry import open_connector
 from mappings.terms import URI
@@ -319,3 +320,61 @@ def test_an_exhausted_quota_says_when_to_come_back(connector: Connector, parcel:
     with pytest.raises(DeliveryError, match="allowance") as waiting:  # and until then it is not even asked
         connector.send(parcel)
     assert waiting.value.retry_after is not None and 0 < waiting.value.retry_after <= 60
+
+
+# --- photos there ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def photos(server: dict[str, str]) -> Iterator[PhotoSource]:
+    table = {
+        "name": "medplum",
+        "based_on": "medplum",
+        "base_url": server["base"],
+        "attachment_hosts": ["localhost"],
+        "auth": {"client_id": "dermbridge", "token_url": server["tokenUrl"]},
+        "timeouts": {"attempts": 1, "read": 10.0},
+        "photos": {"searches": ["Media?patient=Patient/{patient}", "DocumentReference?patient=Patient/{patient}"]},
+    }
+    (source,) = open_photo_sources(build_profile(table, source="test"), lambda _: "a-secret")
+    yield source
+    source.close()
+
+
+def filed(medplum: Medplum, subject: str, content: bytes, kind: str = "Media") -> str:
+    """A photo that somebody else put there; its bytes as a raw Binary."""
+    headers = {"Content-Type": "image/jpeg"}
+    binary = medplum.http.post(f"{medplum.server['base']}/Binary", content=content, headers=headers).json()
+    attachment = {"contentType": "image/jpeg", "url": f"Binary/{binary['id']}", "title": "Left cheek"}
+    told: dict[str, Any] = {"resourceType": kind, "subject": {"reference": subject}}
+    told |= (
+        {"status": "completed", "createdDateTime": "2026-03-02", "content": attachment}
+        if kind == "Media"
+        else {"status": "current", "content": [{"attachment": attachment}]}
+    )
+    return f"{kind}/{medplum.create(told)['id']}"
+
+
+def test_photos_of_others_are_listed_and_fetched_bit_for_bit(medplum: Medplum, photos: PhotoSource) -> None:
+    whom, other = (person(next(NUMBERS)) for _ in range(2))
+    subject, somebody = (f"Patient/{medplum.create(one)['id']}" for one in (whom, other))
+    sent = {filed(medplum, subject, PHOTO, kind): PHOTO for kind in ("Media", "DocumentReference")}
+    theirs = filed(medplum, somebody, PHOTO)
+    found = photos.find_photos(whom)
+    assert {one.id: one.obstacle for one in found.photos} == dict.fromkeys(sent, "")
+    assert (found.refused, found.not_offered, found.more) == ((), (), False)
+    for one in found.photos:
+        assert photos.get_photo(whom, one.id) == one
+        assert hashlib.sha256(photos.fetch_photo(whom, one.id).content).digest() == hashlib.sha256(PHOTO).digest()
+    for ask in (photos.fetch_photo, photos.get_photo):
+        with pytest.raises(NotThisPatient):
+            ask(whom, theirs)
+
+
+def test_what_we_delivered_is_among_them_with_our_identifier(
+    medplum: Medplum, connector: Connector, parcel: Parcel, photos: PhotoSource
+) -> None:
+    receipt = connector.send(parcel)
+    (found,) = photos.find_photos(dict(parcel.patient)).photos
+    assert found.id == f"Media/{receipt.ids['Media']}"
+    assert (URI, parcel.media["identifier"][0]["value"]) in found.identifiers
