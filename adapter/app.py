@@ -23,8 +23,8 @@ from adapter.access.outbound import outbound_client
 from adapter.bridge import Bridge
 from adapter.capture import external_upkeep
 from adapter.capture.render import render_photo
-from adapter.delivery.deliver import deliver
 from adapter.delivery.destinations import Destinations
+from adapter.delivery.lane import delivery_lane
 from adapter.delivery.patient_lookup import ask_destination
 from adapter.errors import DermBridgeError, NotAuthenticated, Throttled, Unavailable
 from adapter.fhir_api import fhir_routes
@@ -81,7 +81,6 @@ def work_lanes(bridge: Bridge, destinations: Destinations) -> Mapping[str, Lane]
     """Which handler does which kind of work, and how many at once."""
     from adapter.batch import run_job
 
-    threads = bridge.settings.worker_threads
     return {
         "apply-adt": Lane(
             partial(identity.apply_message, bridge),
@@ -90,7 +89,7 @@ def work_lanes(bridge: Bridge, destinations: Destinations) -> Mapping[str, Lane]
             together=partial(identity.apply_messages, bridge),
         ),
         "application-ack": Lane(partial(identity.send_application_ack, bridge), threads=2),
-        "deliver": Lane(partial(deliver, bridge, destinations), threads=threads),
+        "deliver": delivery_lane(bridge, destinations),
         "look-up-patient": Lane(
             partial(identity.look_up_patient, bridge, partial(ask_destination, destinations)), threads=2
         ),

@@ -13,18 +13,21 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from operator import attrgetter
 
 import structlog
+from sqlalchemy import Connection
 
 from adapter.db.engine import Database
 from adapter.errors import DermBridgeError, Unavailable
-from adapter.work.queue import LEASE, LeaseLost, Work, bury, claim, due_kinds, extend, postpone
+from adapter.work.queue import LEASE, LeaseLost, Work, bury, claim, due_lines, extend, postpone, release_expired
 
 log = structlog.get_logger()
 
 Handler = Callable[[Work], None]
 ATTEMPTS = 12
+REMEDY = "look into the log for this work id, mend the cause, then replay it"
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 2  # with a database that does not answer
 PAUSE_SECONDS = 0.005  # between looks: many commits in a row are one reason to look
@@ -40,6 +43,8 @@ def back_off(attempts: int) -> timedelta:
 class Lane:
     """How one kind of work is done: its handler, how many at once, and whether a dead item blocks its order keys.
 
+    `threads` are those of each destination: one that never answers keeps nobody else's work waiting. `room` says how
+    many may be begun there now, when that is not for the threads alone to say.
     `claims` is how many are leased by one claim, which is a commit of its own: for short work more than `threads`.
     Work leased by a process that dies waits for its lease to end, so long work is claimed one for each thread.
     `together` does what one claim leased in one transaction and returns what it left to `handler`; when it raises, it
@@ -51,6 +56,13 @@ class Lane:
     dead_blocks: bool = False
     claims: int = 0
     together: Callable[[Sequence[Work]], Sequence[Work]] | None = None
+    room: Callable[[str], int | None] | None = None
+    set_aside: Callable[[Connection, Work, str, str | None], None] | None = None
+    """Writes down with it why an item waits after an error of ours, or with a remedy why it is done no more."""
+
+
+Line = tuple[str, str]
+"""A kind and a destination: what waits there is done in its own threads."""
 
 
 class WorkLoop:
@@ -91,24 +103,21 @@ class WorkLoop:
     def run_until_idle(self) -> int:
         """Do all due work here and now; returns how many items were handled."""
         handled = 0
-        while kinds := due_kinds(self._db, self._lanes, now=self._now()):
-            for kind in kinds:
-                limit = max(16, self._lanes[kind].claims)
-                taken = claim(self._db, kind, limit=limit, now=self._now(), lease=self._lease)
-                if taken:
-                    self._do_all(taken)
-                handled += len(taken)
+        while taken := [
+            item for line in self._due() for item in self._claim(line, max(16, self._lanes[line[0]].claims))
+        ]:
+            for _, items in groupby(taken, key=lambda item: item.kind):
+                self._do_all(list(items))
+            handled += len(taken)
         return handled
 
     def _dispatch(self) -> None:
-        pools = {kind: ThreadPoolExecutor(lane.threads, f"work-{kind}") for kind, lane in self._lanes.items()}
+        pools: dict[Line, ThreadPoolExecutor] = {}
         try:
             while not self._stop.is_set():
                 seen = self._db.commits
-                room = {kind: room for kind in self._lanes if (room := self._room(kind)) > 0}
                 try:
-                    kinds = due_kinds(self._db, room, now=self._now())
-                    claimed = [self._fill(kind, room[kind], pools[kind]) for kind in kinds]
+                    claimed = [self._fill(line, pools) for line in self._due()]
                 except Unavailable as error:  # a restarted server, a full disk: it comes back, and so does this
                     log.error("work.no_database", exc_info=error)
                     self._stop.wait(PATIENCE_SECONDS)
@@ -120,22 +129,38 @@ class WorkLoop:
             for pool in pools.values():
                 pool.shutdown(wait=True)
 
-    def _room(self, kind: str) -> int:
-        """How much a claim of this kind may take now; 0 while every thread of the lane is busy."""
-        lane = self._lanes[kind]
+    def _due(self) -> list[Line]:
+        now = self._now()
+        release_expired(self._db, now=now)
+        return due_lines(self._db, self._lanes, now=now)
+
+    def _claim(self, line: Line, room: int) -> list[Work]:
+        """Up to `room` items of this line, or as many as its lane lets begin."""
+        kind, destination = line
+        if (ask := self._lanes[kind].room) and (limit := ask(destination)) is not None:
+            room = min(room, limit)
+        return claim(self._db, kind, destination, limit=room, now=self._now(), lease=self._lease) if room > 0 else []
+
+    def _room(self, line: Line) -> int:
+        """How much a claim of this line may take now; 0 while every thread of it is busy."""
+        lane = self._lanes[line[0]]
         with self._guard:
-            in_hand = sum(item.kind == kind for item in self._in_hand.values())
+            in_hand = sum((item.kind, item.destination) == line for item in self._in_hand.values())
         return max(lane.claims, lane.threads) - in_hand if in_hand < lane.threads else 0
 
-    def _fill(self, kind: str, room: int, pool: ThreadPoolExecutor) -> bool:
-        """Claim as much as the lane has room for; True when something was claimed."""
-        lane = self._lanes[kind]
-        taken = claim(self._db, kind, limit=room, now=self._now(), lease=self._lease)
+    def _fill(self, line: Line, pools: dict[Line, ThreadPoolExecutor]) -> bool:
+        """Claim as much as the line has room for; True when something was claimed."""
+        lane = self._lanes[line[0]]
+        taken = self._claim(line, self._room(line))
+        if not taken:
+            return False
+        if line not in pools:
+            pools[line] = ThreadPoolExecutor(lane.threads, "work-" + "-".join(filter(None, line)))
         with self._guard:
             self._in_hand.update({item.id: item for item in taken})
-        for items in [taken] if lane.together and taken else [[item] for item in taken]:
-            pool.submit(self._do_all, items)
-        return bool(taken)
+        for items in [taken] if lane.together else [[item] for item in taken]:
+            pools[line].submit(self._do_all, items)
+        return True
 
     def _heartbeat(self) -> None:
         while not self._stop.wait(self._lease.total_seconds() / 3):
@@ -179,12 +204,15 @@ class WorkLoop:
     def _set_aside(self, item: Work, error: Exception) -> None:
         reason = str(error) if isinstance(error, DermBridgeError) else f"internal error ({type(error).__name__})"
         try:
+            lane = self._lanes[item.kind]
+            remedy = REMEDY if item.attempts >= ATTEMPTS else None
             with self._db.transaction() as tx:
-                if item.attempts >= ATTEMPTS:
-                    remedy = "look into the log for this work id, mend the cause, then replay it"
-                    bury(tx, item, reason=reason, remedy=remedy, blocks=self._lanes[item.kind].dead_blocks)
+                if remedy:
+                    bury(tx, item, reason=reason, remedy=remedy, blocks=lane.dead_blocks)
                 else:
                     postpone(tx, item, due_at=self._now() + back_off(item.attempts), reason=reason)
+                if lane.set_aside:
+                    lane.set_aside(tx, item, reason, remedy)
         except LeaseLost:
             log.warning("work.lease_lost", work=item.id, kind=item.kind)
         except Unavailable as unavailable:  # its lease runs out, then it is done again

@@ -15,7 +15,22 @@ from functools import cache
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, insert, or_, select, update
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Connection,
+    Select,
+    String,
+    and_,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    select,
+    union_all,
+    update,
+)
 
 from adapter.db.engine import Database, insert_or
 from adapter.db.tables import work, work_key
@@ -92,25 +107,42 @@ def enqueue_all(tx: Connection, items: Sequence[Work], *, at: datetime) -> None:
         tx.execute(insert(work_key), keys)
 
 
-def due_kinds(db: Database, kinds: Iterable[str], *, now: datetime) -> list[str]:
-    """Which kinds have something to claim: one look that stops at the first row of each, and writes nothing."""
+def due_lines(db: Database, kinds: Iterable[str], *, now: datetime) -> list[tuple[str, str]]:
+    """(kind, destination) of all that has something to claim: a look that writes nothing and reads one row of each
+    destination, however many wait."""
     kinds = list(kinds)
-    looks = [or_(exists(_ready(kind, now)), exists(select(work.c.id).where(_expired(kind, now)))) for kind in kinds]
-    if not looks:
+    if not kinds:
         return []
+    lines = _lines(kinds)
+    due = exists(_ready(lines.c.kind, lines.c.destination, now).correlate(lines))
     with db.snapshot() as tx:
-        found = tx.execute(select(*looks)).one()
-    return [kind for kind, is_due in zip(kinds, found, strict=True) if is_due]
+        found = tx.execute(select(lines.c.kind, lines.c.destination).where(lines.c.destination.is_not(None), due))
+        return [(row.kind, row.destination) for row in found]
 
 
-def claim(db: Database, kind: str, *, limit: int, now: datetime, lease: timedelta = LEASE) -> list[Work]:
+def _lines(kinds: Sequence[str]) -> CTE:
+    """The destinations in which anything waits, each found from the one before it by one seek in ix_work_ready."""
+    waits = work.alias()
+    named = union_all(*(select(literal(kind, String).label("kind")) for kind in kinds)).subquery()
+    lines = select(named.c.kind, literal("", String).label("destination")).cte("lines", recursive=True)
+    following = (
+        select(func.min(waits.c.destination))
+        .where(waits.c.state == "waiting", waits.c.kind == lines.c.kind, waits.c.destination > lines.c.destination)
+        .correlate(lines)
+        .scalar_subquery()
+    )
+    return lines.union_all(select(lines.c.kind, following).where(lines.c.destination.is_not(None)))
+
+
+def claim(
+    db: Database, kind: str, destination: str = "", *, limit: int, now: datetime, lease: timedelta = LEASE
+) -> list[Work]:
     """Lease up to `limit` due rows, longest due first, skipping those whose order key has older unfinished work."""
     token = str(uuid.uuid4())
-    ready = _ready(kind, now).order_by(work.c.due_at, work.c.id).limit(limit)
+    ready = _ready(kind, destination, now).order_by(work.c.due_at, work.c.id).limit(limit)
     if not db.is_sqlite:
         ready = ready.with_for_update(skip_locked=True)
     with db.transaction() as tx:
-        tx.execute(update(work).where(_expired(kind, now)).values(state="waiting", lease_token=None, lease_until=None))
         rows = tx.execute(
             update(work)
             .where(work.c.id.in_(ready))
@@ -133,18 +165,24 @@ def claim(db: Database, kind: str, *, limit: int, now: datetime, lease: timedelt
     ]
 
 
-def _ready(kind: str, now: datetime) -> Any:
+def _ready(kind: Any, destination: Any, now: datetime) -> Select[Any]:
     """Waiting, due, and first on each of its order keys; read in the order of ix_work_ready."""
     mine, older = work_key.alias(), work_key.alias()
     blocked = exists().where(
         mine.c.work_id == work.c.id, older.c.order_key == mine.c.order_key, older.c.work_id < work.c.id
     )
-    return select(work.c.id).where(work.c.state == "waiting", work.c.kind == kind, work.c.due_at <= now, ~blocked)
+    line = (work.c.state == "waiting", work.c.kind == kind, work.c.destination == destination)
+    return select(work.c.id).where(*line, work.c.due_at <= now, ~blocked)
 
 
-def _expired(kind: str, now: datetime) -> ColumnElement[bool]:
-    """Leased by somebody who never came back."""
-    return and_(work.c.state == "leased", work.c.lease_until <= now, work.c.kind == kind)
+def release_expired(db: Database, *, now: datetime) -> None:
+    """What was leased by somebody who never came back waits again."""
+    expired = and_(work.c.state == "leased", work.c.lease_until <= now)
+    with db.snapshot() as tx:
+        if not tx.execute(select(exists().where(expired))).scalar_one():
+            return
+    with db.transaction() as tx:
+        tx.execute(update(work).where(expired).values(state="waiting", lease_token=None, lease_until=None))
 
 
 def extend(db: Database, items: Iterable[Work], *, now: datetime, lease: timedelta = LEASE) -> None:

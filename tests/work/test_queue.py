@@ -17,10 +17,12 @@ from adapter.work import (
     bury,
     cancel,
     claim,
+    due_lines,
     enqueue,
     finish,
     finish_all,
     postpone,
+    release_expired,
     revive,
 )
 from tests.conftest import Clock
@@ -32,6 +34,7 @@ def _enqueue(bridge: Bridge, *names: str, keys: tuple[str, ...] = ()) -> None:
 
 
 def _claim(bridge: Bridge, limit: int = 10) -> list[Work]:
+    release_expired(bridge.db, now=bridge.now())
     return claim(bridge.db, "k", limit=limit, now=bridge.now())
 
 
@@ -201,3 +204,52 @@ def test_finishing_together_needs_every_lease(bridge: Bridge, clock: Clock) -> N
     with pytest.raises(LeaseLost), bridge.db.transaction() as tx:
         finish_all(tx, mine)
     assert _left(bridge)[0] == 2
+
+
+def test_each_destination_in_which_something_is_due_is_a_line_of_its_own(bridge: Bridge, clock: Clock) -> None:
+    with bridge.db.transaction() as tx:
+        enqueue(tx, *(Work("k", f"{name}{n}", destination=name) for name in ("b", "a", "") for n in "12"), at=clock())
+        enqueue(tx, Work("j", "x", destination="a"), at=clock())
+        enqueue(tx, Work("k", "later", destination="c"), at=clock(), due_at=clock() + timedelta(hours=1))
+    assert sorted(due_lines(bridge.db, ["k", "j", "i"], now=clock())) == [("j", "a"), ("k", ""), ("k", "a"), ("k", "b")]
+    assert [item.idempotency_key for item in claim(bridge.db, "k", "b", limit=9, now=clock())] == ["b1", "b2"]
+    assert sorted(due_lines(bridge.db, ["k"], now=clock())) == [("k", ""), ("k", "a")]
+
+
+def test_a_destination_that_never_answers_keeps_no_other_waiting(bridge: Bridge) -> None:
+    dead, answered = threading.Event(), threading.Event()
+
+    def handle(item: Work) -> None:
+        if item.destination == "dead":
+            dead.wait()
+        with bridge.db.transaction() as tx:
+            finish(tx, item)
+        if item.idempotency_key == "well9":
+            answered.set()
+
+    with bridge.db.transaction() as tx:
+        enqueue(tx, *(Work("k", f"dead{n}", destination="dead") for n in range(10)), at=bridge.now())
+        enqueue(tx, *(Work("k", f"well{n}", destination="well") for n in range(10)), at=bridge.now())
+    loop = WorkLoop(bridge.db, {"k": Lane(handle, threads=2)}, now=bridge.now)
+    loop.start()
+    try:
+        assert answered.wait(20)
+        assert _left(bridge)[0] == 10
+    finally:
+        dead.set()
+        loop.stop()
+
+
+def test_a_lane_may_say_how_many_to_begin_at_a_destination(bridge: Bridge) -> None:
+    done: list[str] = []
+
+    def handle(item: Work) -> None:
+        done.append(item.destination)
+        with bridge.db.transaction() as tx:
+            finish(tx, item)
+
+    with bridge.db.transaction() as tx:
+        enqueue(tx, *(Work("k", f"{name}{n}", destination=name) for name in ("a", "b") for n in "12"), at=bridge.now())
+    lane = Lane(handle, room=lambda destination: 0 if destination == "b" else None)
+    assert WorkLoop(bridge.db, {"k": lane}, now=bridge.now).run_until_idle() == 2
+    assert done == ["a", "a"]
