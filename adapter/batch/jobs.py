@@ -183,6 +183,8 @@ def _do_item(
     bridge: Bridge, actor: Actor, operation: str, parameters: dict[str, Any], job_id: str, position: int, target: str
 ) -> None:
     try:
+        if ahead := OPERATIONS[operation].ahead:
+            ahead(bridge, actor, target, parameters)
         with bridge.db.transaction() as tx:
             change = OPERATIONS[operation].apply(tx, bridge, actor, target, parameters)
             _end_item(tx, job_id, position, "done", change.summary, change)

@@ -39,9 +39,9 @@ class Change:
 class Operation:
     """`scope` is the letter needed on Media; `check` refuses parameters before anything is planned.
 
-    `plan` tells without writing what `apply` would do to one photo; both raise what stands against it. `undo` takes
-    one change back; None: there is nothing to take back. `needs_second_person` asks, of the photos, whether somebody
-    else must confirm.
+    `plan` tells without writing what `apply` would do to one photo; both raise what stands against it. `ahead` is what
+    takes too long for a transaction: it comes before `apply`, and again after a crash. `undo` takes one change back;
+    None: there is nothing to take back. `needs_second_person` asks, of the photos, whether somebody else must confirm.
     """
 
     scope: str
@@ -50,6 +50,7 @@ class Operation:
     apply: Callable[[Connection, Bridge, Actor, str, Parameters], Change]
     undo: Callable[[Connection, Bridge, Actor, str, Change], Any] | None = None
     needs_second_person: Callable[[Connection, Bridge, Sequence[str]], bool] | None = None
+    ahead: Callable[[Bridge, Actor, str, Parameters], None] | None = None
 
     @property
     def can_undo(self) -> bool:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row
 from adapter import delivery, governance
 from adapter.access import SYSTEM, Actor, check_whose
 from adapter.access.policy import check_ours, check_visible
+from adapter.batch.comparing import ask_engine, check_priors, plan_comparison, tell_comparison
 from adapter.batch.operation import Change, Operation, Parameters, Plan
 from adapter.batch.refiling import check_refiling, needs_second_person, plan_move, refile_photo, undo_refiling
 from adapter.bridge import Bridge
@@ -159,5 +160,6 @@ def _latest_deliveries(tx: Connection, media: Stored) -> list[Row[Any]]:
 OPERATIONS: dict[str, Operation] = {
     "assign": Operation("u", _check_assign, _plan_assign, _assign, undo_change),
     "redeliver": Operation("u", _check_nothing, _plan_redeliver, _redeliver),
+    "compare": Operation("r", check_priors, plan_comparison, tell_comparison, ahead=ask_engine),
     "refile": Operation("u", check_refiling, plan_move, refile_photo, undo_refiling, needs_second_person),
 }

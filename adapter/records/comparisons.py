@@ -6,7 +6,7 @@ the keys of the pictures.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, Row, delete, insert, or_, select
 
+from adapter.db.engine import batches
 from adapter.db.tables import binary, blob, comparison
 
 
@@ -41,6 +42,16 @@ def find_comparison(tx: Connection, left_media: str, right_media: str, engine: s
 
 def find_comparison_by_id(tx: Connection, comparison_id: str) -> Comparison | None:
     return _read(tx.execute(select(comparison).where(comparison.c.id == comparison_id)).one_or_none())
+
+
+def comparisons_among(tx: Connection, pairs: Sequence[tuple[str, str]]) -> list[Comparison]:
+    """The latest of each pair (left, right) that was compared."""
+    wanted, column = set(pairs), comparison.c
+    found: dict[tuple[str, str], Row[Any]] = {}
+    for some in batches({left for left, _ in pairs}):
+        rows = tx.execute(select(comparison).where(column.left_media.in_(some)).order_by(column.created_at, column.id))
+        found |= {pair: row for row in rows if (pair := (row.left_media, row.right_media)) in wanted}
+    return [one for row in found.values() if (one := _read(row))]
 
 
 def keep_comparison(tx: Connection, kept: Comparison, *, at: datetime) -> None:

@@ -145,7 +145,14 @@ class _Titles:
 
     def _heading(self, key: str, title: str, subtitle: str | None, preset: dict[str, Any]) -> dict[str, Any]:
         capture_href = f"{self._capture}&{urlencode(preset)}" if self._capture and any(preset.values()) else None
-        return {"key": key, "title": title, "subtitle": subtitle, "capture_href": capture_href}
+        compare_href = f"/jobs?visit={preset['encounter']}" if "encounter" in preset else None
+        return {
+            "key": key,
+            "title": title,
+            "subtitle": subtitle,
+            "capture_href": capture_href,
+            "compare_href": compare_href,
+        }
 
 
 def _facets(href: str, group: str, site: str | None, sites: list[tuple[str | None, int]]) -> list[dict[str, Any]]:

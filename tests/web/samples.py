@@ -120,7 +120,14 @@ def timeline_groups() -> list[dict[str, Any]]:
         ("e3", "3 March 2026", "First visit", first),
     ]
     return [
-        {"key": key, "title": title, "subtitle": sub, "capture_href": f"/capture?encounter={key}", "photos": photos}
+        {
+            "key": key,
+            "title": title,
+            "subtitle": sub,
+            "capture_href": f"/capture?encounter={key}",
+            "compare_href": f"/jobs?visit={key}",
+            "photos": photos,
+        }
         for key, title, sub, photos in rows
     ]
 

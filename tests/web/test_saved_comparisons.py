@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 from typing import Any
 
@@ -11,10 +13,10 @@ from adapter.access import SYSTEM
 from adapter.bridge import Bridge
 from adapter.compare.reopening import comparisons_of
 from adapter.identity import Refiling, refile
-from adapter.records import find_where, get, update_resource
+from adapter.records import create, find_where, get, update_resource
 from mappings.comparison_to_observation import view_of
 from tests.compare.conftest import compared, draw, keep_rendition
-from tests.web.conftest import Browser
+from tests.web.conftest import Browser, visit
 
 
 @pytest.fixture
@@ -121,3 +123,26 @@ def test_exported_sent_and_withdrawn_from_its_page_by_nobody_elses_session(
     assert clinician.get(href).status_code == 410
     with bridge.db.snapshot() as tx:
         assert comparisons_of(tx, SYSTEM, patient_id="p1") == []
+
+
+def test_a_visit_is_compared_with_what_was_before_from_the_timeline(
+    clinician: Browser, colleague: Browser, bridge: Bridge
+) -> None:
+    def metadata(encounter: str, day: str) -> str:
+        told = {"encounter": f"Encounter/{encounter}", "taken_at": f"{day}T09:00:00Z", "body_site": "36141000"}
+        return base64.urlsafe_b64encode(json.dumps(told).encode()).decode()
+
+    with bridge.db.transaction() as tx:
+        create(tx, visit("before", "p1"), at=bridge.now())
+    first, later = (
+        clinician.capture(draw(seed), **{"DermBridge-Metadata": metadata(*of)}).json()["id"]
+        for seed, of in enumerate((("before", "2026-03-03"), ("e1", "2026-06-03")), 1)
+    )
+    compared(bridge, first, later, patient="p1")
+    assert 'formaction="/jobs?visit=e1"' in clinician.get("/patients/p1").text
+    asked = {"operation": "compare", "patient": "p1"}
+    job = clinician.post("/jobs?visit=e1", asked).headers["location"]
+    assert "with the photo of 2026-03-03" in clinician.get(job).text
+    assert f"/compare?media={first}&amp;media={later}" in clinician.get(job).text
+    assert colleague.post("/jobs?visit=e1", asked).status_code == 404
+    assert colleague.post("/jobs?visit=e1", asked | {"patient": "p2"}).status_code == 400
