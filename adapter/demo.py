@@ -43,7 +43,6 @@ from adapter.settings import Settings, load_settings
 
 FOREARM = "70559009"
 PATIENCE_SECONDS = 60
-USUAL_PORTS = (8001, 8000, 2575)  # sandbox EHR, DermBridge, MLLP
 _ROLES = ("clinician", "photographer", "engineer", "privacy-officer")
 
 
@@ -149,7 +148,8 @@ def run_demo(*, once: bool, data_dir: Path | None = None) -> None:
     began = time.monotonic()
     folder = (data_dir or Path("var/demo")) / f"{datetime.now():%Y%m%d-%H%M%S}"  # noqa: DTZ005 (a folder's name)
     try:
-        with running_demo(folder, console, USUAL_PORTS) as story:
+        own = load_settings()  # of a site: nothing but its ports
+        with running_demo(folder, console, (own.http_port + 1, own.http_port, own.mllp_port)) as story:
             tell(story)
             console.print(f"\n[bold green]Every promise held[/] in {time.monotonic() - began:.1f} s.")
             if not once:

@@ -15,7 +15,7 @@ from adapter.delivery.circuit import circuits
 from adapter.delivery.destinations import Destinations
 from adapter.errors import DermBridgeError
 from adapter.governance.standing import standing
-from adapter.settings import Settings
+from adapter.settings import Settings, environment, unknown_variables
 
 BEHIND = 1000  # events that a repository may still have to be told
 MIN_FREE_BYTES = 2 * 2**30
@@ -23,7 +23,7 @@ MIN_FREE_BYTES = 2 * 2**30
 
 def examine(settings: Settings) -> list[dict[str, Any]]:
     """Findings as {"subject", "verdict": ok | warning | error, "detail"}."""
-    findings = [_found("settings", "ok", f"photos and keys under {settings.data_dir}")]
+    findings = [_found("settings", "ok", f"photos and keys under {settings.data_dir}"), *_environment()]
     try:
         bridge = open_bridge(settings, owner=False)
     except DermBridgeError as error:
@@ -37,6 +37,11 @@ def examine(settings: Settings) -> list[dict[str, Any]]:
 
 def _found(subject: str, verdict: str, detail: str) -> dict[str, Any]:
     return {"subject": subject, "verdict": verdict, "detail": detail}
+
+
+def _environment() -> list[dict[str, Any]]:
+    told = "is set and no setting of ours; see docs/settings.md for those there are"
+    return [_found("environment", "warning", f"{name} {told}") for name in sorted(unknown_variables(environment()))]
 
 
 def _database(bridge: Bridge) -> dict[str, Any]:

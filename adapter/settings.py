@@ -11,6 +11,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -310,6 +311,18 @@ def settings_file(environment: Mapping[str, str]) -> Path:
     return Path(environment.get(f"{ENVIRONMENT_PREFIX}CONFIG", DEFAULT_CONFIG))
 
 
+def unknown_variables(environment: Mapping[str, str]) -> dict[str, str | None]:
+    """Variables with our prefix that mean nothing here -> the setting that is spelled almost so, if there is one.
+
+    Others may be somebody else's: Compose files and orchestrators have DERMBRIDGE_… of their own.
+    """
+    fields = [name.upper() for name in Settings.model_fields]
+    known = {f"{ENVIRONMENT_PREFIX}{name}" for name in [*fields, *(f"{name}_FILE" for name in fields), "CONFIG"]}
+    ours = [name for name in environment if name.startswith(ENVIRONMENT_PREFIX) and name not in known]
+    cutoff = 0.93  # of the whole name: one or two letters of it
+    return {name: next(iter(get_close_matches(name, known, 1, cutoff)), None) for name in ours}
+
+
 def load_settings(
     path: Path | None = None,
     environment: Mapping[str, str] | None = None,
@@ -320,6 +333,9 @@ def load_settings(
     Raises Misconfigured naming file or variable, key and remedy.
     """
     environment = os.environ if environment is None else environment
+    for variable, meant in unknown_variables(environment).items():
+        if meant:
+            raise Misconfigured(f"{variable} is not a setting; {meant} is: rename the variable, or unset it")
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
     file = path or settings_file(environment)

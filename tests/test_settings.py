@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from adapter.errors import Misconfigured
-from adapter.settings import Settings, load_settings
+from adapter.settings import Settings, load_settings, unknown_variables
 
 
 def test_defaults_run_the_embedded_product() -> None:
@@ -44,6 +44,28 @@ def test_a_wrong_file_names_key_and_remedy(tmp_path: Path, text: str, words: lis
 def test_a_wrong_variable_is_named() -> None:
     with pytest.raises(Misconfigured, match=r"DERMBRIDGE_CONSENT_MODE.*consent_mode"):
         load_settings(environment={"DERMBRIDGE_CONSENT_MODE": "maybe"})
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("DERMBRIDGE_HTP_PORT", "DERMBRIDGE_HTTP_PORT"),
+        ("DERMBRIDGE_DATADIR", "DERMBRIDGE_DATA_DIR"),
+        ("DERMBRIDGE_DATABASE_URLFILE", "DERMBRIDGE_DATABASE_URL_FILE"),
+        ("DERMBRIDGE_CONSENT_MODES", "DERMBRIDGE_CONSENT_MODE"),
+    ],
+)
+def test_a_misspelt_variable_stops_the_start_and_names_the_one_that_is_meant(variable: str, meant: str) -> None:
+    with pytest.raises(Misconfigured, match=f"{variable} is not a setting; {meant} is"):
+        load_settings(environment={variable: "x"})
+
+
+@pytest.mark.parametrize(
+    "variable", ["DERMBRIDGE_PORT", "DERMBRIDGE_SERVICE_HOST", "DERMBRIDGE_HTTP_PUBLISH", "DERMBRIDGE_REQUIRE_REAL"]
+)
+def test_variables_of_compose_files_and_orchestrators_are_left_alone_and_told_by_doctor(variable: str) -> None:
+    assert load_settings(environment={variable: "tcp://10.0.0.1:80"}).http_port == 8000
+    assert unknown_variables({variable: "x", "DERMBRIDGE_CONFIG": "y", "HOME": "/"}) == {variable: None}
 
 
 @pytest.mark.parametrize(("key", "value"), [("database_url", "mysql://host/db"), ("public_url", "photos.example")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -188,6 +189,10 @@ def _alive(_request: Request) -> Response:
 
 
 def _ready(web: Web, _request: Request) -> Response:
+    """Not while the next photo would not fit on the disk: it could not be stored, nor what is seen be audited."""
+    settings = web.bridge.settings
+    if shutil.disk_usage(settings.data_dir).free < settings.max_capture_bytes:
+        return PlainTextResponse("the disk is full", 503, {"Retry-After": "60"})
     with web.bridge.db.snapshot() as tx:
         tx.exec_driver_sql("SELECT 1")
     return PlainTextResponse("ready")

@@ -142,7 +142,7 @@ PUBLIC = {  # open on purpose, with what protects each instead
     "/auth/revoke": "a signed assertion",
     "/auth/introspect": "a signed assertion",
     "/healthz": "says nothing",
-    "/readyz": "says nothing",
+    "/readyz": "says whether a photo could be stored",
     "/metrics": "this machine, a scope or a right: tests/web/test_metrics.py",
     "/openapi.json": "describes, holds no data",
     "/fhir/.well-known/smart-configuration": "describes, holds no data",
