@@ -100,9 +100,8 @@ def _keep(tx: Connection, bridge: Bridge, actor: Actor, saved: Stored, seen: lis
 
 def _send(tx: Connection, bridge: Bridge, picture: Stored) -> list[str]:
     there = {row.destination for row in delivery.deliveries_of(tx, picture.id)}
-    sent = [
-        one for name in names if name not in there for one in delivery.deliver_media(tx, bridge, picture, only=name)
-    ]
+    missing = [name for name in destinations_for(bridge) if name not in there]
+    sent = [one for name in missing for one in delivery.deliver_media(tx, bridge, picture, only=name)]
     if not sent:
         raise Conflict("this comparison is in line or sent already; its deliveries say how far it is")
     return sent

@@ -10,7 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import ColumnElement, CompoundSelect, Connection, bindparam, literal, or_, select, union_all
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    CompoundSelect,
+    Connection,
+    bindparam,
+    literal,
+    or_,
+    select,
+    union_all,
+)
 
 from adapter.db.tables import patient, search_index
 from adapter.records.search_parameters import TABLES, Resource, columns_of
@@ -29,7 +39,7 @@ def same_patients(tx: Connection, patient_ids: Iterable[str]) -> frozenset[str]:
     return frozenset(known)
 
 
-_OF = bindparam("of", expanding=True)
+_OF: BindParameter[str] = bindparam("of", expanding=True)
 _MERGED = select(patient.c.id, patient.c.replaced_by).where(or_(patient.c.replaced_by.in_(_OF), patient.c.id.in_(_OF)))
 
 
