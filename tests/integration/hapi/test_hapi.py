@@ -22,6 +22,7 @@ from adapter import consent
 from adapter.bridge import Bridge
 from adapter.delivery.outbox import take_back_withdrawn
 from connectors.contract import Connector, DeliveryError, Parcel
+from connectors.photos_found import NotThisPatient, PhotoSource, open_photo_sources
 from connectors.profile import build_profile
 from connectors.registry import open_connector
 from mappings.terms import URI
@@ -234,3 +235,56 @@ def test_dermbridge_delivers_confirms_moves_and_takes_back(
     site.destinations.close()
     assert [row.state for row in site.rows(photo)] == ["retracted", "retracted"]
     assert [media["status"] for media in hapi.by_identifier(name)] == ["entered-in-error"] * 2
+
+
+# --- photos there ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def photos(base: str) -> Iterator[PhotoSource]:
+    """By the searches of the shipped profile."""
+    profile = build_profile({"name": "hapi", "based_on": "hapi", "base_url": base}, source="test")
+    (source,) = open_photo_sources(profile, lambda _: "")
+    yield source
+    source.close()
+
+
+def filed(hapi: Hapi, patient_id: str, content: bytes, kind: str = "Media", **more: Any) -> str:
+    """A photo that somebody else put there; its bytes as a Binary, read back as they were."""
+    answer = hapi.http.post("/Binary", content=content, headers={"Content-Type": "image/jpeg"})
+    binary_id = answer.headers["location"].split("/Binary/")[1].split("/")[0]
+    attachment = {"contentType": "image/jpeg", "url": f"Binary/{binary_id}"} | more
+    told: dict[str, Any] = {"resourceType": kind, "subject": {"reference": f"Patient/{patient_id}"}}
+    media = {"status": "completed", "content": attachment}
+    document = {"status": "current", "content": [{"attachment": attachment}]}
+    return f"{kind}/{hapi.create(told | (media if kind == 'Media' else document))}"
+
+
+def test_photos_of_others_are_listed_and_fetched_bit_for_bit(hapi: Hapi, photos: PhotoSource) -> None:
+    mine, theirs = (hapi.admit(f"9{one}", f"READ-{one}") for one in (1, 2))
+    content = PHOTO * 50
+    sent = {filed(hapi, mine, content, kind) for kind in ("Media", "DocumentReference")}
+    scan = filed(hapi, mine, b"%PDF-1.7", contentType="application/pdf")
+    other = filed(hapi, theirs, content)
+    whom = patient("91", "READ-1")
+    found = photos.find_photos(whom)
+    assert {one.id for one in found.photos if not one.obstacle} == sent
+    assert {one.id for one in found.photos if one.obstacle} == {scan}
+    assert (found.refused, found.not_offered) == ((), ())
+    for photo_id in sent:
+        assert photos.fetch_photo(whom, photo_id).content == content
+    with pytest.raises(NotThisPatient):
+        photos.fetch_photo(whom, other)
+
+
+def test_photos_of_a_record_merged_there_are_found_from_either_number(hapi: Hapi, photos: PhotoSource) -> None:
+    former, survivor = (hapi.admit(f"9{one}", f"READ-{one}") for one in (3, 4))
+    sent = {filed(hapi, one, PHOTO) for one in (former, survivor)}
+    links = {former: ("replaced-by", survivor), survivor: ("replaces", former)}
+    for one, (kind, other) in links.items():
+        resource = hapi.http.get(f"/Patient/{one}").json()
+        link = {"type": kind, "other": {"reference": f"Patient/{other}"}}
+        changed = resource | {"active": one == survivor, "link": [link]}
+        assert hapi.http.put(f"/Patient/{one}", json=changed).status_code == 200
+    for number, mrn in (("93", "READ-3"), ("94", "READ-4")):
+        assert {one.id for one in photos.find_photos(patient(number, mrn)).photos} == sent
