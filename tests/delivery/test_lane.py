@@ -1,0 +1,100 @@
+"""The lane of deliveries: what is begun where, and what an error of ours leaves in the ledger."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from adapter import consent
+from adapter.bridge import Bridge
+from adapter.delivery.circuit import FAILURES, note_answer, note_outage
+from adapter.delivery.lane import delivery_lane, room
+from adapter.work import WorkLoop
+from adapter.work.loop import ATTEMPTS
+from tests.conftest import Clock
+from tests.delivery.test_deliver import Site
+
+
+@pytest.fixture
+def site(bridge: Bridge, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    said = SimpleNamespace(permit=True, because="", consent_ids=(), policy_id=None)
+    monkeypatch.setattr(consent, "decide", lambda tx, bridge, patient_id: said)
+    entry = {"name": "x", "profile": "directory", "folder": str(tmp_path / "out")}
+    settings = bridge.settings.model_copy(update={"destinations": (entry,)})
+    opened = Site(dataclasses.replace(bridge, settings=settings), clock)
+    yield opened
+    opened.destinations.close()
+
+
+def run(site: Site) -> None:
+    lanes = {"deliver": delivery_lane(site.bridge, site.destinations)}
+    WorkLoop(site.bridge.db, lanes, now=site.clock).run_until_idle()
+
+
+def break_once(site: Site, monkeypatch: pytest.MonkeyPatch, method: str, times: int = 1) -> None:
+    """An error of ours, after the destination did what it was asked."""
+    connector = site.destinations.get("x")
+    real, left = getattr(connector, method), [None] * times
+
+    def broken(*arguments: Any) -> Any:
+        answer = real(*arguments)
+        if left:
+            left.pop()
+            raise KeyError("a defect")
+        return answer
+
+    monkeypatch.setattr(connector, method, broken)
+
+
+def test_nothing_is_begun_where_it_is_left_alone_and_then_one_to_try_it(bridge: Bridge, clock: Clock) -> None:
+    assert room(bridge, "x") is None
+    with bridge.db.transaction() as tx:
+        for _ in range(FAILURES):
+            note_outage(tx, "x", "down", at=clock())
+    assert (room(bridge, "x"), room(bridge, "y")) == (0, None)
+    clock.advance(seconds=31)
+    assert room(bridge, "x") == 1
+    with bridge.db.transaction() as tx:
+        note_answer(tx, "x")
+    assert room(bridge, "x") is None
+
+
+def test_after_an_error_of_ours_the_photo_is_looked_for_and_not_sent_twice(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.capture()
+    break_once(site, monkeypatch, "send")
+    run(site)
+    row = site.row()
+    assert (row.state, row.reason, row.remedy) == (
+        "unknown",
+        "internal error (KeyError)",
+        "nothing to do yet: it is tried again",
+    )
+    site.clock.advance(minutes=1)
+    run(site)
+    assert site.states() == {1: "confirmed"} and site.attempts()[0] == ("find", "duplicate")
+
+
+@pytest.mark.parametrize(("method", "state"), [("send", "unknown"), ("read_back", "accepted")])
+def test_an_error_of_ours_that_stays_waits_for_a_person_who_can_send_it_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch, method: str, state: str
+) -> None:
+    site.capture()
+    for each in {method, "find"} if method == "send" else {method}:
+        break_once(site, monkeypatch, each, times=ATTEMPTS)
+    for _ in range(ATTEMPTS + 1):
+        run(site)
+        site.clock.advance(hours=7)
+    row = site.row()
+    assert row.state == state and "look into the log" in row.remedy
+    monkeypatch.undo()
+    monkeypatch.setattr(consent, "decide", lambda *_: SimpleNamespace(permit=True, because="", consent_ids=()))
+    site.again()
+    run(site)
+    assert site.states() == {1: "confirmed"}
