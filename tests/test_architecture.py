@@ -8,6 +8,8 @@ who reads the environment.
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -125,3 +127,10 @@ def test_a_mapping_that_looks_outside_would_be_caught(source: str) -> None:
 )
 def test_a_mapping_that_takes_times_and_ids_as_arguments_is_left_alone(source: str) -> None:
     assert not outside_names(source)
+
+
+def test_starting_to_serve_loads_no_decoder_no_model_and_no_migration_tool() -> None:
+    heavy = ["PIL", "cv2", "numpy", "pydicom", "fhir", "hl7apy", "alembic", "pillow_heif"]
+    code = f"import sys, adapter.serve, adapter.app; print([one for one in {heavy} if one in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert ran.stdout.strip() == "[]", "import it where it is used"

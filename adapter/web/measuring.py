@@ -38,7 +38,6 @@ from adapter.web.trend import charts_of
 from mappings.calibration_card import card_pdf
 from mappings.canonical_resources import codes_of
 from mappings.measurement_to_observation import MEASURES, observation_to_measurement, wording
-from mappings.photo_to_pdf import PDF
 
 _FARTHEST = 65_535.0
 HOW = {
@@ -144,7 +143,11 @@ def withdraw_measurement(web: Web, request: Request, form: Form) -> Response:
 
 def calibration_card(_web: Web, _request: Request) -> Response:
     """GET /card.pdf: a page of calibration cards to print."""
-    return Response(card_pdf(), media_type=PDF, headers={"Content-Disposition": "inline; filename=dermbridge-card.pdf"})
+    return Response(
+        card_pdf(),
+        media_type="application/pdf",
+        headers={"Content-Disposition": "inline; filename=dermbridge-card.pdf"},
+    )
 
 
 def measuring_context(tx: Connection, bridge: Bridge, actor: Actor, photo: Stored) -> dict[str, Any] | None:
