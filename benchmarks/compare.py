@@ -1,11 +1,11 @@
 """How well and how fast two photos are compared, on pairs whose truth is known; every pair follows from its seed.
 
-    python -m benchmarks.compare [--pairs 12] [--negatives 500] [--alternatives] [--json]
+    python -m benchmarks.compare [--pairs 12] [--negatives 500] [--alternatives 4] [--json]
 
 Errors are in pixels of a 12-megapixel photo. `normal`: same skin, other light, camera and pose; `hard`: limb curvature,
 25 px of stretch, reflections, other hair, 15-30 % of the fine texture in common; `tones`: normal, on every Fitzpatrick
 type; `negatives`: other patient, other site, mirrored. Exits 1 when a target is missed. SimpleITK is measured where it
-is installed: pip install 'dermbridge[benchmark]'.
+is installed: pip install 'dermbridge[benchmark]'. `benchmarks.compare_page` draws what `--json` prints.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ import cv2
 import numpy as np
 import orjson
 
-from adapter.compare import Prepared, align, find_changes, prepare
+from adapter.compare import align, find_changes, prepare
 from adapter.compare.alignment import Alignment, mirrored
-from benchmarks.registration import alternatives
+from benchmarks.registration import Map, alternatives
 from benchmarks.served import report
 from benchmarks.skin import HARD, NORMAL, TEXTURES, TONES, Pair, Recipe, make_pair, make_photo
 
@@ -47,6 +47,7 @@ TARGETS: dict[str, tuple[float, bool]] = {
     "contrast of a new lesion kept": (0.8, False),
 }
 """Limit, and whether it is the most (or the least) allowed."""
+PERCENTILES = range(0, 101, 5)
 
 
 def main() -> int:
@@ -55,13 +56,14 @@ def main() -> int:
     parser.add_argument("--tones", type=int, default=4, help="pairs of each skin tone")
     parser.add_argument("--negatives", type=int, default=500)
     parser.add_argument("--first-seed", type=int, default=1000)
-    parser.add_argument("--alternatives", action="store_true", help="measure ORB, SIFT, DIS and SimpleITK as well")
+    parser.add_argument("--alternatives", type=int, default=0, help="pairs on which others are measured as well")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     seeds = range(options.first_seed, options.first_seed + options.pairs)
     rows: list[dict[str, Any]] = []
-    for recipe in recipes(seeds, options.tones):
-        rows.append(measure(*recipe, with_others=options.alternatives and recipe[0] in ("normal", "hard")))
+    compared = seeds[: options.alternatives]
+    for name, recipe in recipes(seeds, options.tones):
+        rows.append(measure(name, recipe, with_others=recipe.seed in compared))
         print(_line(rows[-1]), file=sys.stderr)
     false = list(non_matching(options.negatives))
     summary = summarise(rows, false)
@@ -77,6 +79,7 @@ def main() -> int:
             "methods": others(rows),
             "roc": roc(rows, false),
             "pairs": rows,
+            "non_matching": false,
         }
         sys.stdout.write(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
@@ -116,7 +119,7 @@ def measure(name: str, recipe: Recipe, *, with_others: bool) -> dict[str, Any]:
         "seconds": done - began,
         "again": done - prepared,
         "cpu": spent,
-        **errors("", pair, found, points),
+        **errors("", pair, found.skin_map.to_right if found.skin_map else None, points),
     }
     if pair.lesion and found.skin_map:
         row |= lesion(pair, found)
@@ -124,17 +127,15 @@ def measure(name: str, recipe: Recipe, *, with_others: bool) -> dict[str, Any]:
         began = time.perf_counter()
         mapped = method(pair.left, pair.right)
         row[f"{other} seconds"] = time.perf_counter() - began
-        apart = np.hypot(*(mapped(points) - pair.view.seen_at(points)).T) if mapped else np.full(1, np.inf)
-        row |= {f"{other} median": float(np.median(apart)), f"{other} p95": float(np.percentile(apart, 95))}
+        row |= errors(f"{other} ", pair, mapped, points)
     return row
 
 
-def errors(prefix: str, pair: Pair, found: Alignment, points: Any) -> dict[str, float]:
-    """Median and p95 distance from the truth in pixels; infinite when there is no map."""
-    apart = np.full(1, np.inf)
-    if found.skin_map:
-        apart = np.hypot(*(found.skin_map.to_right(points) - pair.view.seen_at(points)).T)
-    return {f"{prefix}median": float(np.median(apart)), f"{prefix}p95": float(np.percentile(apart, 95))}
+def errors(prefix: str, pair: Pair, to_right: Map | None, points: Any) -> dict[str, Any]:
+    """Distances from the truth in pixels: median, p95, and every fifth percentile; infinite when there is no map."""
+    apart = np.hypot(*(to_right(points) - pair.view.seen_at(points)).T) if to_right else np.full(1, np.inf)
+    percentiles = np.percentile(apart, PERCENTILES).tolist()
+    return {f"{prefix}median": percentiles[10], f"{prefix}p95": percentiles[19], f"{prefix}percentiles": percentiles}
 
 
 def lesion(pair: Pair, found: Alignment) -> dict[str, Any]:
@@ -153,17 +154,22 @@ def lesion(pair: Pair, found: Alignment) -> dict[str, Any]:
     }
 
 
-def non_matching(count: int) -> Iterator[dict[str, Any]]:
-    """Pairs of different skin: other patients, other sites of one patient, mirrored, and real dermoscopic photos."""
+def strangers() -> Iterator[tuple[tuple[str, int], bytes]]:
+    """Photos no two of which show the same skin, as (kind, number) and JPEG."""
     rng = np.random.default_rng(7)
-    photos: dict[tuple[str, int], Prepared] = {}
     for seed in range(7000, 7036):
         tone = list(TONES)[int(rng.integers(6))]
         kind = KINDS[seed // 6 % 2]
         recipe = Recipe(seed=seed, kind=kind, width=1200, tone=tone, moles=int(rng.integers(4, 40)))
-        photos[kind, seed] = prepare(cv2.imencode(".jpg", make_photo(recipe))[1].tobytes())
+        yield (kind, seed), cv2.imencode(".jpg", make_photo(recipe))[1].tobytes()
     for number, path in enumerate(sorted(TEXTURES.glob("*.jpg"))):
-        photos["dermoscopic", number] = prepare(path.read_bytes())
+        yield ("dermoscopic", number), path.read_bytes()
+
+
+def non_matching(count: int) -> Iterator[dict[str, Any]]:
+    """Pairs of different skin: other patients, other sites of one patient, mirrored, and real dermoscopic photos."""
+    rng = np.random.default_rng(8)
+    photos = {key: prepare(jpeg) for key, jpeg in strangers()}
     pairs = [
         (one, other)
         for one, other in itertools.permutations(photos, 2)
@@ -248,10 +254,10 @@ def others(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     names = [key.removesuffix(" median") for key in (rows[0] if rows else ()) if key.endswith(" median")]
     lines = []
     for wanted, name in itertools.product(("normal", "hard"), ("", *names)):
-        found = [row for row in rows if row["set"] == wanted]
+        prefix = f"{name} " if name else ""
+        found = [row for row in rows if row["set"] == wanted and f"{prefix}median" in row]
         if not found:
             continue
-        prefix = f"{name} " if name else ""
         median, p95, seconds = (
             float(np.median([row[f"{prefix}{what}"] for row in found])) for what in ("median", "p95", "seconds")
         )
