@@ -2,8 +2,8 @@
 service.
 
 A thread cannot be stopped inside a decoder, a process can: the child arms its own alarm for each call and dies of it.
-It starts with an empty environment, so it never holds a key, a database address or a token. It is nice: a photo that
-arrives comes before the thumbnail of the last one.
+It starts with an empty environment, so it never holds a key, a database address or a token. It is nice, unless somebody
+waits for it: a photo that arrives comes before the thumbnail of the last one.
 """
 
 from __future__ import annotations
@@ -40,11 +40,12 @@ class BoundedChild:
     """Runs one task, `module:function`, in a child that is started when needed, serves many calls, and is replaced when
     it dies.
 
-    `seconds` is processor time per call, `memory` bytes of address space. One call at a time; others wait for it.
+    `seconds` is processor time per call, `memory` bytes of address space, `nice` how far it stands back (nice(1)). One
+    call at a time; others wait for it.
     """
 
-    def __init__(self, task: str, *, seconds: float, memory: int) -> None:
-        self._arguments = [task, str(seconds), str(memory)]
+    def __init__(self, task: str, *, seconds: float, memory: int, nice: int = 10) -> None:
+        self._arguments = [task, str(seconds), str(memory), str(nice)]
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -137,14 +138,14 @@ def _exactly(stream: IO[bytes], length: int) -> bytes:
 # --- the child ------------------------------------------------------------------------------------------------------
 
 
-def _serve(name: str, seconds: float, memory: int) -> None:
+def _serve(name: str, seconds: float, memory: int, nice: int) -> None:
     """One call after the other until the parent closes the pipe."""
     module, _, function = name.partition(":")
     task: Task = getattr(import_module(module), function)
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    os.nice(10)
+    os.nice(nice)
     while True:
         try:
             request, contents = _receive(sys.stdin.buffer)
@@ -160,4 +161,4 @@ def _serve(name: str, seconds: float, memory: int) -> None:
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]))
+    _serve(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

@@ -44,7 +44,7 @@ _QUALITY = 90
 _TOP = DEFAULT_SIZES["display"]
 
 # Two, as for comparisons: one huge photo does not keep everybody waiting.
-_CHILDREN = [BoundedChild("adapter.capture.deep_zoom:cut", seconds=60, memory=4 << 30) for _ in range(2)]
+_CHILDREN = [BoundedChild("adapter.capture.deep_zoom:cut", seconds=60, memory=4 << 30, nice=0) for _ in range(2)]
 
 
 def describe_tiles(bridge: Bridge, media_id: str) -> dict[str, int]:

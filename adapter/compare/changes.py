@@ -119,7 +119,7 @@ def _relit(theirs: Plane, ours: Plane, comparable: Mask) -> Plane:
             for c in range(3)
         ]
         lit = np.clip(theirs * np.stack(gain, axis=-1), 0, 1)
-        apart = smoothed(np.abs(lit - ours).max(axis=-1), 3.0)
+        apart = smoothed(_of_channels(np.maximum, np.abs(lit - ours)), 3.0)
         usual = float(np.median(apart[comparable > 0])) if comparable.any() else 0.0
         weight = comparable.astype(np.float32) * (apart < max(0.03, 3 * usual))
     return np.asarray(lit, np.float32)
@@ -136,9 +136,15 @@ def _unexplained(before: Plane, after: Plane) -> Plane:
 
     def outside(one: Plane, other: Plane) -> Plane:
         above, below = one - cv2.dilate(other, square), cv2.erode(other, square) - one
-        return np.asarray(np.sqrt(np.square(np.maximum(0, np.maximum(above, below))).sum(axis=-1)), np.float32)
+        return np.asarray(np.sqrt(_of_channels(np.add, np.square(np.maximum(0, np.maximum(above, below))))), np.float32)
 
     return np.minimum(outside(before, after), outside(after, before))
+
+
+def _of_channels(combine: np.ufunc, picture: Plane) -> Plane:
+    """The same as `combine.reduce` over the last axis, several times as fast."""
+    first, second, third = cv2.split(picture)
+    return np.asarray(combine(combine(first, second), third), np.float32)
 
 
 def _certain(alignment: Alignment, copy: Size) -> Mask:

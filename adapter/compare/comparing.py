@@ -27,7 +27,7 @@ MOST_LANDMARKS = 6
 PICTURES = {"aligned": "image/jpeg", "overlay": "image/jpeg", "change": "image/png"}
 
 # Two, so that nobody waits for everybody; one patient's photos meet the same child, which has them decoded.
-_CHILDREN = [BoundedChild("adapter.compare.child:compare", seconds=30, memory=4 << 30) for _ in range(2)]
+_CHILDREN = [BoundedChild("adapter.compare.child:compare", seconds=30, memory=4 << 30, nice=0) for _ in range(2)]
 
 
 def compare(bridge: Bridge, actor: Actor, left_id: str, right_id: str) -> Comparison:
