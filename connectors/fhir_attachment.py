@@ -11,7 +11,7 @@ import hashlib
 from typing import Any, Final
 
 from connectors.contract import Parcel, Receipt
-from connectors.fhir_copies import RESOURCE_TYPE, Copy
+from connectors.fhir_copies import RESOURCE_TYPE, Copy, find_binary_id
 from connectors.fhir_identity import Place
 from connectors.fhir_server import FhirServer
 from connectors.kinds import FhirR4Profile
@@ -49,6 +49,11 @@ class Attachments:
         base = f"{self._profile.base_url}/" if self._profile.attachment_url == "absolute" else ""
         return {"Binary": binary_id}, {"url": f"{base}Binary/{binary_id}"}
 
+    def ids(self, copy: Copy) -> dict[str, str | None]:
+        """What stands beside a copy that was there already."""
+        url = copy.attachment.get("url")
+        return {"File": self._share.find_name(url)} if self._share else {"Binary": find_binary_id(url)}
+
     def complete(self, parcel: Parcel, kind: str, resource_id: str | None) -> None:
         """What is to be written once the resource is there."""
         if self._profile.binary_upload == "access-write" and resource_id:
@@ -59,8 +64,8 @@ class Attachments:
         """The bytes a copy means; None when it means none we may fetch."""
         attachment = copy.attachment
         if self._share is not None:
-            name = _file_name(parcel)
-            return self._share.find(name) if attachment.get("url") == self._share.address(name) else None
+            name = self._share.find_name(attachment.get("url"))
+            return self._share.find(name) if name else None
         if self._profile.binary_upload == "access-write":
             kind = RESOURCE_TYPE[copy.route]
             path = f"{kind}/{copy.resource.get('id')}/$binary-access-read?path={ELEMENT[kind]}"

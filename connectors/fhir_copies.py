@@ -108,11 +108,10 @@ def expected_status(route: str, parcel: Parcel) -> str:
     return status if route == "fhir-media" else _DOCUMENT_STATUS.get(status, status)
 
 
-def receipt_for_copy(profile: FhirR4Profile, copy: Copy, place: Place) -> Receipt:
+def receipt_for_copy(profile: FhirR4Profile, copy: Copy, place: Place, placed: Mapping[str, str | None]) -> Receipt:
     """The receipt of something that was already there."""
     stored = Stored(copy.resource.get("id"), None, created=False, resource=copy.resource)
-    binary_id = _find_binary_id(copy.attachment.get("url"))
-    return receipt_for(profile, copy.route, stored, place, {"Binary": binary_id}, duplicate=True)
+    return receipt_for(profile, copy.route, stored, place, placed, duplicate=True)
 
 
 def receipt_for(
@@ -147,7 +146,7 @@ def find_updated_at(resource: Resource) -> datetime | None:
     return moment if moment.tzinfo else None
 
 
-def _find_binary_id(url: object) -> str | None:
+def find_binary_id(url: object) -> str | None:
     """The id in `Binary/id`; None for anything else, such as a signed address."""
     if not isinstance(url, str) or "?" in url:
         return None

@@ -84,7 +84,7 @@ class FhirR4:
         delivered = find_delivered(parcel, place, self._copies(parcel, place))
         if delivered and self._profile.binary_upload == "access-write":  # its bytes come after it
             delivered = delivered if self._attachments.holds(rendered(parcel, self._profile), delivered) else None
-        return receipt_for_copy(self._profile, delivered, place) if delivered else None
+        return self._receipt_for(delivered, place) if delivered else None
 
     def send(self, parcel: Parcel) -> Receipt:
         check_parcel(parcel)
@@ -93,7 +93,7 @@ class FhirR4:
         copies = self._copies(parcel, place)
         delivered = find_delivered(parcel, place, copies)
         if delivered and self._attachments.holds(parcel, delivered):
-            return receipt_for_copy(self._profile, delivered, place)
+            return self._receipt_for(delivered, place)
         base = f"{self._profile.base_url}/" if self._profile.references == "absolute" else ""
         references = place.references(parcel, base)
         if self._profile.consent_strategy == "resource":
@@ -120,7 +120,7 @@ class FhirR4:
                 return receipt_for(self._profile, route, stored, place, ids)
             copies = self._copies(parcel, place)  # somebody was faster
             if delivered := find_delivered(parcel, place, copies):
-                return receipt_for_copy(self._profile, delivered, place)
+                return self._receipt_for(delivered, place)
             current = _get_in_record(copies, place)
         stored = self._server.update(body(current.route), current.resource)
         self._attachments.complete(parcel, RESOURCE_TYPE[current.route], stored.id)
@@ -171,6 +171,9 @@ class FhirR4:
             return find_in_record(self._copies(parcel, place), place)
         resource = self._server.find(kind, receipt.ids[kind])
         return copy_of(receipt.route, resource, parcel, place) if resource else None
+
+    def _receipt_for(self, copy: Copy, place: Place) -> Receipt:
+        return receipt_for_copy(self._profile, copy, place, self._attachments.ids(copy))
 
     def _may_update(self, content_type: str) -> bool:
         """Some destinations take a document of this type, but no change of it."""

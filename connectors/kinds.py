@@ -8,11 +8,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, cast
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, Field, PositiveInt, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    PositiveInt,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
 from connectors.knobs import (
     ArchivedPhotos,
@@ -37,6 +45,7 @@ from connectors.knobs import (
     Transform,
 )
 from connectors.rest_knobs import Lookup, Step
+from connectors.routes import ROUTES, find_route, load
 from mappings.terms import PATIENT_CONSENT, PHOTO_DOCUMENT
 
 Route = Literal["fhir-media", "fhir-documentreference"]
@@ -319,11 +328,18 @@ AnyRoute = Annotated[
 ]
 
 
+def _other_kinds(given: Any, ours: ValidatorFunctionWrapHandler) -> Any:
+    """A route of an installed package's kind; all others as they are declared."""
+    kind = given.get("kind") if isinstance(given, dict) else None
+    model = find_model(kind) if kind not in ROUTES else None
+    return model.model_validate(given) if model else ours(given)
+
+
 class EhrProfile(Profile):
     """An EHR with several ways in: the next route is tried when the one before it cannot take a photo."""
 
     kind: Literal["ehr"]
-    routes: tuple[AnyRoute, ...] = Field(min_length=1)
+    routes: tuple[Annotated[AnyRoute, WrapValidator(_other_kinds)], ...] = Field(min_length=1)
 
     @property
     def route_names(self) -> tuple[str, ...]:
@@ -356,20 +372,17 @@ class EhrProfile(Profile):
 
 
 def _route_keys(route: Mapping[str, Any]) -> set[str]:
-    model = PROFILES.get(str(route.get("kind")))
+    model = find_model(route.get("kind"))
     return set(model.model_fields) - {"kind", "landing", "launch", "environment", "tested"} if model else set()
 
 
-PROFILES: Final[Mapping[str, type[Profile]]] = {
-    "directory": DirectoryProfile,
-    "fhir-r4": FhirR4Profile,
-    "rest": RestProfile,
-    "hl7v2": Hl7v2Profile,
-    "dicomweb": DicomWebProfile,
-    "dicom-cstore": DimseProfile,
-    "hand-off": HandOffProfile,
-    "ehr": EhrProfile,
-}
+PROFILES: Final[Mapping[str, type[Profile]]] = {kind: load(route.profile) for kind, route in ROUTES.items()}
+
+
+def find_model(kind: object) -> type[Profile] | None:
+    """The profile model of a kind, ours or of an installed package."""
+    route = find_route(kind)
+    return cast(type[Profile], load(route.profile)) if route else None
 
 
 def for_consents(profile: Profile) -> Profile:
@@ -392,7 +405,7 @@ def has_key(table: Any, key: str) -> bool:
         return name in type(table).model_fields and (not rest or has_key(getattr(table, name), rest))
     if isinstance(table, tuple) and table and isinstance(table[0], Profile):
         named = [route for route in table if route.kind == name]
-        return name in PROFILES and all(not rest or has_key(route, rest) for route in named)
+        return find_route(name) is not None and all(not rest or has_key(route, rest) for route in named)
     if isinstance(table, tuple):
         return name.isdigit() and int(name) < len(table) and (not rest or has_key(table[int(name)], rest))
     return table is not None

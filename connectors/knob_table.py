@@ -56,7 +56,10 @@ def _knobs() -> Iterator[Knob]:
         ("headers", "headers auth.secret_headers method_override"),
         ("taking back", "retract retract_with replaces replace_with landing.retracts"),
         ("tested against", "tested"),
-        ("whose record", "patient patient_lookup search authorities default_authority dicom.patient_id_system dicom.issuer"),
+        (
+            "whose record",
+            "patient patient_lookup search authorities default_authority dicom.patient_id_system dicom.issuer",
+        ),
         ("which visit", "encounter dicom.visit_system dicom.visit_issuer dicom.accession"),
         ("where it lands", "landing.zone landing.reviewed_by_people"),
         ("launch", "launch"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -31,6 +31,7 @@ from connectors.kinds import (
 from connectors.outward import link_to, photo_body, put
 from connectors.parcels import check_parcel
 from connectors.rendition import rendered
+from connectors.routes import find_route, load
 from connectors.templates import filled, values
 
 _LONG: Final = re.compile(r"[A-Za-z0-9+/=]{200,}|[0-9a-f]{200,}")
@@ -50,10 +51,12 @@ def preview(parcel: Parcel, profile: Profile) -> list[Outgoing]:
     """What each route of `profile` would send, the first that takes the photo being the one that is used."""
     if isinstance(profile, EhrProfile):
         return [each for route in profile.routes for each in preview(parcel, route)]
+    route = find_route(profile.kind)
+    assert route is not None  # or there would be no such profile
     name = "/".join(profile.route_names)
     try:
         check_parcel(parcel)
-        return [Outgoing(name, where, _shortened(what)) for where, what in _PREVIEWS[profile.kind](parcel, profile)]
+        return [Outgoing(name, where, _shortened(what)) for where, what in load(route.preview)(parcel, profile)]
     except DeliveryError as error:
         return [Outgoing(name, "", "", f"{error} {error.remedy}")]
 
@@ -61,7 +64,7 @@ def preview(parcel: Parcel, profile: Profile) -> list[Outgoing]:
 Told = Iterator[tuple[str, str]]
 
 
-def _fhir(parcel: Parcel, given: Profile) -> Told:
+def fhir_requests(parcel: Parcel, given: Profile) -> Told:
     profile = cast(FhirR4Profile, given)
     made = rendered(parcel, profile)
     place = Place("Patient/<patient>", "Encounter/<visit>" if parcel.encounter else None)
@@ -82,7 +85,7 @@ def _fhir(parcel: Parcel, given: Profile) -> Told:
         yield f"POST {address}", json.dumps(body, indent=1, ensure_ascii=False)
 
 
-def _rest(parcel: Parcel, given: Profile) -> Told:
+def steps(parcel: Parcel, given: Profile) -> Told:
     profile = cast(RestProfile, given)
     made = rendered(parcel, profile)
     known = values(made, profile) | {"patient": "<patient>", "document": "<document>"}
@@ -107,13 +110,13 @@ def _rest(parcel: Parcel, given: Profile) -> Told:
         yield f"{step.method} {path if str(path).startswith('<') else f'{profile.base_url}/{path}'}", told
 
 
-def _hl7v2(parcel: Parcel, given: Profile) -> Told:
+def message(parcel: Parcel, given: Profile) -> Told:
     profile = cast(Hl7v2Profile, given)
-    message = Hl7v2(profile).message(parcel, profile.message)
-    yield f"mllp://{profile.host}:{profile.port}", message.decode("utf-8", "replace").replace("\r", "\n")
+    sent = Hl7v2(profile).message(parcel, profile.message)
+    yield f"mllp://{profile.host}:{profile.port}", sent.decode("utf-8", "replace").replace("\r", "\n")
 
 
-def _dicom(parcel: Parcel, given: Profile) -> Told:
+def instance(parcel: Parcel, given: Profile) -> Told:
     import pydicom
 
     profile = cast(DicomWebProfile | DimseProfile, given)
@@ -125,24 +128,13 @@ def _dicom(parcel: Parcel, given: Profile) -> Told:
     yield where, f"{dataset}\n<{len(made.content)} bytes in all>"
 
 
-def _directory(parcel: Parcel, given: Profile) -> Told:
+def folder(parcel: Parcel, given: Profile) -> Told:
     profile = cast(DirectoryProfile, given)
     yield str(Directory(profile).place_of(parcel)), f"{parcel.filename}: <{parcel.size} bytes>, and its FHIR records"
 
 
-def _hand_off(parcel: Parcel, given: Profile) -> Told:
+def link(parcel: Parcel, given: Profile) -> Told:
     yield link_to(parcel, given) or "(no link)", "nothing is written; people open the photo here"
-
-
-_PREVIEWS: Final[Mapping[str, Callable[[Parcel, Profile], Told]]] = {
-    "fhir-r4": _fhir,
-    "rest": _rest,
-    "hl7v2": _hl7v2,
-    "dicomweb": _dicom,
-    "dicom-cstore": _dicom,
-    "directory": _directory,
-    "hand-off": _hand_off,
-}
 
 
 def _shortened(text: Any) -> str:

@@ -15,10 +15,11 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from connectors.kinds import PROFILES, DirectoryProfile, FhirR4Profile, Profile, merged
+from connectors.kinds import DirectoryProfile, FhirR4Profile, Profile, find_model, merged
 from connectors.knobs import Auth, Timeouts
+from connectors.routes import kinds
 
-__all__ = ["PROFILES", "Auth", "DirectoryProfile", "FhirR4Profile", "Profile", "Timeouts"]
+__all__ = ["Auth", "DirectoryProfile", "FhirR4Profile", "Profile", "Timeouts"]
 
 
 class ProfileError(ValueError):
@@ -55,9 +56,9 @@ def build_profile(given: Mapping[str, Any], *, source: str) -> Profile:
     except ValueError as error:
         raise ProfileError(f"{source}: {error}.") from error
     kind = table.get("kind")
-    if not isinstance(kind, str) or kind not in PROFILES:
-        raise ProfileError(f"{source}: kind {kind!r} is not known; use one of {', '.join(sorted(PROFILES))}.")
-    model = PROFILES[kind]
+    model = find_model(kind)
+    if model is None:
+        raise ProfileError(f"{source}: kind {kind!r} is not known; use one of {', '.join(kinds())}.")
     try:
         return model.model_validate(table)
     except ValidationError as error:
@@ -106,10 +107,7 @@ def _keys(model: type[BaseModel], path: list[str]) -> Mapping[str, Any]:
     """The keys of the table at `path`; a route's kind stands in the path as its own step."""
     for part in path:
         field = model.model_fields.get(part)
-        if field is not None:
-            model = _table_of(field.annotation) or model
-        elif part in PROFILES:
-            model = PROFILES[part]
+        model = (_table_of(field.annotation) if field else find_model(part)) or model
     return model.model_fields
 
 

@@ -26,6 +26,13 @@ class Share:
         """What the destination's server opens."""
         return self._given.address.replace("{name}", name)
 
+    def find_name(self, address: object) -> str | None:
+        """The name behind an address of ours."""
+        begins, _, ends = self._given.address.partition("{name}")
+        text = str(address)
+        name = text[len(begins) : len(text) - len(ends)]
+        return name if text == self.address(name) and _NAME.fullmatch(name) else None
+
     def put(self, name: str, content: bytes) -> None:
         """Durable on return; the same name again replaces the file."""
         with _as_delivery_errors():

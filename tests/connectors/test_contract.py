@@ -1,4 +1,4 @@
-"""Every kind of connector held to the obligations of `connectors.contract.Connector`."""
+"""Every kind of connector held to the obligations of `connectors.contract.Connector`; which, says `STANDS`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ import pytest
 
 from connectors.contract import Connector, DeliveryError, Parcel, Receipt, Retry
 from connectors.profile import ProfileError, build_profile
-from connectors.registry import open_connector
 from mappings.terms import URI
+from tests.connectors.stands import STANDS, open_fhir
 from tests.servers.fhir_ehr import Ehr, running
 
 MRN = "urn:oid:2.16.840.1.113883.19.5"
 VISIT = "urn:oid:2.16.840.1.113883.19.5.1"
 PHOTO = b"\xff\xd8 a photo, as far as a destination can tell \xff\xd9"
-KINDS = ("directory", "media-raw", "media-json", "media-inline", "document")
 
 
 def patient(number: str = "1", mrn: str = "A-1", born: str = "1970-01-01") -> dict[str, Any]:
@@ -72,30 +71,9 @@ def ehr() -> Iterator[Ehr]:
         yield opened
 
 
-def open_fhir(ehr: Ehr, **changes: Any) -> Connector:
-    table = {"name": "ehr", "kind": "fhir-r4", "base_url": ehr.url, "timeouts": {"read": 5.0, "attempts": 1}}
-    ehr.connectors.append(open_connector(build_profile(table | changes, source="test"), _no_secrets))
-    opened: Connector = ehr.connectors[-1]
-    return opened
-
-
-def _no_secrets(name: str) -> str:
-    raise KeyError(name)
-
-
-def open_kind(kind: str, ehr: Ehr, folder: Path) -> Connector:
-    if kind == "directory":
-        table = {"name": "folder", "kind": "directory", "folder": str(folder / "out")}
-        return open_connector(build_profile(table, source="test"), _no_secrets)
-    if kind == "document":
-        ehr.without = ("Media",)
-        return open_fhir(ehr)
-    return open_fhir(ehr, binary_upload=kind.removeprefix("media-"))
-
-
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=STANDS)
 def connector(request: pytest.FixtureRequest, ehr: Ehr, tmp_path: Path) -> Iterator[Connector]:
-    opened = open_kind(request.param, ehr, tmp_path)
+    opened = STANDS[request.param](ehr, tmp_path)
     yield opened
     opened.close()
     opened.close()

@@ -29,7 +29,7 @@ from adapter.settings import Suspicion
 from adapter.work import Lane, WorkLoop
 from connectors.contract import DeliveryError, Parcel, Receipt, Retry
 from connectors.directory import Directory
-from connectors.registry import CONNECTORS
+from connectors.routes import ROUTES
 from mappings.fhir_check import check_resource
 from mappings.wrong_patient import doubt_of, state_of
 from tests.conftest import Clock
@@ -352,7 +352,7 @@ class Stubborn(Directory):
 def test_a_copy_that_cannot_be_taken_back_does_not_keep_the_photo_from_the_right_chart(
     chart: Bridge, delivered: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(CONNECTORS, "directory", f"{__name__}:Stubborn")
+    monkeypatch.setitem(ROUTES, "directory", dataclasses.replace(ROUTES["directory"], connector=f"{__name__}:Stubborn"))
     wrong = take(chart, "Patient/asa")
     delivered()
     move(chart, person(), wrong, run=False, patient="bo")
