@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final
 from mappings.canonical_resources import codes_of
 from mappings.comparison_to_observation import components_of, photos_of, verdict_of
 from mappings.photo_caption import caption, title
-from mappings.photo_fit import as_jpeg
 
 if TYPE_CHECKING:
     from fpdf import FPDF
@@ -62,6 +61,8 @@ def comparison_sheet(
 ) -> Sheet:
     """`photos` are (Media, bytes, MIME type) in the order shown, `pictures` (code of picture-derivation, bytes, MIME
     type). Raises CannotFit for a picture that cannot be decoded."""
+    from mappings.photo_fit import as_jpeg
+
     resource = dict(observation)
     versions = [version for _, version in photos_of(resource)]
     plates = [
