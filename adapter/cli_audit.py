@@ -62,7 +62,12 @@ def audit_verify(head: Heads = None, as_json: Json = False) -> None:
     began = time.monotonic()
     with beside_service() as bridge, Progress(console=err, disable=as_json or not err.is_terminal) as bar:
         task = bar.add_task("reading the log", total=None)
-        verdict = verify(bridge.db, noted=noted, progress=lambda done, of: bar.update(task, completed=done, total=of))
+        verdict = verify(
+            bridge.db,
+            noted=noted,
+            progress=lambda done, of: bar.update(task, completed=done, total=of),
+            processes=os.cpu_count() or 1,
+        )
     seconds = round(time.monotonic() - began, 3)
     if as_json:
         newest = verdict.newest.as_json() if verdict.newest else None

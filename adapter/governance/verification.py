@@ -1,4 +1,5 @@
-"""Is the log what was sealed? Every event against its leaf, leaves against chain and tree, tree against every head.
+"""Is the log what was sealed? Every event against its leaf and against what it is found by, leaves against chain and
+tree, tree against every head.
 
 Read in pages, each in a short snapshot, so that memory is bounded and a running service is not held up. What this
 cannot see alone is a log cut back, or rewritten and signed again, as a whole: for that a head noted outside is needed.
@@ -7,19 +8,23 @@ cannot see alone is a log cut back, or rewritten and signed again, as a whole: f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from multiprocessing import get_context
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, select
 
 from adapter.db.engine import Database
-from adapter.db.tables import audit_event, audit_head, audit_leaf, audit_tail
+from adapter.db.tables import audit_event, audit_head, audit_leaf, audit_tail, search_index
+from adapter.governance.derived import Index, find_altered, index_of
 from adapter.governance.merkle import CHAIN_START, CompactRange, chain_hash, leaf_hash
 from adapter.governance.signing import Head, PublicKey, public_keys
 from adapter.governance.tree import find_head
 
 PAGE = 2000
 MOST_PROBLEMS = 100  # told one by one
+WORTH_PROCESSES = 32  # pages; fewer are read sooner than another process starts
 
 
 @dataclass(frozen=True)
@@ -49,32 +54,127 @@ class Verdict:
 
 
 def verify(
-    db: Database, *, noted: Sequence[Head] = (), progress: Callable[[int, int], None] = lambda _done, _of: None
+    db: Database,
+    *,
+    noted: Sequence[Head] = (),
+    progress: Callable[[int, int], None] = lambda _done, _of: None,
+    processes: int = 1,
 ) -> Verdict:
-    """Everything, against the heads stored and those `noted` outside. `progress` is told (leaves read, leaves)."""
+    """Everything, against the heads stored and those `noted` outside. `progress` is told (leaves read, leaves).
+
+    Events are read and hashed by as many `processes`; chain, tree and heads are followed by this one.
+    """
     verdict = Verdict()
     with db.snapshot() as tx:
         keys, verdict.newest = public_keys(tx), find_head(tx)
-        _check_tail(tx, verdict)
+        indexed = tx.execute(_INDEXED).scalar_one()
+        indexed -= _check_tail(tx, verdict)
         _check_counts(tx, verdict)
     end = verdict.newest.tree_size if verdict.newest else 0
     walk = _Walk(verdict, keys)
+    due: dict[int, list[Head]] = {}
     for one in noted:
         if one.tree_size > end:
             verdict.add(end, None, f"the log was cut: a head of {one.tree_size} events was noted, now there are {end}")
-    at_size: dict[int, list[Head]] = {}
-    for one in noted:
-        at_size.setdefault(one.tree_size, []).append(one)
-    for leaves, heads in _pages(db, end):
-        due = {one.tree_size: [one] for one in heads}
-        for size, others in at_size.items():
-            due[size] = due.get(size, []) + others
-        walk.page(leaves, due)
+        due.setdefault(one.tree_size, []).append(one)
+    spans = [(start, min(start + PAGE, end)) for start in range(0, end, PAGE)]
+    for page in _read(db, spans, processes):
+        walk.page(page, due)
+        indexed -= page.indexed
         progress(walk.tree.size, end)
     if walk.tree.size < end:
         verdict.add(walk.tree.size, None, f"the leaves from here to {end - 1} are missing")
+    if indexed:
+        _check_index(db, verdict)
     verdict.events = walk.tree.size
     return verdict
+
+
+# --- pages: what needs nothing but the events in it ----------------------------------------------------------------
+
+
+class _Leaf(NamedTuple):
+    seq: int
+    event_id: str
+    leaf_hash: bytes
+    chain_hash: bytes
+    problem: str | None
+
+
+@dataclass
+class _Page:
+    leaves: list[_Leaf]
+    heads: list[Head]
+    indexed: int
+
+
+def _read(db: Database, spans: Sequence[tuple[int, int]], processes: int) -> Iterator[_Page]:
+    if processes < 2 or len(spans) < WORTH_PROCESSES:
+        yield from (_read_page(db, *span) for span in spans)
+        return
+    url = db.url.render_as_string(hide_password=False)
+    with ProcessPoolExecutor(processes, get_context("spawn"), _open, (url,)) as pool:
+        for some in range(0, len(spans), WORTH_PROCESSES):  # read ahead of the walk by so many pages at most
+            yield from pool.map(_read_there, spans[some : some + WORTH_PROCESSES])
+
+
+def _open(url: str) -> None:
+    global _there  # noqa: PLW0603 - one database for the life of a worker process
+    _there = Database(url, owner=False)
+
+
+def _read_there(span: tuple[int, int]) -> _Page:
+    return _read_page(_there, *span)
+
+
+_there: Database
+_leaf, _head = audit_leaf.c, audit_head.c
+_SPAN = (_leaf.seq >= bindparam("start"), _leaf.seq < bindparam("stop"))
+_EVENTS = (
+    select(_leaf.seq, _leaf.event_id, _leaf.leaf_hash, _leaf.chain_hash, audit_event)
+    .outerjoin(audit_event, audit_event.c.id == _leaf.event_id)
+    .where(*_SPAN)
+    .order_by(_leaf.seq)
+)
+_INDEX = (
+    select(search_index.c.resource_id, search_index.c.param, search_index.c.value)
+    .join(audit_leaf, _leaf.event_id == search_index.c.resource_id)
+    .where(search_index.c.resource_type == "AuditEvent", *_SPAN)
+)
+_INDEXED = select(func.count()).select_from(search_index).where(search_index.c.resource_type == "AuditEvent")
+_HEADS = (
+    select(_head.tree_size, _head.root_hash, _head.chain_hash, _head.signed_at, _head.key_id, _head.signature)
+    .where(_head.tree_size > bindparam("start"), _head.tree_size <= bindparam("stop"))
+    .order_by(_head.tree_size)
+)
+
+
+def _read_page(db: Database, start: int, stop: int) -> _Page:
+    span = {"start": start, "stop": stop}
+    with db.snapshot() as tx:
+        rows = tx.execute(_EVENTS, span).all()
+        found = tx.execute(_INDEX, span).all()
+        heads = [Head(*row) for row in tx.execute(_HEADS, span)]
+    index = index_of(found)
+    leaves = [
+        _Leaf(row.seq, row.event_id, row.leaf_hash, row.chain_hash, _problem(row, index.get(row.event_id, set())))
+        for row in rows
+    ]
+    return _Page(leaves, heads, len(found))
+
+
+def _problem(row: Any, index: Index, since: str = "sealed") -> str | None:
+    """What is wrong with the event of a leaf, as far as its own rows tell."""
+    if row.body is None:
+        return "the event is missing"
+    text = row.body.encode()
+    if leaf_hash(text) != row.leaf_hash:
+        return f"the event is not what was {since}"
+    altered = find_altered(text, row._mapping, index)
+    return f"what the event is found by was altered: {', '.join(altered)}" if altered else None
+
+
+# --- the walk: what needs all before it -----------------------------------------------------------------------------
 
 
 class _Walk:
@@ -87,16 +187,15 @@ class _Walk:
         self._keys = keys
         self._diverged = False  # after the first wrong root every later one is wrong as well
 
-    def page(self, leaves: Sequence[Any], due: dict[int, list[Head]]) -> None:
+    def page(self, page: _Page, noted: dict[int, list[Head]]) -> None:
         append, chain, verdict = self.tree.append, self._chain, self._verdict
-        for seq, event_id, leaf, linked, body in leaves:
+        due = {head.tree_size: head for head in page.heads}
+        for seq, event_id, leaf, linked, problem in page.leaves:
             if seq != self.tree.size:
                 verdict.add(self.tree.size, None, f"the leaves from here to {seq - 1} are missing")
                 self.tree.size, self._diverged = seq, True
-            if body is None:
-                verdict.add(seq, event_id, "the event is missing")
-            elif leaf_hash(body.encode()) != leaf:
-                verdict.add(seq, event_id, "the event is not what was sealed")
+            if problem is not None:
+                verdict.add(seq, event_id, problem)
             chain = chain_hash(chain, leaf, seq)
             if chain != linked:
                 verdict.add(seq, event_id, "the chain of hashes breaks here")
@@ -105,7 +204,9 @@ class _Walk:
                 self.tree.size += 1
             else:
                 append(leaf)
-            for head in due.get(seq + 1, ()):
+            if head := due.get(seq + 1):
+                self._check_head(head, chain)
+            for head in noted.get(seq + 1, ()):
                 self._check_head(head, chain)
         self._chain = chain
 
@@ -119,38 +220,30 @@ class _Walk:
             self._diverged = head.chain_hash == chain  # a wrong tree stays wrong; a wrong head is alone
 
 
-def _pages(db: Database, end: int) -> Iterator[tuple[Sequence[Any], list[Head]]]:
-    """(seq, event id, leaf hash, chain hash, text or None) in order, with the heads among them."""
-    leaf, start = audit_leaf.c, 0
-    columns = (leaf.seq, leaf.event_id, leaf.leaf_hash, leaf.chain_hash, audit_event.c.body)
-    pages = (
-        select(*columns)
-        .outerjoin(audit_event, audit_event.c.id == leaf.event_id)
-        .where(leaf.seq >= bindparam("start"), leaf.seq < bindparam("stop"))
-        .order_by(leaf.seq)
-    )
-    head = audit_head.c
-    heads = (
-        select(head.tree_size, head.root_hash, head.chain_hash, head.signed_at, head.key_id, head.signature)
-        .where(head.tree_size > bindparam("start"), head.tree_size <= bindparam("stop"))
-        .order_by(head.tree_size)
-    )
-    for start in range(0, end, PAGE):
-        span = {"start": start, "stop": min(start + PAGE, end)}
-        with db.snapshot() as tx:
-            yield tx.execute(pages, span).all(), [Head(*row) for row in tx.execute(heads, span)]
-
-
-def _check_tail(tx: Connection, verdict: Verdict) -> None:
-    """What waits for its seal must already be what was written."""
+def _check_tail(tx: Connection, verdict: Verdict) -> int:
+    """What waits for its seal must already be what was written. Returns how many entries the index has for it."""
     tail = audit_tail.c
-    wanted = select(tail.event_id, tail.leaf_hash, audit_event.c.body)
-    for row in tx.execute(wanted.outerjoin(audit_event, audit_event.c.id == tail.event_id)):
+    wanted = select(tail.event_id, tail.leaf_hash, audit_event)
+    rows = tx.execute(wanted.outerjoin(audit_event, audit_event.c.id == tail.event_id)).all()
+    index = search_index.c
+    indexed = select(index.resource_id, index.param, index.value).join(audit_tail, tail.event_id == index.resource_id)
+    found = tx.execute(indexed.where(index.resource_type == "AuditEvent")).all()
+    entries = index_of(found)
+    for row in rows:
         verdict.unsealed += 1
-        if row.body is None:
-            verdict.add(None, row.event_id, "the event is missing, before it was sealed")
-        elif leaf_hash(row.body.encode()) != row.leaf_hash:
-            verdict.add(None, row.event_id, "the event was altered before it was sealed")
+        if problem := _problem(row, entries.get(row.event_id, set()), "written"):
+            verdict.add(None, row.event_id, f"{problem}; it was not sealed yet")
+    return len(found)
+
+
+def _check_index(db: Database, verdict: Verdict) -> None:
+    """The index has entries that no event read accounts for: name those of events that are not there at all."""
+    index = search_index.c
+    named = select(index.resource_id).distinct().where(index.resource_type == "AuditEvent")
+    named = named.where(~select(audit_event.c.id).where(audit_event.c.id == index.resource_id).exists())
+    with db.snapshot() as tx:
+        for event_id in tx.execute(named.order_by(index.resource_id).limit(MOST_PROBLEMS)).scalars():
+            verdict.add(None, event_id, "the search index names this event, which is not in the log")
 
 
 def _check_counts(tx: Connection, verdict: Verdict) -> None:
