@@ -94,7 +94,7 @@ def keep(bridge: Bridge, actor: Actor, media_id: str, drawn: Drawn) -> Stored:
 
 
 def withdraw(bridge: Bridge, actor: Actor, observation_id: str, *, media_id: str, why: str) -> Stored:
-    """Enter a measurement of a photo in error. Raises Forbidden, NotFound, Gone when it is already, BadInput without a reason."""
+    """Enter a measurement of a photo in error. Raises Forbidden, NotFound, Gone when it is already, BadInput."""
     if not why.strip() or len(why) > LONGEST_REASON:
         raise BadInput(f"say why the measurement is withdrawn, in at most {LONGEST_REASON} characters")
     with bridge.db.transaction() as tx:

@@ -30,6 +30,8 @@ _PASSES = 4
 _SEEN_OF_RING = 0.4
 """How much of the ring around the lesion must show skin."""
 _HAIR = 9
+_SPUR = 0.15
+"""Of the lesion's radius: half of how thin something may be and still belong to it."""
 _SMOOTH = 0.02
 _TOLERANCE = 0.0025
 """Of the outline's length: how far its corners may be from the edge found."""
@@ -111,6 +113,7 @@ class _Crop:
                 raise Unprocessable("Too little of the skin around it can be seen.")
         if _leaves(blob, near):
             raise Unprocessable("It does not end within the photo.")
+        blob = _without_spurs(blob)
         edge = _edge_width(share, self.valid, self.seed, blob)
         return Outline((_contour(blob, share) + 0.5) / self.scale - 0.5, edge / self.scale, contrast)
 
@@ -148,6 +151,16 @@ def _blob(share: Plane, valid: Flags, seed: tuple[float, float], level: float = 
     blob = np.asarray(labels == np.bincount(names).argmax(), np.uint8)
     contours, _ = cv2.findContours(blob, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     return np.asarray(cv2.drawContours(np.zeros_like(blob), contours, -1, 1, cv2.FILLED), np.uint8)
+
+
+def _without_spurs(blob: Mask) -> Mask:
+    """Without what is too thin to belong to it: hairs that touch it."""
+    opened = cv2.morphologyEx(blob, cv2.MORPH_OPEN, _disc(_SPUR * np.sqrt(blob.sum() / np.pi)))
+    contours, _ = cv2.findContours(opened, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    if not contours:
+        return blob
+    kept = max(contours, key=cv2.contourArea)
+    return np.asarray(cv2.drawContours(np.zeros_like(blob), [kept], -1, 1, cv2.FILLED), np.uint8)
 
 
 def _contour(blob: Mask, share: Plane) -> Points:
