@@ -73,3 +73,10 @@ def derivation_of(media: Mapping[str, Any]) -> str | None:
     """The code of picture-derivation; None for a photograph."""
     tags = media.get("meta", {}).get("tag", [])
     return next((str(tag["code"]) for tag in tags if has_code([tag], PICTURE_DERIVATION)), None)
+
+
+def comparison_of(media: Mapping[str, Any]) -> str | None:
+    """The id of the saved comparison that a picture was made for."""
+    named = (one["valueReference"]["reference"] for one in media.get("extension", ()) if one["url"] == DERIVED_FROM)
+    ids = (str(one).removeprefix("Observation/").partition("/")[0] for one in named if one.startswith("Observation/"))
+    return next(ids, None)

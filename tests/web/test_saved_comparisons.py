@@ -11,6 +11,7 @@ import pytest
 
 from adapter.access import SYSTEM
 from adapter.bridge import Bridge
+from adapter.compare.pictures import pictures_of
 from adapter.compare.reopening import comparisons_of
 from adapter.identity import Refiling, refile
 from adapter.records import create, find_where, get, update_resource
@@ -78,6 +79,25 @@ def test_saved_comparisons_are_listed_with_the_patients_photos_and_with_each_pho
     href = _save(clinician, pair)
     for page in ("/patients/p1", f"/photos/{pair[0]}", f"/photos/{pair[1]}"):
         assert f'href="{href}"' in clinician.get(page).text, page
+
+
+def test_a_picture_made_of_photos_is_no_photo_of_the_patient(
+    clinician: Browser, bridge: Bridge, pair: tuple[str, str]
+) -> None:
+    href = _save(clinician, pair)
+    with bridge.db.snapshot() as tx:
+        pictures = pictures_of(tx, f"Observation/{href.rpartition('/')[2]}")
+    assert len(pictures) == 3
+    chart = clinician.get("/patients/p1").text
+    for one in pictures:
+        assert one.id not in chart
+        assert clinician.get(f"/photos/{one.id}").headers["location"] == href
+    accept = {"Accept": "application/fhir+json"}
+    asked = {"patient": "p1", "derivation:missing": "true"}
+    originals = clinician.get("/fhir/Media", params=asked, headers=accept).json()
+    assert {one["resource"]["id"] for one in originals["entry"]} == set(pair)
+    derived = clinician.get("/fhir/Media", params={"derived-from": f"Media/{pair[0]}"}, headers=accept).json()
+    assert {one["resource"]["id"] for one in derived["entry"]} == {one.id for one in pictures}
 
 
 def test_a_photo_that_left_is_never_shown_again(clinician: Browser, bridge: Bridge, pair: tuple[str, str]) -> None:
