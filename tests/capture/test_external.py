@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
@@ -20,6 +21,7 @@ from adapter.capture.external import Pulled, RecordThere, photos_elsewhere, pull
 from adapter.capture.external_upkeep import KIND, look_at_external
 from adapter.capture.receive import original_blob_id
 from adapter.capture.render import render_photo
+from adapter.compare.saved import save_comparison
 from adapter.db.tables import audit_event, blob, delivery, work
 from adapter.delivery import WrongPatient, deliver_media
 from adapter.delivery.circuit import FAILURES
@@ -33,6 +35,7 @@ from adapter.records.search import search
 from adapter.sandbox.vendors import Fault
 from adapter.sandbox.vendors.photos_there import file_photo
 from adapter.work import Lane, WorkLoop
+from mappings.comparison_to_observation import View
 from mappings.external_photo import is_external
 from mappings.fhir_check import check_resource
 from mappings.terms import CONFIDENTIALITY, URI
@@ -299,6 +302,34 @@ def test_a_copy_goes_when_it_is_moved_withdrawn_or_changed_there(elements: dict[
     with site.bridge.db.snapshot() as tx:
         assert find(tx, "Media", pulled.media_id) is None
     assert site.audited("destroy") or site.audited("delete")
+
+
+@pytest.mark.parametrize(
+    ("elements", "status"),
+    [({"subject": {"reference": "Patient/pat-1002"}}, "entered-in-error"), ({"meta": {"versionId": "9"}}, "final")],
+)
+def test_what_was_saved_with_a_photo_of_somebody_else_is_withdrawn(
+    elements: dict[str, Any], status: str, opened: Open, permit: Any
+) -> None:
+    site = opened()
+    photo_id = site.there(photo(9))
+    copy = site.pull(photo_id)
+    ours = [site.inner.capture(number).id for number in (1, 2)]
+    saved = save_comparison(site.bridge, SYSTEM, [(one, None) for one in (*ours, copy.media_id)], view=View())
+    site.change(photo_id, **elements)
+    site.upkeep(days=1, minutes=1)
+    with site.bridge.db.snapshot() as tx:
+        assert get(tx, "Observation", saved.id).resource["status"] == status
+        assert find(tx, "Media", copy.media_id) is None
+
+
+def test_two_who_ask_at_once_get_one_copy(opened: Open) -> None:
+    site = opened()
+    photo_id = site.there()
+    with ThreadPoolExecutor(4) as people:
+        pulled = list(people.map(lambda _: site.pull(photo_id), range(4)))
+    assert len({one.media_id for one in pulled}) == site.count() == 1
+    assert sorted(one.how for one in pulled) == ["copied", "kept", "kept", "kept"]
 
 
 def test_a_look_at_the_list_is_enough_to_see_that_a_copy_must_go(opened: Open) -> None:
