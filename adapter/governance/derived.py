@@ -6,11 +6,12 @@ Without this, somebody could hide who saw a photo and leave every sealed byte as
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import orjson
 
-from adapter.records.search_parameters import columns_of, index_rows
+from adapter.records.search_parameters import columns_of, index_rows, search_parameters
 from mappings.fhir_time import fhir_instant
 
 Index = set[tuple[str, str]]
@@ -28,10 +29,25 @@ def index_of(rows: Iterable[tuple[str, str, str]] | Iterable[Any]) -> dict[str, 
 def find_altered(text: bytes, row: Mapping[Any, Any], index: Index) -> list[str]:
     """Names of the columns and search parameters of this event that are not what its text says."""
     event = orjson.loads(text)
-    altered = [name for name, value in columns_of(event).items() if row[name] != value]
-    kept = {"id": event["id"], "version_id": int(event["meta"]["versionId"]), "deleted": False}
-    altered += [name for name, value in kept.items() if row[name] != value]
-    if fhir_instant(row["last_updated"]) != event["meta"]["lastUpdated"]:
-        altered.append("last_updated")
-    told = {(one["param"], one["value"]) for one in index_rows(event)}
-    return altered + sorted({param for param, _ in told ^ index})
+    columns, told = _derived(orjson.dumps([event.get(name) for name in _REPEATED]))
+    columns = columns | columns_of(event, _OWN) | {"id": event["id"], "deleted": False}
+    altered = [name for name, value in columns.items() if row[name] != value]
+    version, updated = str(row["version_id"]), fhir_instant(row["last_updated"])
+    for name, kept, said in (("version_id", version, "versionId"), ("last_updated", updated, "lastUpdated")):
+        if event["meta"][said] != kept:
+            altered.append(name)
+    told = told | {(one["param"], one["value"]) for one in index_rows(event, _OWN)}
+    return altered if told == index else altered + sorted({param for param, _ in told ^ index})
+
+
+_REPEATED = ("type", "subtype", "action", "outcome", "agent")
+"""Elements that many events share to the letter: what they derive is derived once."""
+_OWN = frozenset(one.element for one in search_parameters("AuditEvent")) - frozenset(_REPEATED)
+
+
+@lru_cache(10_000)
+def _derived(repeated: bytes) -> tuple[dict[str, Any], Index]:
+    given = {name: value for name, value in zip(_REPEATED, orjson.loads(repeated), strict=True) if value is not None}
+    event = {"resourceType": "AuditEvent", "id": "", **given}
+    index = {(one["param"], one["value"]) for one in index_rows(event, frozenset(_REPEATED))}
+    return columns_of(event, frozenset(_REPEATED)), index
