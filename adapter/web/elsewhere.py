@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from datetime import tzinfo
 from typing import Any
 from urllib.parse import urlencode
@@ -16,7 +15,6 @@ from adapter.access import Actor, can, check_scope
 from adapter.bridge import Bridge
 from adapter.capture.external import PhotoThere, Pulled, RecordThere, photos_elsewhere, pull_photo
 from adapter.capture.external_upkeep import forget_external
-from adapter.delivery import Destinations
 from adapter.errors import BadInput, DermBridgeError, NotFound
 from adapter.records import Stored
 from adapter.web.bodies import Form
@@ -38,8 +36,7 @@ def elsewhere(web: Web, request: Request) -> Response:
         beside = _beside(tx, actor, patient, request.query_params.get("beside", ""))
     if survivor := replaced_by(patient):
         return RedirectResponse(f"/patients/{survivor}/elsewhere", 303)
-    with closing(Destinations(bridge)) as destinations:
-        records = photos_elsewhere(bridge, destinations, actor, patient.id)
+    records = photos_elsewhere(bridge, web.destinations, actor, patient.id)
     return web.render(
         request,
         "elsewhere.html",
@@ -65,7 +62,7 @@ def copy_or_forget(web: Web, request: Request, form: Form) -> Response:
     if form.get("forget"):
         _forget(bridge, actor, patient, form.get("forget"))
         return see_other(here, "forgotten")
-    pulled, failures = _pull(bridge, actor, patient.id, form.all("photo"))
+    pulled, failures = _pull(web, actor, patient.id, form.all("photo"))
     if failures and not pulled:
         raise failures[0]
     if failures:
@@ -76,19 +73,16 @@ def copy_or_forget(web: Web, request: Request, form: Form) -> Response:
     return see_other(f"/photos/{ids[0]}", "copied" if pulled[0].how == "copied" else "copied-before")
 
 
-def _pull(
-    bridge: Bridge, actor: Actor, patient_id: str, chosen: Sequence[str]
-) -> tuple[list[Pulled], list[DermBridgeError]]:
+def _pull(web: Web, actor: Actor, patient_id: str, chosen: Sequence[str]) -> tuple[list[Pulled], list[DermBridgeError]]:
     named = [one.partition(" ")[::2] for one in dict.fromkeys(chosen)]
     if not 1 <= len(named) <= MOST:
         raise BadInput(f"choose between 1 and {MOST} photos to copy")
     pulled, failures = list[Pulled](), list[DermBridgeError]()
-    with closing(Destinations(bridge)) as destinations:
-        for destination, photo_id in named:
-            try:
-                pulled.append(pull_photo(bridge, destinations, actor, patient_id, destination, photo_id))
-            except DermBridgeError as error:
-                failures.append(error)
+    for destination, photo_id in named:
+        try:
+            pulled.append(pull_photo(web.bridge, web.destinations, actor, patient_id, destination, photo_id))
+        except DermBridgeError as error:
+            failures.append(error)
     return pulled, failures
 
 

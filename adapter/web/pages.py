@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from starlette.responses import HTMLResponse, RedirectResponse
 from adapter.access import Actor, can, has_right
 from adapter.access.sessions import NOBODY, Session
 from adapter.bridge import Bridge
+from adapter.delivery import Destinations
 from adapter.errors import DermBridgeError
 from adapter.records import Stored
 from adapter.web.gate import session_of
@@ -55,6 +56,11 @@ class Web:
 
     bridge: Bridge
     http: httpx.Client
+
+    @cached_property
+    def destinations(self) -> Destinations:
+        """Kept open, so that not every page signs in anew: some EHRs give a token only once a minute."""
+        return Destinations(self.bridge)
 
     def render(
         self,
