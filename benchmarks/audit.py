@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
+import resource
 import statistics
 import sys
 import tempfile
@@ -38,7 +40,7 @@ from adapter.db.tables import audit_event, audit_tail, search_index
 from adapter.governance.log import Question, find_events
 from adapter.governance.seal import seal_all
 from adapter.governance.verification import verify
-from adapter.records import new_id
+from adapter.records import change, new_id
 from adapter.records.search_parameters import columns_of, index_rows
 from adapter.settings import load_settings
 from benchmarks.captures import PATIENTS, OverHttp, another
@@ -176,51 +178,63 @@ def fill(bridge: Bridge, events: int) -> None:
                 detail="display",
             )
             told |= {"id": new_id(at), "recorded": fhir_instant(at)}
-            body = orjson.dumps(told).decode()
-            row = {"id": told["id"], "version_id": 1, "last_updated": at, "deleted": False, "body": body}
+            stored = change(None, told, at=at).after
+            row = {"id": stored.id, "version_id": 1, "last_updated": at, "deleted": False, "body": stored.body}
             rows.append(row | columns_of(told))
             indexed += index_rows(told)
-            tail.append({"event_id": told["id"], "leaf_hash": governance_leaf(body)})
+            tail.append({"event_id": stored.id, "leaf_hash": stored.leaf_hash})
         with bridge.db.transaction() as tx:
             tx.execute(insert(audit_event), rows)
             tx.execute(insert(search_index), indexed)
             tx.execute(insert(audit_tail), tail)
 
 
-def governance_leaf(body: str) -> bytes:
-    from adapter.governance.merkle import leaf_hash
+def processor_seconds() -> float:
+    """Spent so far by this process and by those it started and saw end."""
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in spent)
 
-    return leaf_hash(body.encode())
+
+def timed(act: Callable[[], Any]) -> tuple[Any, float, float]:
+    """(what it gave, seconds, processor seconds)."""
+    began, spent = time.perf_counter(), processor_seconds()
+    given = act()
+    return given, time.perf_counter() - began, processor_seconds() - spent
 
 
-def large(events: int, url: str | None) -> list[dict[str, Any]]:
+def large(events: int, url: str | None, processes: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         bridge = open_bridge(load_settings(environment={}, data_dir=Path(folder), database_url=url))
         prepare_schema(bridge.db)
         fill(bridge, events)
-        began = time.perf_counter()
-        seal_all(bridge)
-        sealed = time.perf_counter()
-        verdict = verify(bridge.db)
-        verified = time.perf_counter()
+        _, sealing, sealing_cpu = timed(lambda: seal_all(bridge))
+        verdict, verifying, verifying_cpu = timed(lambda: verify(bridge.db, processes=processes))
         if verdict.found or verdict.events != events:
             raise SystemExit(f"the log does not verify: {verdict}")
+        memory = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
         spent = []
         for n in range(40):
             with bridge.db.snapshot() as tx:
-                asked = time.perf_counter()
-                entries, _ = find_events(tx, Question(photo=f"m{n * 97 % PHOTOS_SEEN}"))
-                spent.append((time.perf_counter() - asked) * 1000)
+                (entries, _), seconds, _ = timed(lambda n=n, tx=tx: find_events(tx, seen_by(n)))  # type: ignore[misc]
+            spent.append(seconds * 1000)
             if not entries:
                 raise SystemExit("the photo was seen by nobody")
         bridge.close()
-    rates = ((events / (sealed - began), None), (events / (verified - sealed), VERIFIED_TARGET))
-    told = [
-        {f"{events:,} events": f"{what} events per s", "seen": rate, "target": target}
-        for what, (rate, target) in zip(("sealed", "verified"), rates, strict=True)
-    ]
-    answer = {"seen": statistics.quantiles(spent, n=20)[-1], "target": ANSWER_TARGET_MS}
-    return [*told, {f"{events:,} events": "who saw this photo, p95 ms", **answer}]
+        size = sum(file.stat().st_size for file in Path(folder).glob("*.sqlite3*"))
+    seen = (
+        ("sealed, events per s", events / sealing, None),
+        ("sealed, processor us each", sealing_cpu / events * 1e6, None),
+        (f"verified by {processes} processes, events per s", events / verifying, VERIFIED_TARGET),
+        ("verified, processor us each", verifying_cpu / events * 1e6, None),
+        ("most memory of one process, MB", memory / 1024, None),
+        ("who saw this photo, p95 ms", statistics.quantiles(spent, n=20)[-1], ANSWER_TARGET_MS),
+        ("bytes on disk for each (SQLite)", size / events, None),
+    )
+    return [{f"{events:,} events": what, "seen": value, "target": target} for what, value, target in seen]
+
+
+def seen_by(n: int) -> Question:
+    return Question(photo=f"m{n * 97 % PHOTOS_SEEN}")
 
 
 def main() -> int:
@@ -229,6 +243,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=1_000_000, help="0: only what it costs")
     parser.add_argument("--url", help="an empty PostgreSQL database for the large log")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="that read while verifying")
     parser.add_argument("--seconds", type=float, default=2, help="how long each rate is measured; 0: only the log")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
@@ -239,9 +254,9 @@ def main() -> int:
         report(f"{CONNECTIONS} connections, median of {options.rounds} rounds", rows, as_json=options.json)
         met = all(row["ratio"] >= COST_TARGET for row in rows)
     if options.events:
-        rows = large(options.events, options.url)
+        rows = large(options.events, options.url, options.processes)
         report("", rows, as_json=options.json)
-        met &= rows[1]["seen"] >= VERIFIED_TARGET and rows[2]["seen"] <= ANSWER_TARGET_MS
+        met &= rows[2]["seen"] >= VERIFIED_TARGET and rows[5]["seen"] <= ANSWER_TARGET_MS
     return 0 if met else 1
 
 
