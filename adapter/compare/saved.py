@@ -23,6 +23,7 @@ from adapter.records import Resource, Stored, create, find_where, new_id, update
 from adapter.records.comparisons import Comparison
 from adapter.records.confinement import patient_of
 from mappings.comparison_to_observation import View, comparison_to_observation, photos_of, withdrawn
+from mappings.external_photo import is_external
 from mappings.provenance import Agent, Entity, provenance
 
 LEAST, MOST = 2, 8
@@ -50,7 +51,8 @@ def save_comparison(
     found = compare(bridge, actor, ids[0], ids[1]) if len(ids) == 2 else None
     with bridge.db.transaction() as tx:
         seen = _lock_photos(tx, bridge, actor, photos)
-        drawn = drawn_by_engine(tx, bridge, found) if found else []
+        copied = any(is_external(one.resource) for one in seen)  # destroyed before long, and what shows it with it
+        drawn = drawn_by_engine(tx, bridge, found) if found and not copied else []
         return _keep(tx, bridge, actor, seen, found, drawn, view=view, note=note)
 
 

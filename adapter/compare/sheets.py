@@ -21,6 +21,7 @@ from adapter.records import Stored, get
 from adapter.records.binaries import BinaryRow, find_rendition, get_binary, open_binary
 from adapter.records.confinement import patient_of
 from mappings.comparison_sheet import Sheet, comparison_sheet, findings, sheet_to_pdf, sheet_to_picture
+from mappings.external_photo import is_external
 from mappings.photo_caption import patient_line
 from mappings.photos_to_picture import derivation_of
 from mappings.provenance import Entity
@@ -71,6 +72,8 @@ def send_sheet(bridge: Bridge, actor: Actor, observation_id: str) -> list[str]:
     access.check_scope(actor, "u", "Media")
     with bridge.db.snapshot() as tx:
         saved, seen = _permitted(tx, bridge, actor, observation_id)
+        if any(one.media and is_external(one.media.resource) for one in seen):
+            raise Unprocessable("another system's photo is on it, and that is never sent; export it instead")
         if not destinations_for(bridge):
             raise Unprocessable("no destination takes comparisons; set comparisons = true in its profile")
         draw = _read(tx, bridge, saved, seen, said="Made for the record")

@@ -21,12 +21,13 @@ from adapter.db.tables import delivery, media
 from adapter.delivery import Destinations, deliver
 from adapter.errors import Conflict, Forbidden, Unprocessable
 from adapter.identity import Refiling, refile
-from adapter.records import Stored, find_where, get
+from adapter.records import Stored, find_where, get, update_resource
 from adapter.work import Lane, WorkLoop
 from mappings.comparison_sheet import comparison_sheet, sheet_to_pdf, sheet_to_picture
 from mappings.comparison_to_observation import View
 from mappings.fhir_check import check_resource
 from mappings.media_to_document_reference import media_to_document_reference
+from mappings.terms import PHOTO_ORIGIN
 from tests.compare.conftest import VIEW, clinician, draw
 from tests.conftest import Clock
 
@@ -156,3 +157,18 @@ def test_withdrawn_or_torn_it_is_taken_back(
     assert _states(site) == [("chart", "retracted"), ("chart", "superseded")]
     with site.db.snapshot() as tx:
         assert get(tx, "Observation", again.id).resource["status"] == "entered-in-error"
+
+
+def test_another_systems_photo_leaves_no_picture_of_it_behind_and_is_not_sent(
+    bridge: Bridge, pair: tuple[str, str], tmp_path: Path
+) -> None:
+    site = _with_destinations(bridge, tmp_path)
+    with site.db.transaction() as tx:
+        media = get(tx, "Media", pair[0]).resource
+        media["meta"]["tag"].append({"system": PHOTO_ORIGIN, "code": "external", "display": "main-ehr"})
+        update_resource(tx, media, at=site.now())
+    saved = save_comparison(site, clinician(), [(one, None) for one in pair], view=View())
+    with site.db.snapshot() as tx:
+        assert pictures_of(tx, saved.reference) == []
+    with pytest.raises(Unprocessable, match="another system's photo"):
+        send_sheet(site, clinician(), saved.id)
