@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -60,7 +61,9 @@ class Web:
     @cached_property
     def destinations(self) -> Destinations:
         """Kept open, so that not every page signs in anew: some EHRs give a token only once a minute."""
-        return Destinations(self.bridge)
+        opened = Destinations(self.bridge)
+        weakref.finalize(self, opened.close)
+        return opened
 
     def render(
         self,
