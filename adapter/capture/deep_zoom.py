@@ -11,6 +11,7 @@ import io
 import json
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
@@ -22,15 +23,9 @@ from adapter.bridge import Bridge
 from adapter.capture.rendition import DEFAULT_SIZES
 from adapter.errors import NotFound
 from adapter.records import Stored, get, new_id
-from adapter.records.binaries import (
-    BinaryRow,
-    OpenBinary,
-    create_binary,
-    find_rendition,
-    open_binary,
-    whole_blob,
-)
+from adapter.records.binaries import OpenBinary, create_binary, find_rendition, open_binary, whole_blob
 from adapter.records.confinement import patient_of
+from adapter.records.vault import SealedBlob
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -52,42 +47,47 @@ def describe_tiles(bridge: Bridge, media_id: str) -> dict[str, int]:
 
     Raises what `renditions.upright` raises.
     """
+    context = f"Media/{media_id}"
     with bridge.db.snapshot() as tx:
-        row = find_rendition(tx, f"Media/{media_id}", RENDITION)
-    row = row or _make(bridge, media_id)
-    with bridge.db.snapshot() as tx:
-        about: dict[str, int] = json.loads(_member(open_binary(tx, bridge.vault, row), _ABOUT))
-    return about
-
-
-def _make(bridge: Bridge, media_id: str) -> BinaryRow:
-    with bridge.db.snapshot() as tx:
-        clean = find_rendition(tx, f"Media/{media_id}", None)
+        if known := find_description(tx, bridge, context):
+            return known
+        clean = find_rendition(tx, context, None)
         if clean is None:
             raise NotFound("this photo has no picture here")
         opened = open_binary(tx, bridge.vault, clean)
     child = _CHILDREN[hash(media_id) % len(_CHILDREN)]
-    _, (content,) = child.call({"max_pixels": bridge.settings.max_pixels}, opened.read())
-    sealed, at = bridge.vault.seal(content), bridge.now()
+    about, (content,) = child.call({"max_pixels": bridge.settings.max_pixels}, opened.read())
+    sealed = bridge.vault.seal(content)
     with bridge.db.transaction() as tx:
         media = get(tx, "Media", media_id)
-        patient_id = patient_of(media.resource)
-        bridge.vault.keep(tx, sealed, content_type=_CONTENT_TYPE, patient_id=patient_id, at=at)
-        row = whole_blob(
-            sealed, binary_id=new_id(at), content_type=_CONTENT_TYPE, security_context=media.reference, at=at
-        )
-        made = create_binary(tx, BinaryRow(**{**vars(row), "rendition": RENDITION}))
-        governance.audit(
-            tx, bridge, "photo-derived", SYSTEM, patient_id=patient_id, references=[media.version_reference]
-        )
-    return made
+        keep_tiles(tx, bridge, context, sealed, [media])
+    return about
 
 
-def open_tile(tx: Connection, bridge: Bridge, media: Stored, level: int, column: int, row: int) -> bytes:
+def find_description(tx: Connection, bridge: Bridge, context: str) -> dict[str, int] | None:
+    """Of the tiles of `Media/x` or `Comparison/x`, None while they are not cut."""
+    row = find_rendition(tx, context, RENDITION)
+    if row is None:
+        return None
+    about: dict[str, int] = json.loads(_member(open_binary(tx, bridge.vault, row), _ABOUT))
+    return about
+
+
+def keep_tiles(tx: Connection, bridge: Bridge, context: str, sealed: SealedBlob, of: Sequence[Stored]) -> None:
+    """What `cut` made of the photos `of`, which are one patient's."""
+    at, patient_id = bridge.now(), patient_of(of[0].resource)
+    bridge.vault.keep(tx, sealed, content_type=_CONTENT_TYPE, patient_id=patient_id, at=at)
+    row = whole_blob(sealed, binary_id=new_id(at), content_type=_CONTENT_TYPE, security_context=context, at=at)
+    create_binary(tx, replace(row, rendition=RENDITION))
+    references = [one.version_reference for one in of]
+    governance.audit(tx, bridge, "photo-derived", SYSTEM, patient_id=patient_id, references=references)
+
+
+def open_tile(tx: Connection, bridge: Bridge, context: str, level: int, column: int, row: int) -> bytes:
     """A JPEG. Raises NotFound."""
-    tiles = find_rendition(tx, media.reference, RENDITION)
+    tiles = find_rendition(tx, context, RENDITION)
     if tiles is None:
-        raise NotFound("this photo is not in tiles; ask for its description first")
+        raise NotFound("this is not in tiles; ask for its description first")
     return _member(open_binary(tx, bridge.vault, tiles), f"{level}/{column}_{row}.jpg")
 
 
@@ -138,17 +138,22 @@ def cut(request: dict[str, Any], contents: Sequence[bytes]) -> tuple[dict[str, A
     from adapter.capture.renditions import upright
 
     picture, _ = upright(contents[0], 1 << 30, max_pixels=request["max_pixels"])
+    about, content = tiles_of(picture)
+    return about, [content]
+
+
+def tiles_of(picture: Image.Image) -> tuple[dict[str, int], bytes]:
+    """The description and the ZIP."""
+    levels = levels_of(*picture.size)
+    about = {"width": picture.width, "height": picture.height, "tile": TILE, "overlap": OVERLAP, "levels": levels}
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        levels = levels_of(*picture.size)
-        size = {"width": picture.width, "height": picture.height}
-        about = size | {"tile": TILE, "overlap": OVERLAP, "levels": levels}
         archive.writestr(zipfile.ZipInfo(_ABOUT), json.dumps(about))
         for level in range(levels):
             picture = picture.reduce(2) if level else picture
             for name, tile in _tiles(picture):
                 archive.writestr(zipfile.ZipInfo(f"{level}/{name}.jpg"), _jpeg(tile))
-    return {}, [out.getvalue()]
+    return about, out.getvalue()
 
 
 def _tiles(picture: Image.Image) -> list[tuple[str, Image.Image]]:

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from adapter.capture.deep_zoom import tiles_of
 from adapter.compare.alignment import Alignment, align
 from adapter.compare.changes import find_changes
 from adapter.compare.files import change_json
 from adapter.compare.landmarks import align_by_landmarks
 from adapter.compare.lattice import lattice
 from adapter.compare.prepared import Prepared, prepare
-from adapter.compare.render import aligned_jpeg, change_png, overlay_jpeg
+from adapter.compare.render import aligned_jpeg, aligned_whole, change_png, overlay_jpeg
 
 _KEPT = 24
 _prepared: OrderedDict[str, Prepared] = OrderedDict()
@@ -21,8 +22,9 @@ _threads = ThreadPoolExecutor(2)
 
 
 def compare(request: dict[str, Any], contents: Sequence[bytes]) -> tuple[dict[str, Any], list[bytes]]:
-    """`{"photos": [left id, right id], "max_pixels", "landmarks"}` and both files -> what was found; with a verdict
-    that allows it the pictures aligned (JPEG), overlay (JPEG) and change (PNG), all in LEFT's frame.
+    """`{"photos": [left id, right id], "max_pixels", "landmarks", "make"}` and both files. `make` "pictures": what was
+    found and, with a verdict that allows it, the pictures aligned (JPEG), overlay (JPEG) and change (PNG), all in
+    LEFT's frame; "tiles": a description of the tiles of the aligned picture in all its pixels, and these (ZIP).
 
     `landmarks` are pairs of points placed by hand, or None. A photo seen lately is not decoded again. Raises what
     `prepare` and `align_by_landmarks` raise.
@@ -31,6 +33,9 @@ def compare(request: dict[str, Any], contents: Sequence[bytes]) -> tuple[dict[st
     asked = [_threads.submit(_prepare, photo_id, content, request["max_pixels"]) for photo_id, content in photos]
     left, right = (one.result() for one in asked)
     alignment = _align(left, right, request["landmarks"])
+    if request["make"] == "tiles":
+        about, tiles = tiles_of(aligned_whole(alignment, contents[1], max_pixels=request["max_pixels"]))
+        return about, [tiles]
     answer = alignment.as_json() | {"width": left.size[0], "height": left.size[1], "change": None}
     if alignment.skin_map is None:
         return answer, []

@@ -5,6 +5,8 @@ What the engine finds about two photos never changes, so it is asked once: a sec
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
@@ -13,6 +15,7 @@ from adapter.access import Actor
 from adapter.access.policy import Letter, check_visible
 from adapter.bounded import BoundedChild
 from adapter.bridge import Bridge
+from adapter.capture.deep_zoom import find_description, keep_tiles
 from adapter.errors import BadInput, NotFound, Unprocessable
 from adapter.records import Stored, get, new_id
 from adapter.records.binaries import BinaryRow, OpenBinary, create_binary, find_rendition, get_binary, open_binary
@@ -99,34 +102,66 @@ def _child(patient_id: str | None) -> BoundedChild:
 
 def _ask(bridge: Bridge, photos: list[Stored], placed: Landmarks | None) -> tuple[Comparison, list[SealedBlob]]:
     """The engine, in a child; its pictures sealed."""
-    with bridge.db.snapshot() as tx:
-        opened = [_clean_copy(tx, bridge, media) for media in photos]
     left, right = photos
-    request = {
-        "photos": [left.id, right.id],
-        "max_pixels": bridge.settings.max_pixels,
-        "landmarks": placed.points if placed else None,
-    }
-    result, contents = _child(patient_of(left.resource)).call(request, *(one.read() for one in opened))
+    result, contents = _call(bridge, photos, placed.points if placed else None, "pictures")
     if placed:
         result |= {"by_hand": placed.as_json()}
     made = Comparison(new_id(bridge.now()), left.id, right.id, made_by(placed), result)
     return made, [bridge.vault.seal(content) for content in contents]
 
 
+def _call(bridge: Bridge, photos: list[Stored], landmarks: Any, make: str) -> tuple[dict[str, Any], list[bytes]]:
+    with bridge.db.snapshot() as tx:
+        opened = [_clean_copy(tx, bridge, media) for media in photos]
+    request = {
+        "photos": [one.id for one in photos],
+        "max_pixels": bridge.settings.max_pixels,
+        "landmarks": landmarks,
+        "make": make,
+    }
+    return _child(patient_of(photos[0].resource)).call(request, *(one.read() for one in opened))
+
+
 def open_picture(bridge: Bridge, actor: Actor, comparison_id: str, name: str) -> OpenBinary:
     """One of `PICTURES`, once the log says that it was seen. Raises Forbidden, NotFound."""
     with bridge.db.snapshot() as tx:
-        found = find_comparison_by_id(tx, comparison_id)
-        if found is None or name not in PICTURES:
-            raise NotFound("there is no such picture; open the comparison again")
-        photos = [_photo(tx, actor, media_id) for media_id in (found.left_media, found.right_media)]
-        row = find_rendition(tx, found.security_context, name)
+        found, photos = get_comparison(tx, actor, comparison_id)
+        row = find_rendition(tx, found.security_context, name) if name in PICTURES else None
         if row is None:
             raise NotFound("these photos could not be aligned, so there is no such picture")
         opened = open_binary(tx, bridge.vault, row)
     _note(bridge, "read", actor, photos, detail=name)
     return opened
+
+
+def describe_aligned_tiles(bridge: Bridge, actor: Actor, comparison_id: str) -> dict[str, int]:
+    """The picture `aligned` in all its pixels (`capture.deep_zoom`), made now if nobody looked so closely before.
+
+    Raises Forbidden, NotFound.
+    """
+    with bridge.db.snapshot() as tx:
+        found, photos = get_comparison(tx, actor, comparison_id)
+        if found.result["verdict"] == "not-aligned":
+            raise NotFound("these photos could not be aligned, so there is no such picture")
+        known = find_description(tx, bridge, found.security_context)
+    _note(bridge, "read", actor, photos, detail="aligned tiles")
+    if known:
+        return known
+    by_hand = found.result.get("by_hand")
+    about, (content,) = _call(bridge, photos, by_hand["points"] if by_hand else None, "tiles")
+    sealed = bridge.vault.seal(content)
+    with bridge.db.transaction() as tx:
+        get_comparison(tx, actor, comparison_id)  # forgotten meanwhile where a photo changed its patient
+        keep_tiles(tx, bridge, found.security_context, sealed, photos)
+    return about
+
+
+def get_comparison(tx: Connection, actor: Actor, comparison_id: str) -> tuple[Comparison, list[Stored]]:
+    """And its two photos. Raises Forbidden, NotFound."""
+    found = find_comparison_by_id(tx, comparison_id)
+    if found is None:
+        raise NotFound("there is no such comparison; open it again")
+    return found, [_photo(tx, actor, media_id) for media_id in (found.left_media, found.right_media)]
 
 
 def _note(bridge: Bridge, event: str, actor: Actor, photos: list[Stored], *, detail: str | None = None) -> None:

@@ -5,19 +5,33 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
+from adapter.capture.renditions import upright
 from adapter.compare.alignment import Alignment
 from adapter.compare.changes import Change
-from adapter.compare.geometry import Picture, size_of
+from adapter.compare.geometry import Picture, fitted, size_of
 from adapter.compare.skin_map import warped
 from adapter.errors import Unprocessable
 
 _QUALITY = 90
+_NOT_ALIGNED = "These photos are not aligned, so there is no aligned picture. Compare side by side."
+WHOLE = 4096
+"""Longest edge of the picture in tiles: all of 12 megapixels, and the memory of the map stays bounded."""
 
 
 def aligned_jpeg(alignment: Alignment) -> bytes:
     """RIGHT moved onto LEFT, its colours untouched; black where it does not reach."""
     return _jpeg(_aligned(alignment))
+
+
+def aligned_whole(alignment: Alignment, right: bytes, *, max_pixels: int) -> Image.Image:
+    """RIGHT, whose file is `right`, moved onto LEFT in all its pixels, but no wider or higher than `WHOLE`."""
+    if alignment.skin_map is None:
+        raise Unprocessable(_NOT_ALIGNED)
+    whole = np.asarray(upright(right, WHOLE, max_pixels=max_pixels)[0])
+    frame = fitted(alignment.left.size, WHOLE)
+    return Image.fromarray(warped(whole, alignment.skin_map.lookup(frame, size_of(whole))))
 
 
 def overlay_jpeg(alignment: Alignment) -> bytes:
@@ -44,7 +58,7 @@ def change_png(alignment: Alignment, change: Change) -> bytes:
 
 def _aligned(alignment: Alignment) -> Picture:
     if alignment.skin_map is None:
-        raise Unprocessable("These photos are not aligned, so there is no aligned picture. Compare side by side.")
+        raise Unprocessable(_NOT_ALIGNED)
     where = alignment.skin_map.lookup(size_of(alignment.left.picture), size_of(alignment.right.picture))
     return warped(alignment.right.picture, where)
 

@@ -38,7 +38,7 @@ def align_by_hand(web: Web, request: Request, form: Form) -> Response:
 
 
 def take_back_alignment(web: Web, request: Request, form: Form) -> Response:
-    """POST /comparison/take-back with left and right: the points placed by hand count no more; the engine's own answer."""
+    """POST /comparison/take-back with left and right: the points placed by hand end, the engine's answer counts."""
     pair, actor = _pair(form), actor_of(request)
     take_back_landmarks(web.bridge, actor, *pair)
     return _answer(compare(web.bridge, actor, *pair))
@@ -59,4 +59,5 @@ def _answer(found: Comparison) -> Response:
     is_aligned = found.result["verdict"] != "not-aligned"
     of = urlencode({"media": found.left_media})
     pictures = {name: f"/comparisons/{found.id}/{name}?{of}" for name in PICTURES} if is_aligned else {}
-    return JSONResponse({"id": found.id, **found.result, "pictures": pictures})
+    tiles = f"/comparisons/{found.id}/tiles?{of}" if is_aligned else None
+    return JSONResponse({"id": found.id, **found.result, "pictures": pictures, "tiles": tiles})

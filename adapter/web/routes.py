@@ -88,6 +88,8 @@ GET: dict[str, Page] = {
     "/comparison": comparisons.comparison,
     "/saved-comparisons/{id}": saved_comparisons.saved_page,
     "/saved-comparisons/{id}/{form}": saved_comparisons.export,
+    "/comparisons/{id}/tiles": deep_zoom.aligned_tiles,
+    "/comparisons/{id}/tiles/{ticket}/{level}/{column}/{row}": deep_zoom.aligned_tile,
     "/comparisons/{id}/{picture}": comparisons.comparison_picture,
     "/deliveries": deliveries.deliveries,
     "/worklist": worklist.worklist,

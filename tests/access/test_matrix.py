@@ -95,6 +95,8 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/saved-comparisons/{id}/{form}"): Row("/saved-comparisons/o1/gif"),
     ("POST", "/saved-comparisons/{id}/send"): Row("/saved-comparisons/o1/send"),
     ("POST", "/saved-comparisons/{id}/withdraw"): Row("/saved-comparisons/o1/withdraw"),
+    ("GET", "/comparisons/{id}/tiles"): Row("/comparisons/none/tiles"),
+    ("GET", "/comparisons/{id}/tiles/{ticket}/{level}/{column}/{row}"): Row("/comparisons/none/tiles/none/0/0/0"),
     ("GET", "/comparisons/{id}/{picture}"): Row("/comparisons/none/overlay"),
     ("GET", "/captures/{id}"): Row("/captures/m1"),
     ("GET", "/captures/{id}/tiles"): Row("/captures/m1/tiles"),
@@ -149,7 +151,12 @@ PUBLIC = {  # open on purpose, with what protects each instead
     "/.well-known/jwks.json": "public keys",
 }
 ANSWERED = {200, 303, 400, 409, 422}
-NOT_KEPT = ("/consents/c1/evidence", "/captures/", "/comparisons/", "/photos/m1/")  # the records of this test have no such part
+NOT_KEPT = (
+    "/consents/c1/evidence",
+    "/captures/",
+    "/comparisons/",
+    "/photos/m1/",
+)  # the records of this test have no such part
 MANY = ("/fhir", "/fhir/{path:path}")  # every interaction of these has a test of its own below
 
 

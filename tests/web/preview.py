@@ -75,7 +75,7 @@ def build(folder: Path | None) -> Starlette:
         lattice = {"columns": 3, "rows": 3, "left": [4000, 3000], "right": [4000, 3000], "left_in_right": nodes}
         lattice["right_in_left"] = [[x - 0.1, y] for x, y in nodes]
         found = {"verdict": "aligned", "reasons": ["All agree."], "method": "key points", "version": "1"}
-        found |= {"lattice": lattice}
+        found |= {"lattice": lattice, "tiles": "/captures/m2/tiles"}
         pictures = {name: f"/captures/m{n}/display" for n, name in enumerate(("aligned", "change"), 1)}
         return JSONResponse(found | {"width": 4000, "height": 3000, "change": change, "pictures": pictures})
 

@@ -7,12 +7,13 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from sqlalchemy import func, select
 
 from adapter.bridge import Bridge
-from adapter.db.tables import audit_event
+from adapter.db.tables import audit_event, binary
 from mappings.fhir_check import check_resource
 from tests.web.conftest import Browser
 
@@ -94,6 +95,28 @@ def test_the_page_aligns_by_points_and_takes_them_back(
     assert "by_hand" not in back.json()
     assert clinician.post("/comparison", fields | {"points": "[[1, 2]]"}).status_code == 400
     assert clinician.post("/comparison", fields | {"points": "[[[NaN, 1], [1, 1]]]"}).status_code == 400
+
+
+def test_the_second_photo_as_it_lies_on_the_first_is_there_in_all_its_pixels(
+    clinician: Browser, colleague: Browser, pair: tuple[str, str], bridge: Bridge
+) -> None:
+    found = clinician.get(f"/comparison?media={pair[0]}&media={pair[1]}").json()
+    about = clinician.get(found["tiles"]).json()
+    assert about == clinician.get(found["tiles"]).json()
+    assert [about["width"], about["height"]] == found["lattice"]["left"]
+    first = about["url"].format(level=0, column=0, row=0)
+    shown = Image.open(io.BytesIO(clinician.get(first).content)).convert("L")
+    small = Image.open(io.BytesIO(clinician.get(found["pictures"]["aligned"]).content)).convert("L")
+    scale = small.width / about["width"]
+    expected = small.crop((0, 0, round(shown.width * scale), round(shown.height * scale))).resize((64, 64))
+    apart = np.abs(np.asarray(shown.resize((64, 64)), int) - np.asarray(expected, int))
+    assert np.median(apart) <= 2
+    assert colleague.get(found["tiles"]).status_code == 404
+    assert colleague.get(first).status_code == 404
+    with bridge.db.snapshot() as tx:
+        context = f"Comparison/{found['id']}"
+        kept = select(func.count()).where(binary.c.security_context == context, binary.c.rendition == "tiles")
+        assert tx.execute(kept).scalar_one() == 1
 
 
 def test_a_single_photo_opens_beside_its_prior_and_the_filmstrip_offers_the_others(clinician: Browser) -> None:

@@ -74,6 +74,8 @@ ELSEWHERE = {
     ("POST", "/comparison"): "tests/web/test_comparing_over_http.py",
     ("POST", "/comparison/take-back"): "tests/web/test_comparing_over_http.py",
     ("GET", "/captures/{id}/tiles/{ticket}/{level}/{column}/{row}"): "tests/web/test_deep_zoom.py",
+    ("GET", "/comparisons/{id}/tiles"): "tests/web/test_comparing_over_http.py",
+    ("GET", "/comparisons/{id}/tiles/{ticket}/{level}/{column}/{row}"): "tests/web/test_deep_zoom.py",
 }
 PHOTO_BYTES = ("original", "clean", "display", "thumbnail")
 

@@ -325,6 +325,11 @@ def test_a_closer_look_fetches_tiles_and_a_photo_seen_whole_does_not(page: Page)
     with page.expect_response(re.compile(r"/tiles/0/\d+/\d+$")) as tile:
         page.keyboard.press("9")
     assert tile.value.ok
+    page.keyboard.press("2")
+    page.locator(".divider").wait_for(state="attached")
+    with page.expect_response(re.compile(r"/captures/m2/tiles/0/\d+/\d+$")) as laid_over:
+        page.keyboard.press("9")
+    assert laid_over.value.ok
 
 
 def test_blinking_waits_to_be_asked_where_motion_is_not_wanted(browser: Browser, site: str) -> None:

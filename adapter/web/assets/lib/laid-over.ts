@@ -102,7 +102,7 @@ export class LaidOver {
     get("#share-left").textContent = dayOf(laid.reference);
     get("#share-right").textContent = dayOf(laid.other);
     this.#list(laid.found);
-    this.#overlay = new Overlay(this.#stage, laid.found.pictures);
+    this.#overlay = new Overlay(this.#stage, laid.found);
     this.#overlay.viewer.addHandler("zoom", this.zoomed);
     return this.#overlay;
   }

@@ -2,7 +2,7 @@
 // changed. The reference below is the photo itself.
 import OpenSeadragon from "openseadragon";
 import type { Lattice } from "./skin-map.ts";
-import { openViewer, type Viewer } from "./viewer.ts";
+import { openViewer, sharpen, type Viewer } from "./viewer.ts";
 
 export const OVERLAYS = ["slider", "blend", "blink", "difference", "change"] as const;
 export type OverlayMode = (typeof OVERLAYS)[number];
@@ -24,6 +24,7 @@ export interface Comparison {
   by_hand?: { by: string; at: string };
   change: { method: string; version: string; regions: Region[] } | null;
   pictures: Partial<Record<"aligned" | "overlay" | "change", string>>;
+  tiles: string | null; // of the picture `aligned`
 }
 
 export class Overlay {
@@ -34,12 +35,15 @@ export class Overlay {
   #mode: OverlayMode = "slider";
   #share = 0.5;
 
-  constructor(stage: HTMLElement, pictures: Comparison["pictures"]) {
+  constructor(stage: HTMLElement, { pictures, tiles }: Comparison) {
     this.viewer = openViewer(stage);
     this.#divider.className = "divider";
     this.viewer.addOnceHandler("open", () => {
       this.viewer.addOverlay({ element: this.#divider, location: new OpenSeadragon.Rect(0.5, 0, 0, 1) });
-      this.#lay(pictures.aligned, (image) => (this.#upper = image));
+      this.#lay(pictures.aligned, (image) => {
+        this.#upper = image;
+        if (tiles) sharpen(this.viewer, tiles, () => this.#upper, (source) => this.#sharpen(source));
+      });
       this.#lay(pictures.change, (image) => (this.#change = image));
     });
   }
@@ -66,10 +70,28 @@ export class Overlay {
     this.viewer.viewport.fitBounds(new OpenSeadragon.Rect(x - around, y - around, w + 2 * around, h + 2 * around));
   }
 
+  /** The tiles take the place of the small picture once all that is in view of them is there. */
+  #sharpen(source: object): void {
+    this.#add(source, (tiles) => {
+      tiles.setPreload(true); // loads although nothing of it is shown yet
+      const replace = (event: { fullyLoaded: boolean }): void => {
+        if (!event.fullyLoaded) return;
+        tiles.removeHandler("fully-loaded-change", replace);
+        this.#upper?.setOpacity(0);
+        this.#upper = tiles;
+        this.#draw();
+      };
+      tiles.addHandler("fully-loaded-change", replace);
+    });
+  }
+
   #lay(url: string | undefined, keep: (image: OpenSeadragon.TiledImage) => void): void {
-    if (!url) return;
+    if (url) this.#add({ type: "image", url, buildPyramid: true }, keep);
+  }
+
+  #add(tileSource: object, keep: (image: OpenSeadragon.TiledImage) => void): void {
     this.viewer.addTiledImage({
-      tileSource: { type: "image", url, buildPyramid: true },
+      tileSource,
       x: 0,
       y: 0,
       width: 1,

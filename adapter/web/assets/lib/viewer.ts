@@ -64,7 +64,11 @@ export function openViewer(stage: HTMLElement): Viewer {
   viewer.addOnceHandler("open", () => find(".stage-plain", stage)?.remove());
   keepWhole(viewer);
   const tiles = stage.dataset["tiles"];
-  if (tiles) viewer.addOnceHandler("open", () => sharpen(viewer, tiles));
+  if (tiles) {
+    const below = (): OpenSeadragon.TiledImage | null => viewer.world.getItemAt(0) ?? null;
+    const lay = (tileSource: object): void => viewer.addTiledImage({ tileSource, index: 1, width: 1 });
+    viewer.addOnceHandler("open", () => sharpen(viewer, tiles, below, lay));
+  }
   viewer.addHandler("open-failed", () => complain(stage));
   viewer.addHandler("canvas-key", (event) => (event.preventDefaultAction = true)); // our own keys, the same on every page
   return viewer;
@@ -103,21 +107,25 @@ function describe(address: string): Promise<Tiles> {
   return asked;
 }
 
-/** Lays the tiles over the display rendition the first time that is enlarged; it stays below until each tile is there. */
-function sharpen(viewer: Viewer, address: string): void {
+/** Asks for the tiles of a picture, and has them laid, the first time that what `below` shows of it is enlarged. */
+export function sharpen(
+  viewer: Viewer,
+  address: string,
+  below: () => OpenSeadragon.TiledImage | null,
+  lay: (source: ReturnType<typeof sourceOfTiles>) => void,
+): void {
   const look = (): void => {
-    const shown = viewer.world.getItemAt(0);
+    const shown = below();
     if (!shown || shown.viewportToImageZoom(viewer.viewport.getZoom(false)) * devicePixelRatio <= 1) return;
     viewer.removeHandler("zoom", look);
     viewer.removeHandler("resize", look);
     describe(address)
-      .then((tiles) => {
-        if (tiles.levels > 1) viewer.addTiledImage({ tileSource: sourceOfTiles(tiles), index: 1, width: 1 });
-      })
-      .catch(() => viewer.addHandler("zoom", look)); // the display rendition stays; the next zoom asks again
+      .then((tiles) => tiles.levels > 1 && lay(sourceOfTiles(tiles)))
+      .catch(() => viewer.addHandler("zoom", look)); // what is below stays; the next zoom asks again
   };
   viewer.addHandler("zoom", look);
   viewer.addHandler("resize", look);
+  look();
 }
 
 /** One pixel of a photo `width` pixels wide for each pixel of the screen. */
