@@ -24,6 +24,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import Any
 
 from sqlalchemy import func, select
@@ -104,7 +105,7 @@ def worker(settings: Settings) -> Iterator[int]:
         "DERMBRIDGE_CONFIG": str(settings.data_dir.parent / "dermbridge.toml"),
         "DERMBRIDGE_DATA_DIR": str(settings.data_dir),
     }
-    with subprocess.Popen([*DERMBRIDGE, "worker"], env=environment, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen([*DERMBRIDGE, "worker"], env=environment, stdout=DEVNULL, stderr=DEVNULL) as process:
         try:
             yield process.pid
         finally:

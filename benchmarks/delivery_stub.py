@@ -106,9 +106,9 @@ class MllpStub(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._buffer += data
         while (end := self._buffer.find(b"\x1c\r")) >= 0:
-            found = _CONTROL_ID.search(self._buffer, 0, 4096)
-            del self._buffer[: end + 2]
+            found = _CONTROL_ID.search(bytes(self._buffer[:4096]))
             control = found[1] if found else b""
+            del self._buffer[: end + 2]
             header = rb"MSH|^~\&|STUB||DERMBRIDGE||20261123093000||ACK|1|P|2.5.1"
             self._transport.write(b"\x0b%s\rMSA|AA|%s\r\x1c\r" % (header, control))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, timedelta
 from typing import Any, Final, NoReturn
 
-from connectors.contract import DeliveryError, Parcel, Retry, RouteRefused
+from connectors.contract import DeliveryError, Parcel, Receipt, Retry, RouteRefused
 from connectors.fhir_server import FhirServer
 from connectors.kinds import FhirR4Profile
 from connectors.outward import localised
@@ -36,6 +36,12 @@ class Place:
         if parcel.encounter is not None and self.encounter is not None:
             known[_own_reference(parcel.encounter)] = base + self.encounter
         return known
+
+
+def place_of(receipt: Receipt) -> Place | None:
+    """Where it was filed, by its receipt; None when that does not say."""
+    patient, encounter = receipt.ids.get("Patient"), receipt.ids.get("Encounter")
+    return Place(f"Patient/{patient}", f"Encounter/{encounter}" if encounter else None) if patient else None
 
 
 def get_place(server: FhirServer, profile: FhirR4Profile, parcel: Parcel, *, may_create: bool = False) -> Place:

@@ -40,7 +40,7 @@ from connectors.fhir_copies import (
     receipt_for,
     receipt_for_copy,
 )
-from connectors.fhir_identity import PatientMissing, Place, get_place
+from connectors.fhir_identity import PatientMissing, Place, get_place, place_of
 from connectors.fhir_server import FhirServer, Stored
 from connectors.key_check import check_keys
 from connectors.kinds import FhirR4Profile
@@ -129,10 +129,12 @@ class FhirR4:
     def read_back(self, parcel: Parcel, receipt: Receipt) -> Evidence:
         check_parcel(parcel)
         parcel = rendered(parcel, self._profile)
-        place = get_place(self._server, self._profile, parcel)
+        place = place_of(receipt) or get_place(self._server, self._profile, parcel)
         copy = self._find_copy(parcel, place, receipt)
         if copy is None:
             return Evidence(None, None, None, None, ("The destination holds no record of this photo.",))
+        if (copy.patient, copy.encounter) != (place.patient, place.encounter):  # merged there since, perhaps
+            place = get_place(self._server, self._profile, parcel)
         content = self._attachments.read(parcel, copy)
         size, digest = (None, None) if content is None else (len(content), hashlib.sha256(content).hexdigest())
         omits_encounter = {"encounter", "context", "context.encounter"} & set(self._profile.omit)

@@ -52,17 +52,19 @@ def prepare(tx: Connection, bridge: Bridge, row: Row[Any]) -> Order | None:
     state = DeliveryState(row.state)
     if state not in ACTIVE:
         return None
-    newer = _has_newer(tx, row) or not is_still_his(tx, row)
-    if state is S.PENDING and not _may_leave(tx, bridge, row, newer):
+    current = find(tx, "Media", row.media_id)
+    newer = _has_newer(tx, row) or not _is_his(current)
+    if state is S.PENDING and not _may_leave(tx, bridge, row, current, newer):
         return None
     decision = decide_for(tx, bridge, row.patient, row.destination)
     if state is S.PENDING and not decision.permit:
         remedy = "record the patient's consent; it is sent as soon as it permits"
         mark(tx, row.id, S.WITHHELD, at=bridge.now(), reason=decision.because, remedy=remedy)
         return None
-    replaced = _replaced(tx, row)
+    replaced = _replaced(tx, row) if row.media_version > 1 else []
     try:
-        media = get(tx, "Media", row.media_id, row.media_version)
+        is_current = current is not None and current.version_id == row.media_version
+        media = current if current and is_current else get(tx, "Media", row.media_id, row.media_version)
         parcel = parcel_of(tx, bridge, row, media, decision.consent_ids, replaced)
     except NotFound as missing:
         end = S.RETRACTING if state is S.RETRACTING else S.FAILED
@@ -91,25 +93,23 @@ def _has_newer(tx: Connection, row: Row[Any]) -> bool:
     return bool(tx.execute(select(newer)).scalar_one())
 
 
-def is_still_his(tx: Connection, row: Row[Any]) -> bool:
+def _is_his(current: Stored | None) -> bool:
     """Whether the photo is filed under somebody, whom a newer delivery then names; if not, no copy may stay."""
-    current = find(tx, "Media", row.media_id)
     return current is None or is_bound(current.resource)
 
 
 def may_not_stay(tx: Connection, bridge: Bridge, row: Row[Any]) -> str | None:
     """Why a copy that has just arrived is to be taken back: what changed while it was being sent."""
     bridge.db.lock(tx, f"consent:{row.patient}")
-    if not is_still_his(tx, row):
+    if not _is_his(find(tx, "Media", row.media_id)):
         return "while it was sent, the photo turned out not to be this patient's"
     if row.destination in taking_back(bridge) and not decide_for(tx, bridge, row.patient, row.destination).permit:
         return "while it was sent, the patient withdrew consent"
     return None
 
 
-def _may_leave(tx: Connection, bridge: Bridge, row: Row[Any], newer: bool) -> bool:
+def _may_leave(tx: Connection, bridge: Bridge, row: Row[Any], current: Stored | None, newer: bool) -> bool:
     """Whether the photo is still this patient's and wanted; if not, the delivery is ended here."""
-    current = find(tx, "Media", row.media_id)
     resource = current.resource if current else {}
     if newer or current is None or not is_bound(resource) or resource.get("status") != "completed":
         because = (
