@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from adapter.web.gates import security_headers
 from tests.access.conftest import Serve
 from tests.web.conftest import sign_in
 
@@ -43,3 +44,10 @@ def test_a_refused_token_is_told_why_in_the_words_of_rfc_6750(serve: Serve) -> N
     refused = client.get("/fhir/Media", headers={"Authorization": "Bearer dbt_nonsense"})
     assert refused.headers["www-authenticate"] == 'Bearer error="invalid_token"'
     assert "www-authenticate" in client.get("/fhir/Media").headers
+
+
+def test_over_https_browsers_are_told_to_stay_with_it_for_a_year() -> None:
+    assert (
+        dict(security_headers([], https=True))[b"strict-transport-security"] == b"max-age=31536000; includeSubDomains"
+    )
+    assert b"strict-transport-security" not in dict(security_headers([], https=False))
