@@ -72,7 +72,7 @@ assets: $(READY) ## bundle the pages' TypeScript and CSS again
 	@$(PY) hatch_build.py
 
 screenshots: $(TOOLS) $(PAGES) ## take the pictures of README.md again (needs Chromium)
-	@$(PY) -m tools.screenshots
+	@$(PY) -m tools.screenshots $(ARGS)
 
 docker-test: ## build the images and bring docker-compose.yml up for real (root on Debian, or a Docker engine)
 	@BASE="$(BASE)" POSTGRES_IMAGE="$(POSTGRES_IMAGE)" EHR_IMAGE="$(EHR_IMAGE)" bash tests/docker/run.sh

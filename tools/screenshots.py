@@ -1,4 +1,4 @@
-"""The pictures of README.md, taken from the running product: `make screenshots` writes docs/images/*.png.
+"""The pictures of README.md and docs/, from the running product: `make screenshots` (ARGS="compare photo" for some).
 
 Service and sandbox EHR run as in the demo, with drawn photos of invented patients; Chromium must be on the PATH.
 """
@@ -39,7 +39,8 @@ def main() -> None:
         patient, first = first_visit(story)
         second_visit(story, patient, first)
         browser = driver.chromium.launch(executable_path=chromium, args=FLAGS)
-        for name, (user, viewport, go) in PICTURES.items():
+        for name in sys.argv[1:] or PICTURES:
+            user, viewport, go = PICTURES[name]
             save(name, take(browser, story, user, viewport, go))
         browser.close()
 
@@ -102,9 +103,16 @@ def compare(page: Page) -> Page:
     regional = tab.locator(".tile").filter(has_not_text="Dermoscopic")
     for number in range(2):
         regional.nth(number).locator("input").check()
-    tab.get_by_role("button", name="Compare").click()
+    tab.get_by_role("button", name="Compare", exact=True).click()
     tab.locator(".pane canvas").nth(1).wait_for()
     tab.get_by_text("Aligning the photos").wait_for(state="hidden")
+    return tab
+
+
+def compare_change(page: Page) -> Page:
+    tab = compare(page)
+    tab.keyboard.press("6")
+    tab.locator("#overlay canvas").wait_for()
     return tab
 
 
@@ -120,6 +128,8 @@ PICTURES: dict[str, tuple[str, ViewportSize, Callable[[Page], Page]]] = {
     "timeline": ("Rivera", SCREEN, timeline),
     "photo": ("Rivera", SCREEN, photo),
     "compare": ("Rivera", SCREEN, compare),
+    "compare-change": ("Rivera", SCREEN, compare_change),
+    "compare-phone": ("Rivera", PHONE, compare),
     "capture": ("Rivera", PHONE, capture),
     "deliveries": ("Ivy", SCREEN, in_tab),
 }

@@ -38,6 +38,7 @@ export class Overlay {
   constructor(stage: HTMLElement, { pictures, tiles }: Comparison) {
     this.viewer = openViewer(stage);
     this.#divider.className = "divider";
+    this.viewer.addHandler("viewport-change", () => this.#mode === "slider" && this.#draw());
     this.viewer.addOnceHandler("open", () => {
       this.viewer.addOverlay({ element: this.#divider, location: new OpenSeadragon.Rect(0.5, 0, 0, 1) });
       this.#lay(pictures.aligned, (image) => {
@@ -110,8 +111,10 @@ export class Overlay {
     const upper = this.#upper;
     if (!upper) return;
     const size = upper.getContentSize();
-    this.viewer.updateOverlay(this.#divider, new OpenSeadragon.Rect(this.#share, 0, 0, size.y / size.x));
-    const left = mode === "slider" ? size.x * this.#share : 0;
+    const { x, width } = this.viewer.viewport.getBounds(true);
+    const line = Math.min(Math.max(x + this.#share * width, 0), 1); // of what is in view, however close
+    this.viewer.updateOverlay(this.#divider, new OpenSeadragon.Rect(line, 0, 0, size.y / size.x));
+    const left = mode === "slider" ? size.x * line : 0;
     upper.setClip(new OpenSeadragon.Rect(left, 0, size.x - left, size.y));
     upper.setCompositeOperation(mode === "difference" ? "difference" : "source-over");
     upper.setOpacity(mode === "blend" || mode === "blink" ? this.#share : mode === "change" ? 0 : 1);
