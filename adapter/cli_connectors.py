@@ -1,9 +1,8 @@
-"""``dermbridge connectors`` and ``dermbridge sandbox``: EHRs connected by configuration, and rehearsed."""
+"""``dermbridge connectors``: EHRs connected by configuration, checked, tried and looked after."""
 
 from __future__ import annotations
 
 import sys
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,9 +12,12 @@ import typer
 from adapter.bridge import Bridge
 from adapter.cli import Json, beside_service, err, group, out, show
 from adapter.errors import BadInput, NotFound
+from adapter.settings import load_settings
 
-connectors = group("connectors", "Destinations: list, new, check, dry-run, send, replay, explain, photos, pull.")
-sandbox = group("sandbox", "Systems to try things against.")
+connectors = group(
+    "connectors",
+    "Destinations: new, check, dry-run, try, send, stop, resume, replay, explain, photos, pull, list, secret.",
+)
 
 
 @connectors.command("list")
@@ -53,13 +55,13 @@ def connectors_check(
 
     Example: dermbridge connectors check main-ehr
     """
-    from adapter.delivery.rehearsal import examine_destination
+    from adapter.delivery.rehearsal import examine_destination, is_question
 
     with beside_service() as bridge:
         findings = examine_destination(bridge, name, ask=not offline)
     columns = ["subject", "verdict", "detail", "remedy"]
     rows = [{column: getattr(each, column) for column in columns} for each in findings]
-    shown = [row for row in rows if everything or as_json or row["verdict"] != "ok" or ":" in row["detail"][:40]]
+    shown = [row for row in rows if everything or as_json or row["verdict"] != "ok" or not is_question(row["subject"])]
     show(shown, columns, as_json=as_json, empty="everything is in order")
     if not as_json:
         in_order = sum(row["verdict"] == "ok" for row in rows)
@@ -126,7 +128,7 @@ def connectors_photos(
     from contextlib import closing
 
     from adapter.access import SYSTEM
-    from adapter.capture.external import photos_elsewhere, try_photos
+    from adapter.capture.photos_elsewhere import photos_elsewhere, try_photos
     from adapter.delivery import Destinations
 
     with beside_service() as bridge, closing(Destinations(bridge)) as destinations:
@@ -231,6 +233,49 @@ def connectors_dry_run(
     raise typer.Exit(int(all(row["refusal"] for row in rows)))
 
 
+@connectors.command("try")
+def connectors_try(
+    name: str,
+    patient: Annotated[str, typer.Option(help="A test patient's record number, or 'SYSTEM|VALUE'.")],
+    born: Annotated[str, typer.Option(help="Birth date, as 1961-03-12, where the destination compares it.")] = "",
+    visit: Annotated[str, typer.Option(help="A visit number of that patient, or 'SYSTEM|VALUE'.")] = "",
+    photo: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Instead of a grey one.")] = None,
+    keep: Annotated[bool, typer.Option(help="Leave the photo there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Put an invented photo into a test patient's record: send it, read it back, send it again, take it back.
+
+    For test systems: it really writes. Example: dermbridge connectors try main-ehr --patient 4711 --visit V-4711
+    """
+    from adapter.delivery.trial import try_destination
+
+    columns = ["subject", "verdict", "detail", "remedy"]
+    with beside_service() as bridge:
+        steps = list(try_destination(bridge, name, patient=patient, born=born, visit=visit, photo=photo, keep=keep))
+    rows = [{column: getattr(each, column) for column in columns} for each in steps]
+    show(rows, columns, as_json=as_json, empty="")
+    raise typer.Exit(int(any(row["verdict"] == "error" for row in rows)))
+
+
+@connectors.command("secret")
+def connectors_secret(
+    name: Annotated[str, typer.Argument(help="As the profile names it: auth.secret, auth.next_secret, ...")],
+    new_key: Annotated[str, typer.Option(help="rsa or ec: make a private key instead of asking for a secret.")] = "",
+) -> None:
+    """Keep a secret that profiles name, typed or piped in; or make the key by which an EHR knows us.
+
+    Example: dermbridge connectors secret epic_key.pem --new-key rsa
+    """
+    from adapter.delivery.rehearsal import keep_secret
+
+    text = "" if new_key else typer.prompt(name, hide_input=True) if sys.stdin.isatty() else sys.stdin.read()
+    file, public = keep_secret(load_settings(), name, text.strip(), new_key=new_key)
+    out.print(f"kept in {file}", highlight=False)
+    if public:
+        err.print("its public part, which /.well-known/jwks.json publishes once a destination names the key:")
+        sys.stdout.write(public + "\n")
+
+
 @connectors.command("send")
 def connectors_send(media: Annotated[str, typer.Argument(help="The photo's id.")], name: str) -> None:
     """Put one photo in line for one destination. Example: dermbridge connectors send 0193… main-ehr"""
@@ -315,52 +360,3 @@ def connectors_schema() -> None:
     from adapter.delivery.rehearsal import profile_schema
 
     sys.stdout.write(profile_schema())
-
-
-@sandbox.command("ehr")
-def sandbox_ehr(
-    like: Annotated[str, typer.Option(help="The vendor to play.")],
-    port: Annotated[int, typer.Option(help="HTTP port; 0 takes a free one.")] = 8010,
-    mllp_port: Annotated[int, typer.Option(help="MLLP port, where the vendor has one.")] = 8011,
-    patient: Annotated[list[str] | None, typer.Option(help="A record number it knows; may be repeated.")] = None,
-    fault: Annotated[list[str] | None, typer.Option(help="What goes wrong, once each, in this order.")] = None,
-    photo: Annotated[
-        list[Path] | None, typer.Option(exists=True, dir_okay=False, help="A JPEG in each record already.")
-    ] = None,
-) -> None:
-    """Play a vendor's EHR to rehearse against, and print the destination that reaches it.
-
-    Example: dermbridge sandbox ehr --like epic --patient 4711 --fault lost-after
-    """
-    from adapter.sandbox.vendors import Fault, running_vendor
-    from adapter.sandbox.vendors.catalogue import as_toml, check_fault, get_behaviour
-    from adapter.sandbox.vendors.photos_there import file_photo
-
-    behaviour = get_behaviour(like)
-    if photo and not behaviour.tells_photos:
-        raise BadInput(f"nobody finds photos of others at {like}; play another vendor, or leave --photo out")
-    with running_vendor(like, port=port, mllp_port=mllp_port) as running:
-        for number in patient or ["4711"]:
-            running.vendor.admit(number, visit=f"V-{number}")
-            for one in photo or []:
-                file_photo(running.vendor, number, one.read_bytes())
-        running.vendor.faults = [Fault(check_fault(each), "") for each in fault or []]
-        err.print(f"{like}: {running.vendor.behaviour.about}", highlight=False)
-        err.print("put any text into the secret `simulator`; stop with Ctrl-C\n", highlight=False)
-        sys.stdout.write(as_toml(running.destination(like)) + "\n")
-        sys.stdout.flush()
-        _report_until_stopped(running.vendor)
-
-
-def _report_until_stopped(vendor: Any) -> None:
-    seen, filed = 0, -1
-    try:
-        while True:
-            time.sleep(0.3)
-            for method, path in vendor.requests[seen:]:
-                out.print(f"{method} {path}", highlight=False)
-            seen = len(vendor.requests)
-            if filed != (filed := len(vendor.filed())):
-                out.print(f"{filed} photos in its charts", highlight=False)
-    except KeyboardInterrupt:
-        return

@@ -88,8 +88,8 @@ class Credentials:
         return url
 
     def _fetch(self) -> None:
-        self._wait_for_refresh()
         url = self.find_token_url()
+        self._wait_for_refresh()
         form = {"grant_type": "client_credentials"} | ({"scope": self._auth.scope} if self._auth.scope else {})
         headers = {"Accept": "application/json"} | self.secret_headers()
         match self._auth.kind:

@@ -13,6 +13,7 @@ from connectors.contract import DeliveryError, Finding
 from connectors.fhir_server import FhirServer
 from connectors.kinds import FhirR4Profile
 from connectors.photo_check import declared_photos
+from connectors.smart_check import check_searches, check_smart
 
 KINDS: Final = {"fhir-media": "Media", "fhir-documentreference": "DocumentReference"}
 OPERATION: Final = {"match": "match", "cross-reference": "ihe-pix"}
@@ -28,6 +29,7 @@ def check(profile: FhirR4Profile, server: FhirServer, credentials: Credentials) 
     except DeliveryError as error:
         return [Finding("connection", "error", str(error), error.remedy)]
     findings = [Finding("connection", "ok", f"{profile.base_url} answers"), _version(statement)]
+    findings += _software(profile, statement) + check_smart(profile, server)
     findings += [_interactions(statement, kind, wanted) for kind, wanted in _needed(profile)]
     if all(_missing(statement, kind, ["create"]) for kind in map(KINDS.__getitem__, profile.routes)):
         remedy = "Choose routes the destination offers, or ask it to allow them."
@@ -38,7 +40,7 @@ def check(profile: FhirR4Profile, server: FhirServer, credentials: Credentials) 
         findings.append(_conditional(statement, KINDS[profile.routes[0]]))
     if authorised and credentials.granted is not None:
         findings.append(_scopes(profile, credentials.granted))
-    return findings
+    return findings + check_searches(profile, server)
 
 
 def _needed(profile: FhirR4Profile) -> list[tuple[str, list[str]]]:
@@ -93,6 +95,18 @@ def _version(statement: dict[str, Any]) -> Finding:
     if version.startswith("4.0"):
         return Finding("FHIR version", "ok", version)
     return Finding("FHIR version", "error", f"{version} instead of 4.0", "Use the R4 address of the destination.")
+
+
+def _software(profile: FhirR4Profile, statement: dict[str, Any]) -> list[Finding]:
+    """What runs there, held against what the profile was last seen to work with."""
+    software = statement.get("software", {})
+    told = " ".join(str(software[name]) for name in ("name", "version") if software.get(name))
+    if not told:
+        return []
+    if profile.tested.against and profile.tested.against not in told:
+        remedy = "Send a photo on a test system, then write this version and the day into [tested]."
+        return [Finding("software", "warning", f"{told}; tested against {profile.tested.against}", remedy)]
+    return [Finding("software", "ok", told)]
 
 
 def _conditional(statement: dict[str, Any], kind: str) -> Finding:

@@ -48,6 +48,18 @@ class FhirServer:
     def capabilities(self) -> Resource:
         return self._http.request("GET", "metadata", doing="Reading the CapabilityStatement", write=False).resource()
 
+    def smart_configuration(self) -> Resource:
+        """Empty where there is none."""
+        answer = self._http.request(
+            "GET",
+            ".well-known/smart-configuration",
+            doing="Reading the SMART configuration",
+            write=False,
+            accepted=frozenset({404, 405}),
+            headers={"Accept": "application/json"},
+        )
+        return answer.resource() if answer.status < 300 else {}
+
     def find_by_identifier(self, resource_type: str, identifier: Mapping[str, Any]) -> list[Resource]:
         """All resources of the type that really bear `identifier`."""
         found = self.search(resource_type, {"identifier": search_token(identifier)}, doing="by identifier")

@@ -417,7 +417,8 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     A table over a list of routes names them by kind: `routes.hl7v2 = { host = "..." }` changes that route, `false`
     leaves it out. Raises ValueError when there is no route of that kind.
     """
-    result = dict(base)
+    # What a starter profile leaves to the site as a key ("set-me" = ...) goes once the site names its own.
+    result = {key: value for key, value in base.items() if key != TO_BE_SET or not over}
     for key, value in over.items():
         old = result.get(key)
         if isinstance(value, dict) and isinstance(old, dict):

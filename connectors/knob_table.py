@@ -13,11 +13,9 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from connectors.contract import Finding
-from connectors.kinds import EhrProfile, Profile
+from connectors.kinds import TO_BE_SET, EhrProfile, Profile
 from connectors.knobs import Tested
 from connectors.meanings import meanings
-
-TO_BE_SET: Final = "set-me"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +76,11 @@ KNOBS: Final = tuple(_knobs())
 OF_THE_EHR: Final = frozenset(
     ["routes", "requires_consent", "tested", "landing.zone", "launch", "environment", "landing.recorded_as"]
 )
+
+
+def is_question(subject: str) -> bool:
+    """Whether a finding of that subject answers a question, rather than telling what the destination said."""
+    return subject.rpartition(": ")[2].partition(" ")[0].isdigit()
 
 
 def verdicts(profile: Profile) -> list[Finding]:
@@ -144,8 +147,21 @@ def _overlap(one: str, other: str) -> bool:
 
 
 def _told(profile: Profile, keys: list[str]) -> str:
-    said = [f"{key} = {_short(value)}" for key in keys if (value := _find(profile, key)) not in ("", (), {}, None)]
+    """The values, without those that say nothing: empty ones, and what is off as by default."""
+    said = [
+        f"{key} = {_short(value)}"
+        for key in keys
+        if (value := _find(profile, key)) not in ("", (), {}, None)
+        and not (value is False and _is_default(profile, key))
+    ]
     return ", ".join(each for each in said if not each.endswith(" = {}")) or "as by default"
+
+
+def _is_default(profile: Profile, key: str) -> bool:
+    table, _, name = key.rpartition(".")
+    holder = _find(profile, table) if table else profile
+    field = type(holder).model_fields[name]
+    return bool(getattr(holder, name) == field.get_default(call_default_factory=True))
 
 
 def _short(value: Any) -> str:

@@ -87,7 +87,8 @@ class Transform(Table):
     """What is made of a photo before it leaves."""
 
     to: Literal["none", "pdf", "xhtml", "rtf", "note", "hl7v2"] = "none"
-    """`note` is text with a link; `hl7v2` an ORU^R01 of text inside an attachment of type text/hl7v2."""
+    """`none`: the photo as it is; `pdf`, `xhtml`, `rtf`: the photo inside; `note`: text with a link; `hl7v2`: an
+    ORU^R01 of text inside an attachment of type text/hl7v2."""
     downscale: bool = False
     """Make a photo that is too large smaller; otherwise it is refused."""
     max_edge: PositiveInt | None = None
@@ -103,7 +104,8 @@ class Signal(Table):
     code: str = ""
     """A vendor code in the answer, found under `code_paths`, `*` for any text; for HL7 v2 MSA-1 or an ERR-3 code."""
     means: Literal["duplicate", "never", "later", "look", "next-day", "next-minute", "next-route", "sign-in"]
-    """`sign-in`: our token is not good any more; one is got anew."""
+    """`duplicate`: it is there, look; `never`: a person must act; `later`: try again; `look`: it may be there;
+    `next-day`, `next-minute`: the quota is used up; `next-route`: not by this way; `sign-in`: our token ended."""
     remedy: str = ""
     at_most: PositiveInt | None = None
     """For what is tried again: how many attempts there may be before a person must look."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
+import os
 from collections.abc import Sequence
 from datetime import datetime, time
 from pathlib import Path
@@ -22,15 +24,17 @@ from adapter.delivery.orders import decide_for, parcel_of
 from adapter.delivery.outbox import DeliveryState, deliver_media, is_bound, send_again
 from adapter.errors import BadInput, Conflict, Misconfigured, NotFound
 from adapter.records import get
+from adapter.settings import Settings
 from connectors.contract import Finding, Parcel
 from connectors.kinds import Profile
-from connectors.knob_table import explained, verdicts
+from connectors.knob_table import explained, is_question, verdicts
 from connectors.preview import Outgoing, preview
 from connectors.profile import ProfileError, build_profile, find_shipped_profiles, read_shipped
 from connectors.schema import profile_schema
+from connectors.signing_key import new_signing_key, read_signing_key
 from mappings.terms import SNOMED, URI
 
-__all__ = ["profile_schema"]
+__all__ = ["is_question", "profile_schema"]
 S = DeliveryState
 
 
@@ -63,7 +67,15 @@ def examine_destination(bridge: Bridge, name: str, *, ask: bool) -> list[Finding
     destinations = Destinations(bridge, shares=False)
     try:
         findings = verdicts(destinations.profile(name))
-        return findings + (destinations.get(name).check() if ask else [])
+        if not ask:
+            return findings
+        if any(each.verdict == "error" for each in findings):
+            remedy = "Set what is missing, then check again; --offline leaves this out."
+            return [
+                *findings,
+                Finding("connection", "warning", "nobody asked: the profile is not complete", remedy),
+            ]
+        return findings + destinations.get(name).check()
     finally:
         destinations.close()
 
@@ -80,7 +92,7 @@ def dry_run(bridge: Bridge, name: str, *, media_id: str | None, photo: Path | No
     """
     profile = _profile(bridge, name)
     if media_id is None:
-        content = photo.read_bytes() if photo else _grey_photo()
+        content = photo.read_bytes() if photo else grey_photo()
         return "an invented patient: consent is not asked", preview(
             invented_parcel(name, content, systems_of(profile)), profile
         )
@@ -146,6 +158,23 @@ def new_profile(name: str, like: str, folder: Path) -> Path:
     (folder / "schema.json").write_text(profile_schema(), "utf-8")
     file.write_text(text, "utf-8")
     return file
+
+
+def keep_secret(settings: Settings, name: str, text: str, *, new_key: str = "") -> tuple[Path, str]:
+    """Write a secret for its owner alone; with `new_key` (rsa, ec) a fresh private key, and its public part as JSON.
+
+    Raises BadInput, and Conflict rather than overwrite a key.
+    """
+    file = settings.data_dir / "secrets" / Path(name).name
+    if new_key not in {"", "rsa", "ec"} or not (new_key or text) or file.name != name:
+        raise BadInput("give a name without folders, and either a secret or --new-key rsa or ec")
+    if new_key and file.exists():
+        raise Conflict(f"{file} exists; give the new key a name of its own and let it follow (auth.next_secret)")
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    pem = new_signing_key(new_key) if new_key else ""
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
+        out.write(pem or text + "\n")
+    return file, json.dumps({"keys": [read_signing_key(pem).public()]}) if pem else ""
 
 
 def systems_of(profile: Profile) -> list[str]:
@@ -215,7 +244,7 @@ def _profile(bridge: Bridge, name: str) -> Profile:
         raise Misconfigured(str(error)) from error
 
 
-def _grey_photo() -> bytes:
+def grey_photo() -> bytes:
     from PIL import Image
 
     out = io.BytesIO()

@@ -23,7 +23,14 @@ def respond(vendor: Vendor, behaviour: FhirBehaviour, request: Request) -> Respo
     """Search, read, create, update, transaction."""
     kind, _, rest = request.path.removeprefix(behaviour.base).strip("/").partition("/")
     if kind == "metadata":
-        return Response.json(200, _statement(behaviour))
+        software = {"name": f"DermBridge playing {vendor.behaviour.name}", "version": "1"}
+        return Response.json(200, _statement(behaviour) | {"software": software})
+    if kind == ".well-known" and vendor.behaviour.token_seconds is not None:
+        methods = ["client_secret_basic", "client_secret_post", "private_key_jwt"]
+        said = {"token_endpoint": f"{vendor.address}/oauth2/token", "token_endpoint_auth_methods_supported": methods}
+        return Response.json(
+            200, said | {"token_endpoint_auth_signing_alg_values_supported": ["RS256", "RS384", "ES384"]}
+        )
     if request.method == "POST" and not kind:
         return _transaction(vendor, behaviour, request)
     if rest == "_search" or (request.method == "GET" and not rest):
