@@ -23,7 +23,6 @@ Points = npt.NDArray[np.float64]
 
 SKIN = (200.0, 150.0)
 """Millimetres of skin that are drawn; the card lies above the lesion, near its middle."""
-_PER_MM = 12
 _CARD_AT = (57.0, 31.0)
 
 
@@ -31,7 +30,8 @@ _CARD_AT = (57.0, 31.0)
 class Scene:
     """`radius` mm is the lesion's mean one, `irregular` how far its edge wanders (share of the radius), `soft` mm how
     wide the edge is, `contrast` the share of light it takes, `tilt` the camera's degrees away from straight above,
-    `raised` mm how far the card lies above the skin, `cast` the colour of the light as gains of red, green and blue.
+    `raised` mm how far the card lies above the skin, `cast` the colour of the light as gains of red, green and blue;
+    the skin is drawn with `per_mm` pixels to the millimetre.
     """
 
     seed: int
@@ -48,6 +48,7 @@ class Scene:
     cast: tuple[float, float, float] = (1.0, 1.0, 1.0)
     exposure: float = 1.0
     card: bool = True
+    per_mm: int = 12
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,10 @@ def take(scene: Scene) -> Photo:
     angles = (scene.tilt * np.cos(heading := rng.uniform(0, 2 * np.pi)), scene.tilt * np.sin(heading))
     turn = rng.uniform(-25, 25)
     camera = _camera(scene, size, angles, turn, 0.0)
-    linear = _linear(_skin(scene.seed % 6, scene.tone)) * _lesion(curve, scene)[..., None] ** np.array([0.75, 1.0, 1.2])
-    picture = _seen(linear.astype(np.float32), camera, size, _PER_MM)
+    linear = _linear(_skin(scene.seed % 6, scene.tone, scene.per_mm)) * _lesion(curve, scene)[..., None] ** np.array(
+        [0.75, 1.0, 1.2]
+    )
+    picture = _seen(linear.astype(np.float32), camera, size, scene.per_mm)
     if scene.card:
         above = _camera(scene, size, angles, turn, scene.raised) @ _moved(*_CARD_AT)
         card, covered = _card()
@@ -126,16 +129,16 @@ def _camera(scene: Scene, size: tuple[int, int], tilt: tuple[float, float], turn
 
 def _lesion(curve: Points, scene: Scene) -> npt.NDArray[np.float32]:
     """How much of the light the skin with the lesion gives back, on the skin's own pixels."""
-    shape = np.zeros((round(SKIN[1] * _PER_MM), round(SKIN[0] * _PER_MM)), np.uint8)
+    shape = np.zeros((round(SKIN[1] * scene.per_mm), round(SKIN[0] * scene.per_mm)), np.uint8)
     shift = 6
-    cv2.fillPoly(shape, [((curve * _PER_MM - 0.5) * 2**shift).round().astype(np.int32)], 255, cv2.LINE_AA, shift)
-    soft = cv2.GaussianBlur(shape.astype(np.float32) / 255, (0, 0), max(0.4, scene.soft * _PER_MM / 2))
+    cv2.fillPoly(shape, [((curve * scene.per_mm - 0.5) * 2**shift).round().astype(np.int32)], 255, cv2.LINE_AA, shift)
+    soft = cv2.GaussianBlur(shape.astype(np.float32) / 255, (0, 0), max(0.4, scene.soft * scene.per_mm / 2))
     return np.asarray(1 - scene.contrast * soft, np.float32)
 
 
 @cache
-def _skin(number: int, tone: str) -> Image:
-    width, height = (round(edge * _PER_MM) for edge in SKIN)
+def _skin(number: int, tone: str, per_mm: int) -> Image:
+    width, height = (round(edge * per_mm) for edge in SKIN)
     made = make_photo(Recipe(seed=number, width=width, moles=0, glare=0, tone=tone))
     return np.ascontiguousarray(made[:height, :width, ::-1])
 

@@ -8,13 +8,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydicom
 import pytest
 from hl7apy.consts import VALIDATION_LEVEL
 from hl7apy.parser import parse_message
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
+from pillow_heif import open_heif
+from pydicom.encaps import generate_frames
 
 from mappings.hl7v2.er7 import Message
 from mappings.hl7v2.photo_message import MessageProfile, PhotoMessage, photo_message
@@ -25,6 +28,7 @@ from mappings.photo_to_pdf import Plate, photos_to_pdf
 from mappings.photo_to_text import photo_to_note, photo_to_rtf, photo_to_xhtml
 from mappings.terms import DCM, LATERALITY, SNOMED
 
+DATA = Path(__file__).parents[1] / "data"
 PHOTO = (Path(__file__).parents[1] / "docker" / "photo.jpg").read_bytes()
 AT = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 MRN, VISIT = "urn:oid:2.16.840.1.113883.19.5", "urn:oid:2.16.840.1.113883.19.5.1"
@@ -59,10 +63,10 @@ def turned(orientation: int) -> bytes:
     return image(exif=exif)
 
 
-def dicom(content: bytes = PHOTO, **place: Any) -> pydicom.Dataset:
+def dicom(content: bytes = PHOTO, content_type: str = JPEG, **place: Any) -> pydicom.Dataset:
     asked = DicomPlace(**({"patient_id": "4711", "issuer": "HOSP", "admission_id": "V1"} | place))
     written = photo_to_dicom(
-        content, JPEG, media=MEDIA, patient=PATIENT, place=asked, idempotency_key="m1/1/pacs", at=AT
+        content, content_type, media=MEDIA, patient=PATIENT, place=asked, idempotency_key="m1/1/pacs", at=AT
     )
     return pydicom.dcmread(io.BytesIO(written))
 
@@ -218,3 +222,28 @@ def test_whatever_people_wrote_comes_out_as_written(name: str, note: str) -> Non
     patient = PATIENT | {"name": [{"family": name}]}
     read = Message.parse(message(patient=patient, lines=[note], content=b"x"))
     assert (read.all("PID")[0].first(5).value(), read.all("OBX")[1].first(5).value()) == (name, note)
+
+
+def test_a_phones_display_p3_is_told_to_dicom_and_looks_the_same_there() -> None:
+    """A real photo of an iPhone, re-encoded as JPEG: its profile goes with it, so its colours do."""
+    content = (DATA / "photos" / "iphone_13_pro_max.HEIC").read_bytes()
+    with open_heif(content).to_pillow() as photo:
+        profile = photo.info["icc_profile"]
+        wanted = np.asarray(_in_srgb(photo, profile).resize((64, 48)), float)
+    found = dicom(content, "image/heic")
+    assert found.ICCProfile.rstrip(b"\0") == profile.rstrip(b"\0")
+    assert len(found.ICCProfile) % 2 == 0
+    assert b"Display P3" in profile
+    with Image.open(io.BytesIO(next(generate_frames(found.PixelData)))) as encoded:
+        assert encoded.info["icc_profile"] == profile
+        shown = np.asarray(_in_srgb(encoded, found.ICCProfile).resize((64, 48)), float)
+        plain = np.asarray(encoded.convert("RGB").resize((64, 48)), float)
+    assert np.abs(shown - wanted).mean() < 1.5
+    assert np.abs(plain - wanted).mean() > np.abs(shown - wanted).mean()
+
+
+def _in_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    converted = ImageCms.profileToProfile(image.convert("RGB"), source, ImageCms.createProfile("sRGB"))
+    assert converted is not None
+    return converted

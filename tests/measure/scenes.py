@@ -10,13 +10,13 @@ __all__ = ["Photo", "scene"]
 
 WIDTH = 1400
 SCENES = {
-    "card": Scene(1, width=WIDTH),
-    "tilted": Scene(2, width=WIDTH, tilt=28.0, irregular=0.05),
-    "coloured light": Scene(1, width=WIDTH, cast=(0.98, 0.86, 0.66)),
-    "overexposed": Scene(1, width=WIDTH, exposure=1.4),
-    "faint": Scene(1, width=WIDTH, contrast=0.03),
-    "no card": Scene(1, width=WIDTH, card=False),
-    "dark skin": Scene(3, width=WIDTH, tone="V"),
+    "card": Scene(1, width=WIDTH, per_mm=8),
+    "tilted": Scene(2, width=WIDTH, per_mm=8, tilt=28.0, irregular=0.05),
+    "coloured light": Scene(1, width=WIDTH, per_mm=8, cast=(0.98, 0.86, 0.66)),
+    "overexposed": Scene(1, width=WIDTH, per_mm=8, exposure=1.4),
+    "faint": Scene(1, width=WIDTH, per_mm=8, contrast=0.03),
+    "no card": Scene(1, width=WIDTH, per_mm=8, card=False),
+    "dark skin": Scene(3, width=WIDTH, per_mm=8, tone="V"),
 }
 
 
