@@ -451,7 +451,7 @@ def scrub(as_json: Json = False) -> None:
     raise typer.Exit(int(bool(rows)))
 
 
-from adapter import cli_audit, cli_connectors, cli_sandbox  # noqa: E402, F401  (each adds its groups to the command)
+from adapter import cli_audit, cli_connectors, cli_measure, cli_sandbox  # noqa: E402, F401  (each adds its groups to the command)
 
 if __name__ == "__main__":
     main()
