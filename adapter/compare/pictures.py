@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, update
 
-from adapter import delivery
+from adapter import delivery, governance
+from adapter.access import SYSTEM
 from adapter.bridge import Bridge
 from adapter.compare.comparing import PICTURES
 from adapter.compare.reopening import ENTERED_IN_ERROR
@@ -19,8 +20,10 @@ from adapter.db.tables import binary
 from adapter.records import Resource, Stored, create, find_by_index, new_id, update_resource
 from adapter.records.binaries import BinaryRow, create_binary, find_rendition, open_binary
 from adapter.records.comparisons import Comparison
+from adapter.records.confinement import patient_of
 from mappings.capture_to_media import Content
 from mappings.photos_to_picture import photos_to_picture
+from mappings.provenance import Agent, Entity, provenance
 from mappings.security_labels import raise_labels
 
 
@@ -105,15 +108,30 @@ def hide_pictures(tx: Connection, bridge: Bridge, reference: str, *, reason: str
 
 
 def raise_labels_of_pictures(tx: Connection, bridge: Bridge, photo: Stored) -> None:
-    """What was made of a photo and said about it becomes as sensitive as the photo became."""
-    labels = photo.resource.get("meta", {}).get("security", [])
+    """What was made of a photo and said about it becomes as sensitive as the photo became, also where it was sent."""
+    at, labels = bridge.now(), photo.resource.get("meta", {}).get("security", [])
     about = [*pictures_of(tx, photo.reference), *find_by_index(tx, "Observation", "derived-from", photo.reference)]
+    raised = []
     for one in about:
         resource = one.resource
-        raised = raise_labels([*resource["meta"].get("security", []), *labels])
-        if raised != resource["meta"].get("security"):
-            resource["meta"]["security"] = raised
-            update_resource(tx, resource, at=bridge.now(), expected_version=one.version_id)
+        now = raise_labels([*resource["meta"].get("security", []), *labels])
+        if now != resource["meta"].get("security"):
+            resource["meta"]["security"] = now
+            raised.append((one, update_resource(tx, resource, at=at, expected_version=one.version_id)))
+    if not raised:
+        return
+    statement = provenance(
+        "label",
+        provenance_id=new_id(at),
+        targets=[after.version_reference for _, after in raised],
+        agents=[Agent("enterer", SYSTEM.id)],
+        entities=[Entity("revision", before.version_reference) for before, _ in raised],
+        recorded=at,
+    )
+    create(tx, statement, at=at)
+    references = [after.version_reference for _, after in raised]
+    governance.audit(tx, bridge, "label-changed", SYSTEM, patient_id=patient_of(photo.resource), references=references)
+    delivery.deliver_media(tx, bridge, *(after for _, after in raised if after.resource_type == "Media"))
 
 
 def _size(data: bytes) -> tuple[int, int]:

@@ -7,6 +7,7 @@ withdrawn in the same transaction. A merge moves all of it together and changes 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -15,7 +16,7 @@ from adapter.access import SYSTEM, Actor
 from adapter.bridge import Bridge
 from adapter.compare.comparing import compare
 from adapter.compare.pictures import Picture, drawn_by_engine, hide_pictures, keep_picture
-from adapter.compare.reopening import get_photo, get_saved, is_comparison, made_from
+from adapter.compare.reopening import comparisons_of, get_photo, get_saved, is_comparison, made_from
 from adapter.db.tables import media as media_table
 from adapter.db.tables import observation
 from adapter.errors import BadInput, Conflict, Unprocessable
@@ -24,6 +25,7 @@ from adapter.records.comparisons import Comparison
 from adapter.records.confinement import patient_of
 from mappings.comparison_to_observation import View, comparison_to_observation, photos_of, withdrawn
 from mappings.external_photo import is_external
+from mappings.photos_to_picture import derivation_of
 from mappings.provenance import Agent, Entity, provenance
 
 LEAST, MOST = 2, 8
@@ -36,8 +38,9 @@ def save_comparison(
 ) -> Stored:
     """Keep a comparison of two to eight photos, given as (Media id, version seen; None: the current one).
 
-    Two are aligned by the engine, whose verdict is kept with the pictures it drew. Raises Forbidden, NotFound,
-    BadInput, Unprocessable for photos of different patients, Conflict when one was changed since it was seen.
+    Two are aligned by the engine, whose verdict is kept with the pictures it drew. Keeping the very same again gives
+    what there is. Raises Forbidden, NotFound, BadInput, Unprocessable for photos of different patients or pictures made
+    of photos, Conflict when one was changed since it was seen.
     """
     access.check_scope(actor, "c", "Observation")
     ids = [media_id for media_id, _ in photos]
@@ -65,6 +68,8 @@ def _lock_photos(
     seen = [get_photo(tx, actor, media_id) for media_id, _ in photos]
     if patient_id is None or {patient_of(one.resource) for one in seen} != {patient_id}:
         raise Unprocessable("only photos of one and the same known patient can be compared")
+    if any(derivation_of(one.resource) for one in seen):
+        raise Unprocessable("a picture made of photos is compared with nothing; choose the photos")
     if any(version not in (None, one.version_id) for one, (_, version) in zip(seen, photos, strict=True)):
         raise Conflict("one of the photos was changed since you opened it; open the comparison again")
     return seen
@@ -91,11 +96,21 @@ def _keep(
         performer=performer,
         saved_at=at,
     )
+    known = comparisons_of(tx, actor, patient_id=patient_of(media[0]) or "", media_id=seen[0].id)
+    if same := next((one for one in known if _told(one.resource) == _told(described)), None):
+        return same
     saved = create(tx, described, at=at)
     pictures = [keep_picture(tx, bridge, one, saved, media, operator=performer) for one in drawn]
     sources = [Entity("derivation", one.version_reference) for one in seen]
     tell(tx, bridge, actor, "compare", [saved, *pictures], sources)
     return saved
+
+
+def _told(observation: Resource) -> list[Any]:
+    """All that somebody said by saving it, but when."""
+    notes = [one["text"] for one in observation.get("note", ())]
+    said = ("derivedFrom", "performer", "extension", "valueCodeableConcept", "method", "component")
+    return [notes, *(observation.get(name) for name in said)]
 
 
 def tell(

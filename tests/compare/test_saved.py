@@ -30,6 +30,10 @@ def _save(bridge: Bridge, pair: tuple[str, str], **more: Any) -> Stored:
     return save_comparison(bridge, clinician(), [(one, None) for one in pair], view=VIEW, **more)
 
 
+def _code(statement: Stored) -> str:
+    return str(statement.resource["activity"]["coding"][0]["code"])
+
+
 def _all(bridge: Bridge, resource_type: str) -> list[Stored]:
     with bridge.db.snapshot() as tx:
         return find_where(tx, resource_type)
@@ -70,6 +74,23 @@ def test_the_photos_must_be_as_they_were_seen_and_of_one_patient(bridge: Bridge,
     with pytest.raises(BadInput):
         save_comparison(bridge, clinician(), [(pair[0], None), (pair[0], None)], view=VIEW)
     assert _all(bridge, "Observation") == []
+
+
+def test_the_very_same_is_kept_once_and_anything_else_beside_it(bridge: Bridge, pair: tuple[str, str]) -> None:
+    saved = _save(bridge, pair, note="darker")
+    assert _save(bridge, pair, note="darker").id == saved.id
+    assert _save(bridge, pair, note="lighter").id != saved.id
+    withdraw(bridge, clinician(), saved.id, why="other mole")
+    assert _save(bridge, pair, note="darker").id != saved.id
+    assert len(_all(bridge, "Observation")) == 3
+
+
+def test_a_picture_made_of_photos_is_not_compared_again(bridge: Bridge, pair: tuple[str, str]) -> None:
+    saved = _save(bridge, pair)
+    with bridge.db.snapshot() as tx:
+        picture = pictures_of(tx, saved.reference)[0]
+    with pytest.raises(Unprocessable, match="made of photos"):
+        save_comparison(bridge, clinician(), [(one, None) for one in (*pair, picture.id)], view=View())
 
 
 def test_three_photos_are_kept_without_a_verdict(bridge: Bridge, pair: tuple[str, str]) -> None:
@@ -145,6 +166,8 @@ def test_it_is_as_sensitive_as_its_photos_became(bridge: Bridge, pair: tuple[str
         assert comparisons_of(tx, colleague, patient_id="asa") == []
         assert [one.id for one in comparisons_of(tx, clinician(), patient_id="asa")] == [saved.id]
         assert photos_seen(tx, clinician(), saved)[0].media is None
+        labelled = [one.resource for one in find_where(tx, "Provenance") if _code(one) == "LABEL"]
+        assert len(labelled[0]["target"]) == 4
 
 
 def test_withdrawing_needs_a_reason_and_says_it_from_then_on(bridge: Bridge, pair: tuple[str, str]) -> None:
