@@ -26,13 +26,11 @@ def photo_card(media: Stored, deliveries: Sequence[Row[Any]], zone: tzinfo) -> d
     site, laterality = site_of(resource), laterality_of(resource)
     view = code_of(resource.get("view"), PHOTO_VIEW)
     address = f"/captures/{media.id}"
-    is_shown = resource.get("content", {}).get("contentType") in SHOWN_BY_BROWSERS
     return {
         "id": media.id,
         "href": f"/photos/{media.id}",
         "thumbnail": f"{address}/thumbnail",
         "display": f"{address}/display",
-        "full": f"{address}/{'clean' if is_shown else 'display'}",
         "tiles": f"{address}/tiles",
         "taken_at": taken_at(resource, zone),
         "site": site_wording(site) if site else None,

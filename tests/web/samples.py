@@ -71,7 +71,6 @@ def photo(number: int, taken_at: datetime, **more: Any) -> dict[str, Any]:
         "href": f"/photos/m{number}",
         "thumbnail": f"/captures/m{number}/thumbnail",
         "display": f"/captures/m{number}/display",
-        "full": f"/fhir/Binary/m{number}",
         "tiles": f"/captures/m{number}/tiles",
         "taken_at": taken_at,
         "site": "Anterior surface of forearm",

@@ -332,6 +332,37 @@ def test_a_closer_look_fetches_tiles_and_a_photo_seen_whole_does_not(page: Page)
     assert laid_over.value.ok
 
 
+def test_wheel_fingers_and_a_long_press_do_what_people_expect(browser: Browser, site: str) -> None:
+    context = browser.new_context(base_url=site, viewport=PHONE, has_touch=True)
+    opened = context.new_page()
+    opened.goto("/compare")
+    sync_api.expect(opened.locator("#verdict")).to_have_text("Aligned")
+    zoom, fingers = opened.locator("#zoom"), context.new_cdp_session(opened)
+    box = opened.locator(".stage").first.bounding_box()
+    assert box
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    def touch(kind: str, *places: float) -> None:
+        points = [{"x": place, "y": y, "id": number} for number, place in enumerate(places)]
+        fingers.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
+
+    opened.mouse.move(x, y)
+    opened.mouse.wheel(0, -300)
+    sync_api.expect(zoom).to_have_text("120 %")
+    opened.keyboard.press("0")
+    sync_api.expect(zoom).to_have_text("100 %")
+    touch("Start", x - 20, x + 20)
+    for step in range(1, 7):
+        touch("Move", x - 20 - 10 * step, x + 20 + 10 * step)
+    touch("End")
+    sync_api.expect(zoom).to_have_text(re.compile(r"[2-5]\d\d %"))
+    touch("Start", x)
+    sync_api.expect(opened.locator(".lens:visible")).to_have_count(2)
+    touch("End")
+    sync_api.expect(opened.locator(".lens:visible")).to_have_count(0)
+    context.close()
+
+
 def test_blinking_waits_to_be_asked_where_motion_is_not_wanted(browser: Browser, site: str) -> None:
     context = browser.new_context(base_url=site, viewport=PHONE, reduced_motion="reduce")
     opened = context.new_page()
