@@ -44,7 +44,7 @@ class ExternalPhoto:
 def external_to_media(
     photo: ExternalPhoto, content: Content, *, media_id: str, patient: str, issued_at: datetime
 ) -> Json:
-    """Media bound to `patient` (`Patient/id`). It has no operator and no visit: who took it there, and when seen, is not ours to say.
+    """Media bound to `patient` (`Patient/id`), without operator and visit: who took it there is not ours to say.
 
     A body site that is not in our list keeps its words only, and the photo is labelled as of an unknown site.
     """

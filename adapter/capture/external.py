@@ -1,4 +1,4 @@
-"""Photos that live in an EHR or archive, copied here to stand beside ours: listed on demand, then one by one.
+"""A photo that lives in an EHR or archive, copied here to stand beside ours.
 
 A copy is Media like any other, so that it is seen and compared as ours are; but it is marked external, read only,
 never delivered, and kept for a while only (`external_upkeep`).
@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import orjson
@@ -20,44 +18,21 @@ from adapter.access import SYSTEM, Actor
 from adapter.access.policy import can_see
 from adapter.bridge import Bridge
 from adapter.capture.clean_copy import CleanCopy, clean_copy
-from adapter.capture.external_upkeep import forget_external, look_again_later
+from adapter.capture.external_upkeep import copies_of, forget_external, look_again_later
 from adapter.capture.inspection import inspect
-from adapter.capture.known_photos import KnownPhotos, known_photos
+from adapter.capture.known_photos import known_photos
+from adapter.capture.photos_elsewhere import labelled, patient_in_use, tell_refused
 from adapter.db.tables import capture
-from adapter.delivery import Destinations, Fetched, PhotoFound, WrongPatient
-from adapter.errors import Conflict, DermBridgeError, Forbidden, TooLarge, Unprocessable
-from adapter.records import Resource, Stored, create_all, find_by_identifier, get, new_id
+from adapter.delivery import Destinations, Fetched, WrongPatient
+from adapter.errors import Conflict, Forbidden, Gone, TooLarge, Unprocessable
+from adapter.records import Resource, Stored, create_all, get, new_id
 from adapter.records.binaries import create_binary
 from adapter.records.confinement import patient_of
 from adapter.records.vault import SealedBlob
 from adapter.work import Work, enqueue
-from mappings.external_photo import ExternalPhoto, external_to_media, holder_of, is_external, source_of
+from mappings.external_photo import ExternalPhoto, external_to_media, is_external, source_of
 from mappings.provenance import Agent, Entity, hashed, provenance
 from mappings.terms import URI
-
-AT_ONCE = 4  # destinations asked at the same time
-QUERIES_TOLD = 30  # requests in one AuditEvent
-
-
-@dataclass(frozen=True)
-class PhotoThere:
-    """A photo in a record elsewhere. `media_id` is the one here that it is, ours or (`is_ours` false) a copy of it."""
-
-    found: PhotoFound
-    media_id: str | None = None
-    is_ours: bool = False
-
-
-@dataclass(frozen=True)
-class RecordThere:
-    """What one destination holds of a patient. `hidden` are too restricted for who asks, `refused` somebody else's."""
-
-    destination: str
-    photos: Sequence[PhotoThere] = ()
-    more: bool = False
-    hidden: int = 0
-    refused: int = 0
-    problems: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -79,103 +54,6 @@ class _Copy:
     destination: str
 
 
-# --- listing --------------------------------------------------------------------------------------------------------
-
-
-def photos_elsewhere(
-    bridge: Bridge, destinations: Destinations, actor: Actor, patient_id: str, *, only: str | None = None
-) -> list[RecordThere]:
-    """What every destination that can be asked (or `only` one) holds of this patient; each tells its own problems.
-
-    Raises Forbidden, NotFound.
-    """
-    with bridge.db.snapshot() as tx:
-        patient = _patient(tx, actor, patient_id, letter="s")
-    names = [name for name in delivery.photo_destinations(bridge.settings) if only in (None, name)]
-    with ThreadPoolExecutor(AT_ONCE, "photos-elsewhere") as threads:
-        return list(threads.map(lambda name: _record(bridge, destinations, actor, patient, name), names))
-
-
-def try_photos(bridge: Bridge, destinations: Destinations, name: str, system: str, value: str) -> RecordThere:
-    """An engineer asks for a patient whom nobody announced here yet: by this identifier alone, nothing compared.
-
-    Raises Unavailable, Unprocessable, NotFound, Misconfigured.
-    """
-    patient = {"resourceType": "Patient", "identifier": [{"system": system, "value": value}]}
-    listed = delivery.list_photos(bridge, destinations, name, patient)
-    with bridge.db.transaction() as tx:
-        asked = "\n".join(listed.asked[:QUERIES_TOLD])
-        governance.audit(tx, bridge, "photo-query", SYSTEM, query=asked, recipient=name, detail="by command line")
-    photos = [PhotoThere(one) for one in listed.photos]
-    return RecordThere(name, photos, listed.more, refused=len(listed.refused), problems=listed.problems)
-
-
-def _record(bridge: Bridge, destinations: Destinations, actor: Actor, patient: Stored, name: str) -> RecordThere:
-    try:
-        listed = delivery.list_photos(bridge, destinations, name, patient.resource)
-    except DermBridgeError as error:
-        with bridge.db.transaction() as tx:
-            told = {"outcome": "8", "detail": str(error)[:200], "query": "photos of the patient", "recipient": name}
-            governance.audit(tx, bridge, "photo-query", actor, patient_id=patient.id, **told)  # type: ignore[arg-type]
-        return RecordThere(name, problems=[str(error)])
-    with bridge.db.transaction() as tx:
-        asked = "\n".join(listed.asked[:QUERIES_TOLD])
-        governance.audit(tx, bridge, "photo-query", actor, patient_id=patient.id, query=asked, recipient=name)
-        _tell_refused(tx, bridge, actor, patient.id, name, listed.refused)
-        known = known_photos(tx, patient.id, name)
-        shown = [one for one in listed.photos if can_see(actor, _labelled(one))]
-        if not listed.more and not listed.problems:
-            there = {delivery.address_of(destinations, name, one.id) for one in listed.photos}
-            _forget_vanished(tx, bridge, actor, known, name, there)
-    return RecordThere(
-        destination=name,
-        photos=[_known_as(known, one, delivery.address_of(destinations, name, one.id)) for one in shown],
-        more=listed.more,
-        hidden=len(listed.photos) - len(shown),
-        refused=len(listed.refused),
-        problems=listed.problems,
-    )
-
-
-def _known_as(known: KnownPhotos, found: PhotoFound, address: str) -> PhotoThere:
-    if ours := known.find_ours(found):
-        return PhotoThere(found, ours.id, is_ours=True)
-    copy = known.find_copy(address)
-    is_current = copy is not None and source_of(copy.resource)[1] == found.version
-    return PhotoThere(found, copy.id if copy and is_current else None)
-
-
-def _forget_vanished(
-    tx: Connection, bridge: Bridge, actor: Actor, known: KnownPhotos, name: str, there: set[str]
-) -> None:
-    for address, copy in known.copies.items():
-        if address not in there and holder_of(copy.resource) == name:
-            forget_external(
-                tx, bridge, actor, copy, f"it is not in this patient's record at {name} any more", torn=True
-            )
-
-
-def _tell_refused(
-    tx: Connection, bridge: Bridge, actor: Actor, patient_id: str, name: str, refused: Sequence[str]
-) -> None:
-    for place in refused[:QUERIES_TOLD]:
-        told = f"{place} was found for this patient, but is another's or cannot be read"
-        governance.audit(
-            tx,
-            bridge,
-            "photo-query",
-            actor,
-            patient_id=patient_id,
-            outcome="8",
-            detail=told,
-            query=place,
-            recipient=name,
-        )
-
-
-# --- pulling --------------------------------------------------------------------------------------------------------
-
-
 def pull_photo(
     bridge: Bridge, destinations: Destinations, actor: Actor, patient_id: str, destination: str, photo_id: str
 ) -> Pulled:
@@ -185,17 +63,21 @@ def pull_photo(
     """
     access.check_scope(actor, "c", "Media")
     with bridge.db.snapshot() as tx:
-        patient = _patient(tx, actor, patient_id, letter="r")
+        patient = patient_in_use(tx, actor, patient_id, letter="r")
         decision = consent.decide(tx, bridge, patient.id)
     if not decision.permit:
         raise Unprocessable(f"{decision.because}; no photo of this patient may be copied here")
     try:
         fetched = delivery.fetch_photo(bridge, destinations, destination, patient.resource, photo_id)
-    except WrongPatient as error:
+    except (WrongPatient, Gone) as error:
         with bridge.db.transaction() as tx:
-            _tell_refused(tx, bridge, actor, patient.id, destination, [photo_id])
-        raise error
-    if not can_see(actor, _labelled(fetched.photo)):
+            if isinstance(error, WrongPatient):
+                tell_refused(tx, bridge, actor, patient.id, destination, [photo_id])
+            address = delivery.address_of(destinations, destination, photo_id)
+            for before in copies_of(tx, address):
+                forget_external(tx, bridge, actor, before, str(error), torn=True)
+        raise
+    if not can_see(actor, labelled(fetched.photo)):
         raise Forbidden("this photo is very restricted there; break the glass, with a reason that is reviewed")
     address = delivery.address_of(destinations, destination, photo_id)
     with bridge.db.snapshot() as tx:
@@ -246,11 +128,11 @@ def _keep(tx: Connection, bridge: Bridge, actor: Actor, patient: Stored, copy: _
     bridge.db.lock(tx, f"patient:{patient.id}", f"external:{copy.address}")
     if get(tx, "Patient", patient.id).resource.get("active") is False:
         raise Conflict("this patient was merged into another meanwhile; open the photos again")
-    for before in find_by_identifier(tx, "Media", URI, copy.address):
-        if patient_of(before.resource) == patient.id and source_of(before.resource)[1] == copy.fetched.photo.version:
+    for before in copies_of(tx, copy.address):
+        is_same = source_of(before.resource)[1] == copy.fetched.photo.version
+        if is_same and patient_of(before.resource) == patient.id:
             return Pulled(before.id, "kept")
-        if is_external(before.resource):
-            forget_external(tx, bridge, actor, before, "another version takes its place", torn=False)
+        forget_external(tx, bridge, actor, before, "another version takes its place", torn=False)
     at, content_type = bridge.now(), copy.clean.found.format.content_type
     media_id, binary_id = new_id(at), new_id(at)
     described = _media(copy, media_id, binary_id, patient, bridge)
@@ -313,16 +195,3 @@ def _provenance(actor: Actor, copy: _Copy, media_id: str, binary_id: str, bridge
         entities=[Entity("source", source, sha256_hex=copy.sealed.sha256, removed=copy.clean.found.removed)],
         recorded=bridge.now(),
     )
-
-
-def _patient(tx: Connection, actor: Actor, patient_id: str, *, letter: str) -> Stored:
-    """The patient in use; whoever was merged is asked for by the record that survived. Raises Forbidden, NotFound."""
-    access.check_scope(actor, "s" if letter == "s" else "r", "Media")
-    access.check_whose(tx, actor, patient_id)
-    patient = get(tx, "Patient", patient_id)
-    survivors = [one["other"]["reference"] for one in patient.resource.get("link", []) if one["type"] == "replaced-by"]
-    return _patient(tx, actor, survivors[0].removeprefix("Patient/"), letter=letter) if survivors else patient
-
-
-def _labelled(found: PhotoFound) -> Resource:
-    return {"resourceType": "Media", "meta": {"security": [dict(one) for one in found.security]}}

@@ -6,6 +6,7 @@ photo that turned out to be another patient's must not stay in the wrong record 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, delete
@@ -17,14 +18,15 @@ from adapter.compare import withdraw_torn
 from adapter.db.tables import binary, blob, capture
 from adapter.delivery import Destinations, WrongPatient
 from adapter.errors import Gone, NotFound, Unavailable, Unprocessable
-from adapter.records import Stored, create, find, new_id, update_resource
+from adapter.records import Stored, create, find, find_by_identifier, new_id, update_resource
 from adapter.records import delete as delete_record
 from adapter.records.comparisons import forget_comparisons
 from adapter.records.confinement import patient_of
 from adapter.work import Work, cancel_all, enqueue, finish, postpone
 from adapter.work.loop import back_off
-from mappings.external_photo import source_of
+from mappings.external_photo import is_external, source_of
 from mappings.provenance import Agent, Entity, provenance
+from mappings.terms import URI
 
 KIND = "look-at-external"
 EVERY = timedelta(days=1)
@@ -46,7 +48,10 @@ def look_at_external(bridge: Bridge, destinations: Destinations, work: Work) -> 
             finish(tx, work)
         return
     try:
-        why, torn = _outlived(bridge, media) or _vanished(bridge, destinations, work, media, patient)
+        photo_id = work.payload["photo"]
+        why, torn = _outlived(bridge, media) or _vanished(
+            bridge, destinations, work.destination, photo_id, media, patient
+        )
     except (Unavailable, Unprocessable, NotFound) as error:
         with bridge.db.transaction() as tx:
             postpone(tx, work, due_at=bridge.now() + back_off(work.attempts), reason=str(error))
@@ -58,7 +63,22 @@ def look_at_external(bridge: Bridge, destinations: Destinations, work: Work) -> 
         if why:
             forget_external(tx, bridge, SYSTEM, current, why, torn=torn)
         else:
-            look_again_later(tx, bridge, current, work.destination, work.payload["photo"])
+            look_again_later(tx, bridge, current, name, photo_id)
+
+
+def look_at_copies(
+    bridge: Bridge, destinations: Destinations, actor: Actor, patient: Stored, name: str, copies: Mapping[str, Stored]
+) -> None:
+    """Copies, by their address there, that a list did not bring: each is asked about, and goes when it must."""
+    for address, copy in copies.items():
+        try:
+            photo_id = delivery.photo_at(destinations, name, address)
+            why, torn = _vanished(bridge, destinations, name, photo_id, copy, patient)
+        except (Unavailable, Unprocessable, NotFound):
+            continue  # its own look comes within a day
+        with bridge.db.transaction() as tx:
+            if why and (current := find(tx, "Media", copy.id)) is not None:
+                forget_external(tx, bridge, actor, current, why, torn=torn)
 
 
 def _outlived(bridge: Bridge, media: Stored) -> tuple[str, bool] | None:
@@ -68,23 +88,30 @@ def _outlived(bridge: Bridge, media: Stored) -> tuple[str, bool] | None:
 
 
 def _vanished(
-    bridge: Bridge, destinations: Destinations, work: Work, media: Stored, patient: Stored
+    bridge: Bridge, destinations: Destinations, name: str, photo_id: str, media: Stored, patient: Stored
 ) -> tuple[str, bool]:
     """Why the copy must go, empty when it need not; and whether comparisons saved with it must go as well."""
     try:
-        found = delivery.get_photo(bridge, destinations, work.destination, patient.resource, work.payload["photo"])
+        found = delivery.get_photo(bridge, destinations, name, patient.resource, photo_id)
     except WrongPatient:
-        return f"it is in another patient's record at {work.destination}", True
+        return f"it is in another patient's record at {name}", True
     except Gone:
-        return f"it does not count any more at {work.destination}", True
+        return f"it does not count any more at {name}", True
     is_same = found.version == source_of(media.resource)[1]
-    return ("" if is_same else f"it was changed at {work.destination}"), False
+    return ("" if is_same else f"it was changed at {name}"), False
+
+
+def copies_of(tx: Connection, address: str) -> list[Stored]:
+    """The copies here of what stands at an address there, whoever's they are."""
+    found = find_by_identifier(tx, "Media", URI, address)
+    return [one for one in found if is_external(one.resource) and source_of(one.resource)[0] == address]
 
 
 def forget_external(tx: Connection, bridge: Bridge, actor: Actor, media: Stored, why: str, *, torn: bool) -> None:
     """Destroy a copy with its keys; what it said stays in the history. `torn`: it should never have been here, so that
     what was saved with it is withdrawn. The bytes are swept by `dermbridge scrub`."""
     at, patient_id = bridge.now(), patient_of(media.resource)
+    bridge.db.lock(tx, f"patient:{patient_id}")
     if torn:
         nobodys = {name: value for name, value in media.resource.items() if name not in ("subject", "encounter")}
         nobodys["status"] = "entered-in-error"

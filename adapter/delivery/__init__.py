@@ -24,6 +24,7 @@ from adapter.delivery.photos_elsewhere import (
     fetch_photo,
     get_photo,
     list_photos,
+    photo_at,
     photo_destinations,
 )
 
@@ -48,6 +49,7 @@ __all__ = [
     "hold",
     "is_bound",
     "list_photos",
+    "photo_at",
     "photo_destinations",
     "published_keys",
     "release_withheld",

@@ -93,6 +93,15 @@ def address_of(destinations: Destinations, name: str, photo_id: str) -> str:
     return f"{_owner(destinations, name, photo_id).base_url}/{photo_id}"
 
 
+def photo_at(destinations: Destinations, name: str, address: str) -> str:
+    """The id of the photo at an address of `address_of`. Raises NotFound, also when the destination moved since."""
+    for source in _sources(destinations, name):
+        photo_id = address.removeprefix(f"{source.base_url}/")
+        if photo_id != address and source.owns(photo_id):
+            return photo_id
+    raise NotFound(f"{name} holds no photos at that address any more")
+
+
 def _sources(destinations: Destinations, name: str) -> tuple[PhotoSource, ...]:
     if found := destinations.photos(name):
         return found

@@ -13,8 +13,9 @@ from starlette.responses import RedirectResponse, Response
 
 from adapter.access import Actor, can, check_scope
 from adapter.bridge import Bridge
-from adapter.capture.external import PhotoThere, Pulled, RecordThere, photos_elsewhere, pull_photo
+from adapter.capture.external import Pulled, pull_photo
 from adapter.capture.external_upkeep import forget_external
+from adapter.capture.photos_elsewhere import PhotoThere, RecordThere, photos_elsewhere
 from adapter.errors import BadInput, DermBridgeError, NotFound
 from adapter.records import Stored
 from adapter.web.bodies import Form

@@ -17,8 +17,9 @@ from adapter.access import SYSTEM, Actor
 from adapter.access.policy import grants_of
 from adapter.batch.operations import OPERATIONS
 from adapter.bridge import Bridge
-from adapter.capture.external import Pulled, RecordThere, photos_elsewhere, pull_photo
+from adapter.capture.external import Pulled, pull_photo
 from adapter.capture.external_upkeep import KIND, look_at_external
+from adapter.capture.photos_elsewhere import RecordThere, photos_elsewhere
 from adapter.capture.receive import original_blob_id
 from adapter.capture.render import render_photo
 from adapter.compare.saved import save_comparison
@@ -340,6 +341,26 @@ def test_a_look_at_the_list_is_enough_to_see_that_a_copy_must_go(opened: Open) -
     assert [one.media_id for one in site.listed().photos] == [stays.media_id]
     with pytest.raises(Gone):
         site.media(gone.media_id)
+
+
+def test_a_copy_goes_at_once_when_somebody_asks_for_it_again_and_it_is_another_patients(opened: Open) -> None:
+    site = opened()
+    photo_id = site.there()
+    copy = site.pull(photo_id)
+    site.change(photo_id, subject={"reference": "Patient/pat-1002"})
+    with pytest.raises(WrongPatient):
+        site.pull(photo_id)
+    with pytest.raises(Gone):
+        site.media(copy.media_id)
+
+
+def test_a_copy_that_the_list_does_not_bring_any_more_stays_while_its_record_counts(opened: Open) -> None:
+    site = opened(photos={"searches": ["Media?identifier=|seen&subject={patient}"]})
+    photo_id = site.there(identifier=[{"system": "", "value": "seen"}])
+    copy = site.pull(photo_id)
+    site.change(photo_id, identifier=[])
+    assert site.listed().photos == []
+    assert site.media(copy.media_id)
 
 
 def test_while_the_system_is_away_a_copy_stays_and_the_list_says_why(opened: Open) -> None:
