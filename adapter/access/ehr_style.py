@@ -28,7 +28,7 @@ SURFACES = {  # scheme -> what text in the accent colour stands on: --panel, --b
     "dark": ("#1e2021", "#151718", "#26292a"),
 }
 _COLOUR = re.compile(r"#(?:[0-9a-f]{3}|[0-9a-f]{6})", re.IGNORECASE)
-_MEASURE = re.compile(r"(\d{1,2}(?:\.\d{1,2})?)px")
+_MEASURE = re.compile(r"([0-9]{1,2}(?:\.[0-9]{1,2})?)px")
 _FAMILY = re.compile(r"""(["']?)([A-Za-z][A-Za-z0-9 -]{0,60})\1""")
 
 

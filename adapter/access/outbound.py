@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import ssl
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -68,14 +70,18 @@ class _GuardedBackend(httpcore.SyncBackend):
         return found[0]
 
 
+@cache
+def _trusted() -> ssl.SSLContext:
+    """Whom we trust for https; reading the list of them takes longer than all else here."""
+    return httpx.create_ssl_context()
+
+
 class GuardedTransport(httpx.HTTPTransport):
     """Connects only to `known` hosts and to public addresses, and reads no more than `MOST_BYTES` of an answer."""
 
     def __init__(self, known: frozenset[str]) -> None:
-        super().__init__()
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=httpx.create_ssl_context(), network_backend=_GuardedBackend(known)
-        )
+        super().__init__(verify=_trusted())
+        self._pool = httpcore.ConnectionPool(ssl_context=_trusted(), network_backend=_GuardedBackend(known))
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         response = super().handle_request(request)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -12,10 +13,9 @@ import pytest
 
 from adapter.access.outbound import outbound_client
 from adapter.access.smart import begin_launch
-from adapter.bridge import open_bridge
-from adapter.db.schema import prepare
+from adapter.bridge import Bridge
 from adapter.errors import Forbidden
-from adapter.settings import load_settings
+from adapter.settings import Ehr
 
 SMART, OPENID = "/fhir/.well-known/smart-configuration", "/issuer/.well-known/openid-configuration"
 
@@ -43,7 +43,7 @@ def published() -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
 
 
 @pytest.fixture
-def begun(tmp_path: Any, published: tuple[str, dict[str, dict[str, Any]]]) -> Callable[..., str]:
+def begun(bridge: Bridge, published: tuple[str, dict[str, dict[str, Any]]]) -> Callable[..., str]:
     """Where a launch sends the browser; `stated` and `openid` complete the EHR's two documents."""
     origin, documents = published
 
@@ -55,14 +55,10 @@ def begun(tmp_path: Any, published: tuple[str, dict[str, dict[str, Any]]]) -> Ca
         } | stated
         documents[OPENID] = {"jwks_uri": f"{origin}/jwks"} | (openid or {})
         ehr = {"name": "North", "iss": f"{origin}/fhir", "client_id": "x"} | registered
-        settings = load_settings(environment={}, data_dir=tmp_path, ehrs=[ehr])
-        bridge = open_bridge(settings)
-        prepare(bridge.db)
-        try:
-            with outbound_client(settings) as http:
-                return begin_launch(bridge, http, iss=f"{origin}/fhir", launch_token="x").url
-        finally:
-            bridge.close()
+        settings = bridge.settings.model_copy(update={"ehrs": (Ehr.model_validate(ehr),)})
+        with outbound_client(settings) as http:
+            iss = f"{origin}/fhir"
+            return begin_launch(replace(bridge, settings=settings), http, iss=iss, launch_token="x").url
 
     return begin
 

@@ -27,9 +27,9 @@ from adapter.sandbox import smart
 from adapter.sandbox.ehr import SandboxEhr, SandboxSettings, open_ehr
 from adapter.settings import load_settings
 from tests.fhir_api.conftest import InProcess
-from tests.sandbox.conftest import browser, free_port, served
+from tests.sandbox.conftest import browser, free_port, sandbox_template, served
 
-__all__ = ["browser", "served"]
+__all__ = ["browser", "sandbox_template", "served"]
 
 
 KEYS: list[Any] = [RSAKey.generate_key(2048), ECKey.generate_key("P-384")]
@@ -91,7 +91,8 @@ def sandbox_options() -> dict[str, Any]:
 
 
 @pytest.fixture
-def ehr(tmp_path: Path, sandbox_options: dict[str, Any]) -> Iterator[SandboxEhr]:
+def ehr(tmp_path: Path, sandbox_template: Path, sandbox_options: dict[str, Any]) -> Iterator[SandboxEhr]:
+    shutil.copytree(sandbox_template, tmp_path / "ehr")
     opened = open_ehr(
         SandboxSettings(tmp_path / "ehr", http_port=free_port(), mllp_port=free_port(), **sandbox_options)
     )

@@ -8,9 +8,19 @@ from typing import Any
 
 import httpx
 
-from tests.access.test_launch import Service, browser, ehr, page, path_of, sandbox_options, served, start
+from tests.access.test_launch import (
+    Service,
+    browser,
+    ehr,
+    page,
+    path_of,
+    sandbox_options,
+    sandbox_template,
+    served,
+    start,
+)
 
-__all__ = ["browser", "ehr", "sandbox_options", "served", "start"]
+__all__ = ["browser", "ehr", "sandbox_options", "sandbox_template", "served", "start"]
 Start = Callable[..., Service]
 
 

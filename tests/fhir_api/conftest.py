@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import cache
 from typing import Any
 
-import anyio
 import httpx
 import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 from sqlalchemy import Connection
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -61,14 +63,22 @@ def server(bridge: Bridge, trail: AuditTrail) -> FhirServer:
     return FhirServer(bridge, INTERACTIONS, trail, page_secret=b"a secret of the test", base_url=BASE)
 
 
+@cache
+def _beside() -> BlockingPortal:
+    """An event loop in a thread, for as long as the tests run: one for each request costs more than the request."""
+    portal = start_blocking_portal()
+    atexit.register(portal.__exit__, None, None, None)
+    return portal.__enter__()
+
+
 class InProcess(httpx.BaseTransport):
-    """Serves each request in an event loop of its own, without a socket."""
+    """Serves requests in one event loop beside the tests, without a socket."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._inner = httpx.ASGITransport(app)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        return anyio.run(self._serve, request)
+        return _beside().call(self._serve, request)
 
     async def _serve(self, request: httpx.Request) -> httpx.Response:
         response = await self._inner.handle_async_request(request)
