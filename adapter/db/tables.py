@@ -375,6 +375,7 @@ circuit = Table(
     Column("failures", Integer, nullable=False),
     Column("open_until", Instant),
     Column("reason", Text),
+    Column("began_at", Instant),  # of the first of these outages
     Column("held", Text),  # why a person stopped everything to this destination, while it is stopped
     Column("updated_at", Instant, nullable=False),
 )

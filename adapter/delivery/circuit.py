@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, delete, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, select, update
 
 from adapter.db.engine import insert_or
 from adapter.db.tables import circuit
@@ -40,8 +40,9 @@ def wait_until(tx: Connection, row: Row[Any], *, at: datetime) -> datetime | Non
 def note_outage(tx: Connection, destination: str, reason: str, *, at: datetime) -> None:
     """The destination could not be reached, or broke off."""
     c = circuit.c
-    first = {"destination": destination, "failures": 1, "reason": reason, "updated_at": at}
-    again = {"failures": c.failures + 1, "reason": reason, "updated_at": at}
+    first = {"destination": destination, "failures": 1, "reason": reason, "began_at": at, "updated_at": at}
+    began_at = func.coalesce(c.began_at, bindparam("now", at, c.began_at.type))
+    again = {"failures": c.failures + 1, "reason": reason, "began_at": began_at, "updated_at": at}
     upsert = insert_or(tx.dialect.name, circuit).values(first)
     counted = upsert.on_conflict_do_update(index_elements=[c.destination], set_=again).returning(c.failures)
     failures: int = tx.execute(counted).scalar_one()
@@ -54,7 +55,7 @@ def note_answer(tx: Connection, destination: str) -> None:
     """The destination answered, whatever it said: the circuit is closed, but what a person stopped stays stopped."""
     mine = circuit.c.destination == destination
     tx.execute(delete(circuit).where(mine, circuit.c.held.is_(None)))
-    tx.execute(update(circuit).where(mine).values(failures=0, open_until=None, reason=None))
+    tx.execute(update(circuit).where(mine).values(failures=0, open_until=None, reason=None, began_at=None))
 
 
 def set_held(tx: Connection, destination: str, because: str | None, *, at: datetime) -> None:
@@ -68,7 +69,7 @@ def set_held(tx: Connection, destination: str, because: str | None, *, at: datet
 
 
 def find_circuit(tx: Connection, destination: str) -> Row[Any] | None:
-    """The row of a destination that had outages: failures, reason, open_until, updated_at."""
+    """The row of a destination that had outages or was stopped: failures, reason, began_at, open_until, held."""
     return tx.execute(select(circuit).where(circuit.c.destination == destination)).one_or_none()
 
 

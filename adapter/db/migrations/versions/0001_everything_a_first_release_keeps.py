@@ -8,7 +8,6 @@ from alembic import op
 
 import adapter.db.tables
 
-
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -248,6 +247,7 @@ def upgrade() -> None:
         sa.Column("failures", sa.Integer(), nullable=False),
         sa.Column("open_until", adapter.db.tables.Instant(timezone=True), nullable=True),
         sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("began_at", adapter.db.tables.Instant(timezone=True), nullable=True),
         sa.Column("held", sa.Text(), nullable=True),
         sa.Column("updated_at", adapter.db.tables.Instant(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("destination"),
