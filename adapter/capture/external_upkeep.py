@@ -47,11 +47,9 @@ def look_at_external(bridge: Bridge, destinations: Destinations, work: Work) -> 
         with bridge.db.transaction() as tx:
             finish(tx, work)
         return
+    name, photo_id = work.destination, work.payload["photo"]
     try:
-        photo_id = work.payload["photo"]
-        why, torn = _outlived(bridge, media) or _vanished(
-            bridge, destinations, work.destination, photo_id, media, patient
-        )
+        why, torn = _outlived(bridge, media) or _vanished(bridge, destinations, name, photo_id, media, patient)
     except (Unavailable, Unprocessable, NotFound) as error:
         with bridge.db.transaction() as tx:
             postpone(tx, work, due_at=bridge.now() + back_off(work.attempts), reason=str(error))

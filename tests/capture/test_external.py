@@ -186,7 +186,7 @@ def test_a_copy_is_never_delivered_not_even_after_a_merge(opened: Open, permit: 
 def test_a_copy_is_read_only(opened: Open, permit: Any) -> None:
     site = opened()
     pulled = site.pull(site.there())
-    asked = (
+    asked: tuple[tuple[str, dict[str, Any]], ...] = (
         ("assign", {"body_site": "113179006"}),
         ("redeliver", {}),
         ("refile", {"patient": "p2", "reason": "wrong", "verifier": "Practitioner/v"}),
