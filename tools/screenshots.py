@@ -10,13 +10,18 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 from rich.console import Console
 
-from adapter.demo import Story, first_visit, running_demo, second_visit
+from adapter.access import SYSTEM
+from adapter.demo import FOREARM, Story, first_visit, running_demo, second_visit
+from adapter.measure.measuring import Drawn, find_outline, keep
+from adapter.records import create, get
+from benchmarks import lesions
 
 FOLDER = Path(__file__).parents[1] / "docs" / "images"
 SCREEN: ViewportSize = {"width": 1280, "height": 800}
@@ -38,11 +43,39 @@ def main() -> None:
     ):
         patient, first = first_visit(story)
         second_visit(story, patient, first)
+        three_measurements(story, patient)
         browser = driver.chromium.launch(executable_path=chromium, args=FLAGS)
         for name in sys.argv[1:] or PICTURES:
             user, viewport, go = PICTURES[name]
             save(name, take(browser, story, user, viewport, go))
         browser.close()
+
+
+def three_measurements(story: Story, patient: str) -> None:
+    """A growing lesion beside a calibration card at three visits, outlined and measured."""
+    bridge = story.bridge
+    with bridge.db.transaction() as tx:
+        lesion = {"resourceType": "BodyStructure", "id": "naevus", "patient": {"reference": f"Patient/{patient}"}}
+        create(tx, lesion | {"description": "Naevus, left forearm"}, at=bridge.now())
+    for months, radius in ((7, 2.6), (4, 2.8), (0, 3.5)):
+        scene = lesions.take(lesions.Scene(1, radius=radius, irregular=0.1, width=2400, shows=120))
+        stored = story.capture(
+            scene.jpeg,
+            "image/jpeg",
+            patient=f"Patient/{patient}",
+            lesion="BodyStructure/naevus",
+            body_site=FOREARM,
+            laterality="left",
+            view="close-up",
+            taken_at=(bridge.now() - timedelta(days=30 * months, hours=1)).isoformat(),
+        )
+        media = str(stored["id"])
+        found = find_outline(bridge, SYSTEM, media, scene.middle)
+        points = tuple((x, y) for x, y in found["points"])
+        with bridge.db.snapshot() as tx:
+            version = get(tx, "Media", media).version_id
+        drawn = Drawn("outline", points, 0.5, found["edge"], {"source": "card"}, "Found in the photo", version)
+        keep(bridge, SYSTEM, media, drawn)
 
 
 def take(browser: Browser, story: Story, user: str, viewport: ViewportSize, go: Callable[[Page], Page]) -> bytes:
@@ -116,6 +149,31 @@ def compare_change(page: Page) -> Page:
     return tab
 
 
+def measure(page: Page) -> Page:
+    """The newest close-up, its lesion outlined."""
+    tab = lesion(page)
+    tab.locator(".strip a").first.click()
+    tab.locator("#stage canvas").wait_for()
+    tab.wait_for_timeout(800)
+    tab.get_by_role("button", name="Measure", exact=True).click()
+    tab.locator("#measure-scale-said", has_text="mm a pixel").wait_for()
+    box = tab.locator("#stage").bounding_box()
+    x, y = lesions.take(lesions.Scene(1, radius=3.5, irregular=0.1, width=2400, shows=120)).middle
+    if box:
+        scale = min(box["width"] / 2400, box["height"] / 1800)
+        left, top = box["x"] + (box["width"] - 2400 * scale) / 2, box["y"] + (box["height"] - 1800 * scale) / 2
+        tab.mouse.click(left + x * scale, top + y * scale)
+    tab.locator("#measure-values", has_text="mm²").wait_for()
+    return tab
+
+
+def lesion(page: Page) -> Page:
+    tab = in_tab(page)
+    tab.goto(f"{tab.url.partition('/patients/')[0]}/lesions/naevus")
+    tab.locator(".chart").first.wait_for()
+    return tab
+
+
 def capture(page: Page) -> Page:
     tab = in_tab(page)
     tab.get_by_role("link", name="Take photo").click()
@@ -130,6 +188,8 @@ PICTURES: dict[str, tuple[str, ViewportSize, Callable[[Page], Page]]] = {
     "compare": ("Rivera", SCREEN, compare),
     "compare-change": ("Rivera", SCREEN, compare_change),
     "compare-phone": ("Rivera", PHONE, compare),
+    "measure": ("Rivera", SCREEN, measure),
+    "lesion": ("Rivera", SCREEN, lesion),
     "capture": ("Rivera", PHONE, capture),
     "deliveries": ("Ivy", SCREEN, in_tab),
 }

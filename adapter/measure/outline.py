@@ -30,6 +30,7 @@ _PASSES = 4
 _SEEN_OF_RING = 0.4
 """How much of the ring around the lesion must show skin."""
 _HAIR = 9
+_NEAR = 0.2
 _SPUR = 0.15
 """Of the lesion's radius: half of how thin something may be and still belong to it."""
 _SMOOTH = 0.02
@@ -189,10 +190,13 @@ def _smoothed(points: Points) -> Points:
 
 
 def _edge_width(share: Plane, valid: Flags, seed: tuple[float, float], blob: Mask) -> float:
-    """Half of how far the outline goes out or in when the edge is taken to be at 0.35 or 0.65 instead of one half."""
-    areas = [float(_blob(share, valid, seed, level).sum()) for level in (0.35, 0.65)]
-    radius = [np.sqrt(max(area, 1.0) / np.pi) for area in areas]
-    return float(max(0.5, min(abs(radius[0] - radius[1]) / 2, np.sqrt(blob.sum() / np.pi) / 3)))
+    """Half of how far the outline goes out or in when the edge is taken to be at 0.35 or 0.65 instead of one half; what
+    is further away than `_NEAR` of the radius is something else of that colour."""
+    radius = np.sqrt(max(1, int(blob.sum())) / np.pi)
+    here = cv2.distanceTransform(1 - blob, cv2.DIST_L2, 3) <= _NEAR * radius
+    areas = [int((_blob(share, valid, seed, level)[here]).sum()) for level in (0.35, 0.65)]
+    outer, inner = (np.sqrt(max(1, area) / np.pi) for area in areas)
+    return float(max(0.5, min((outer - inner) / 2, radius / 3)))
 
 
 def _without_hair(picture: Picture) -> Picture:
