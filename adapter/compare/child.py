@@ -39,8 +39,9 @@ def compare(request: dict[str, Any], contents: Sequence[bytes]) -> tuple[dict[st
     answer = alignment.as_json() | {"width": left.size[0], "height": left.size[1], "change": None}
     if alignment.skin_map is None:
         return answer, []
+    drawn = [_threads.submit(draw, alignment) for draw in (aligned_jpeg, overlay_jpeg)]
     change = find_changes(alignment)
-    pictures = [aligned_jpeg(alignment), overlay_jpeg(alignment), change_png(alignment, change)]
+    pictures = [*(one.result() for one in drawn), change_png(alignment, change)]
     return answer | {"change": change_json(change), "lattice": lattice(alignment.skin_map)}, pictures
 
 
