@@ -1,4 +1,4 @@
-"""Whether an AuditEvent is still found by all it says: columns and index against the text they were derived from.
+"""What an AuditEvent is found by, told from its sealed text instead of the columns and the index derived from it.
 
 Without this, somebody could hide who saw a photo and leave every sealed byte as it is.
 """
@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from adapter.governance.log import Question
 from adapter.records.search_parameters import columns_of, index_rows, search_parameters
 from mappings.fhir_time import fhir_instant
 
@@ -40,6 +41,23 @@ def find_altered(text: bytes, row: Mapping[Any, Any], index: Index) -> list[str]
     return altered if told == index else altered + sorted({param for param, _ in told ^ index})
 
 
+def is_asked_for(text: str, asked: Question) -> bool:
+    """Whether this event answers the question, by its text alone."""
+    named = [{asked.photo} if asked.photo else None, {asked.user} if asked.user else None, asked.patient_ids]
+    if not all(any(one in text for one in some) for some in named if some is not None):
+        return False  # most are not: nothing needs to be read of them
+    event = orjson.loads(text)
+    columns = columns_of(event)
+    return (
+        (asked.patient_ids is None or columns["patient"] in asked.patient_ids)
+        and (asked.user is None or columns["agent"] == asked.user)
+        and (asked.since is None or columns["date"] >= asked.since)
+        and (asked.until is None or columns["date"] < asked.until)
+        and (asked.photo is None or f"Media/{asked.photo}" in [one["value"] for one in index_rows(event, _ENTITY)])
+    )
+
+
+_ENTITY = frozenset({"entity"})
 _REPEATED = ("type", "subtype", "action", "outcome", "agent")
 """Elements that many events share to the letter: what they derive is derived once."""
 _OWN = frozenset(one.element for one in search_parameters("AuditEvent")) - frozenset(_REPEATED)

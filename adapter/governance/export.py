@@ -1,7 +1,8 @@
 """The log, or the part of it about one patient, photo or user, as files that a stranger can check without us.
 
 A whole export holds every leaf, so the tree can be built again. A part holds for each of its events the path that
-proves it to be in the newest head, and says nothing about the events of others. Format: docs/audit.md; checked by
+proves it to be in the newest head, and says nothing about the events of others; its events are picked by reading the
+text of every one, not by columns and index, which somebody might have altered. Format: docs/audit.md; checked by
 tools/verify_audit.py.
 """
 
@@ -19,7 +20,8 @@ from sqlalchemy import Connection, Row, bindparam, select
 from adapter.bridge import Bridge
 from adapter.db.tables import audit_event, audit_head, audit_leaf
 from adapter.errors import BadInput
-from adapter.governance.log import Question, all_stored
+from adapter.governance.derived import is_asked_for
+from adapter.governance.log import Question
 from adapter.governance.merkle import consistency_path, inclusion_path
 from adapter.governance.seal import seal_all
 from adapter.governance.signing import Head, public_keys
@@ -74,8 +76,8 @@ def _leaf(row: Row[Any]) -> dict[str, Any]:
     return {"seq": row.seq, "event_id": row.event_id, **hashes}
 
 
-def _write_whole(bridge: Bridge, size: int, events: BinaryIO, leaves: BinaryIO) -> int:
-    """An event that is gone from the database leaves an empty line, for the verifier to find."""
+def _pages(bridge: Bridge, size: int) -> Iterator[tuple[Connection, Sequence[Row[Any]]]]:
+    """Every leaf with the text of its event, in order, and the transaction they were read in."""
     column = audit_leaf.c
     wanted = (
         select(audit_leaf, audit_event.c.body)
@@ -85,7 +87,12 @@ def _write_whole(bridge: Bridge, size: int, events: BinaryIO, leaves: BinaryIO) 
     )
     for start in range(0, size, PAGE):
         with bridge.db.snapshot() as tx:
-            rows = tx.execute(wanted, {"start": start, "stop": min(start + PAGE, size)}).all()
+            yield tx, tx.execute(wanted, {"start": start, "stop": min(start + PAGE, size)}).all()
+
+
+def _write_whole(bridge: Bridge, size: int, events: BinaryIO, leaves: BinaryIO) -> int:
+    """An event that is gone from the database leaves an empty line, for the verifier to find."""
+    for _, rows in _pages(bridge, size):
         events.writelines((row.body or "").encode() + b"\n" for row in rows)
         _write_all(leaves, map(_leaf, rows))
     return size
@@ -93,18 +100,14 @@ def _write_whole(bridge: Bridge, size: int, events: BinaryIO, leaves: BinaryIO) 
 
 def _write_part(bridge: Bridge, asked: Question, size: int, events: BinaryIO, leaves: BinaryIO) -> int:
     written = 0
-    for page in all_stored(bridge.db, asked):
-        with bridge.db.snapshot() as tx:
-            ids = [one.id for one in page]
-            rows = tx.execute(select(audit_leaf).where(audit_leaf.c.event_id.in_(ids), audit_leaf.c.seq < size))
-            found = {row.event_id: row for row in rows}
-            hash_of = StoredTree(tx).hash_of
-            for one in page:
-                if (row := found.get(one.id)) is not None:
-                    path = [step.hex() for step in inclusion_path(row.seq, size, hash_of)]
-                    events.write(one.body.encode() + b"\n")
-                    _write_all(leaves, iter([{**_leaf(row), "inclusion": path}]))
-                    written += 1
+    for tx, rows in _pages(bridge, size):
+        hash_of = StoredTree(tx).hash_of
+        for row in rows:
+            if row.body is not None and is_asked_for(row.body, asked):
+                path = [step.hex() for step in inclusion_path(row.seq, size, hash_of)]
+                events.write(row.body.encode() + b"\n")
+                _write_all(leaves, iter([{**_leaf(row), "inclusion": path}]))
+                written += 1
     return written
 
 

@@ -7,16 +7,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy import delete, update
 
 from adapter import governance
 from adapter.access import SYSTEM
 from adapter.bridge import Bridge
+from adapter.db.tables import audit_event, search_index
 from adapter.errors import BadInput
 from adapter.governance.export import export_log
-from adapter.governance.log import Question
+from adapter.governance.log import Question, all_events
 from adapter.governance.seal import seal, seal_all
 from adapter.governance.signing import Head
 from tools.verify_audit import Export
@@ -87,6 +90,35 @@ def test_the_part_about_one_patient_is_proved_without_the_events_of_others(
     assert "Patient/p0" not in text
     given = ("--head", note(noted, tmp_path))
     assert check(tmp_path / "out", *given) == (0, "all holds: 100 events, 2 signed heads, 1 noted heads\n")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        Question(photo="m1"),
+        Question(photo="m"),
+        Question(user="Device/dermbridge", patient_ids=frozenset({"p1", "p2"})),
+        Question(user="Practitioner/nobody"),
+        Question(since=datetime(2026, 11, 23, tzinfo=UTC), until=datetime(2026, 11, 24, tzinfo=UTC)),
+        Question(since=datetime(2026, 11, 24, tzinfo=UTC)),
+        Question(until=datetime(2026, 11, 23, tzinfo=UTC)),
+    ],
+)
+def test_a_part_holds_what_the_log_answers(log: tuple[Bridge, Head], tmp_path: Path, asked: Question) -> None:
+    bridge, _ = log
+    written, _ = export_log(bridge, tmp_path / "out", asked, [])
+    assert written == sum(1 for _ in all_events(bridge.db, asked))
+
+
+def test_who_was_hidden_from_the_search_is_exported_all_the_same(log: tuple[Bridge, Head], tmp_path: Path) -> None:
+    bridge, _ = log
+    with bridge.db.transaction() as tx:
+        tx.execute(delete(search_index).where(search_index.c.resource_type == "AuditEvent"))
+        tx.execute(update(audit_event).values(patient="p9", deleted=True))
+    asked = Question(photo="m1", patient_ids=frozenset({"p1"}))
+    assert list(all_events(bridge.db, asked)) == []
+    assert export_log(bridge, tmp_path / "out", asked, [])[0] == 100
+    assert check(tmp_path / "out")[0] == 0
 
 
 CHANGES = [
