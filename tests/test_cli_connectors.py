@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import tomllib
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from typer.testing import CliRunner
 
 from adapter.cli import beside_service, cli
+from adapter.db.tables import audit_event
 from adapter.records import create
 from adapter.sandbox.vendors import behaviour_names, running_vendor
 from adapter.sandbox.vendors.catalogue import as_toml
 from adapter.sandbox.vendors.photos_there import file_photo
-from connectors.profile import find_shipped_profiles
+from connectors.knob_table import verdicts
+from connectors.profile import build_profile, find_shipped_profiles
 
 
 @pytest.fixture
@@ -81,6 +82,38 @@ def test_replaying_with_nothing_failed_says_so(site: Path) -> None:
     assert "0 deliveries" in run("replay", "shelf")
 
 
+def test_a_destination_is_stopped_for_maintenance_and_goes_on(site: Path) -> None:
+    assert "until `dermbridge connectors resume shelf`" in run("stop", "shelf", "--because", "upgrade until 06:00")
+    assert answer("list")[0]["state"] == "stopped: upgrade until 06:00"
+    assert "shelf goes on; 0 deliveries" in run("resume", "shelf")
+    assert answer("list")[0]["state"] == "answers"
+
+
+def test_what_a_set_back_ehr_lost_is_replayed_since_a_time_of_day(site: Path) -> None:
+    assert "0 deliveries" in run("replay", "shelf", "--since", "09:00", "--until", "2999-01-01T00:00")
+    with pytest.raises(AssertionError, match="give 09:00"):
+        run("replay", "shelf", "--since", "nine")
+
+
+@pytest.mark.parametrize("vendor", ["oracle-health", "epic", "medplum", "veradigm", "openemr", "hl7v2", "athenaflow"])
+def test_from_new_to_a_photo_in_the_played_vendors_chart(site: Path, vendor: str) -> None:
+    """As typed by an engineer: a profile of one's own, a secret, check, dry-run, try."""
+    run("new", "mine", "--like", vendor)
+    secret = CliRunner().invoke(cli, ["connectors", "secret", "simulator"], input="anything\n")
+    assert secret.exit_code == 0, secret.output
+    with running_vendor(vendor) as running:
+        running.vendor.admit("4711", "1970-01-01", "V-4711")
+        own = {"name": "mine", "based_on": "config/connectors/mine.toml"}
+        with (site / "config" / "dermbridge.toml").open("a") as settings:
+            settings.write(as_toml(running.destination("x") | own))
+        found = {each["subject"]: each for each in answer("check", "mine")}
+        assert all(each["verdict"] == "ok" for subject, each in found.items() if subject.endswith("connection")), found
+        assert answer("dry-run", "mine")[0]["outgoing"]
+        steps = answer("try", "mine", "--patient", "4711", "--visit", "V-4711", "--keep")
+        assert steps[0]["subject"] == "sent" and not [each for each in steps if each["verdict"] == "error"], steps
+        assert [each.mrn for each in running.vendor.filed()] == ["4711"]
+
+
 @pytest.mark.parametrize("words", [("check", "nowhere"), ("dry-run", "nowhere"), ("send", "m1", "shelf")])
 def test_what_is_not_there_is_an_expected_error(site: Path, words: tuple[str, ...]) -> None:
     result = CliRunner().invoke(cli, ["connectors", *words])
@@ -88,10 +121,12 @@ def test_what_is_not_there_is_an_expected_error(site: Path, words: tuple[str, ..
 
 
 @pytest.mark.parametrize("name", behaviour_names())
-def test_the_destination_a_played_vendor_prints_can_be_pasted(name: str) -> None:
+def test_the_destination_a_played_vendor_prints_can_be_pasted_and_leaves_nothing_unset(name: str) -> None:
     with running_vendor(name) as running:
         entry = running.destination(name)
         assert tomllib.loads(as_toml(entry)) == {"destinations": [entry]}
+        unset = [each for each in verdicts(build_profile(entry, source="test")) if each.verdict == "error"]
+        assert not unset
 
 
 def test_a_patient_is_looked_up_and_the_question_is_in_the_audit_log(site: Path) -> None:
@@ -106,9 +141,8 @@ def test_a_patient_is_looked_up_and_the_question_is_in_the_audit_log(site: Path)
         run("look-up", "shelf", "--identifier", "urn:oid:1.2.3|4711", code=1)
         said = [one["subject"] for one in answer("check", "main-ehr", code=0)]
         assert {"asking for patients by identifier", "asking for patients by demographics"} <= set(said)
-    (log,) = (site / "var").glob("*.sqlite3")
-    with closing(sqlite3.connect(log)) as opened:
-        (count,) = opened.execute("SELECT count(*) FROM auditevent WHERE body LIKE '%main-ehr%'").fetchone()
+    with beside_service() as bridge, bridge.db.snapshot() as tx:
+        count = sum("main-ehr" in one for one in tx.execute(select(audit_event.c.body)).scalars())
     assert count == 2
 
 
