@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import product
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, select
 
 from adapter.db.tables import delivery, delivery_attempt, work
 from adapter.records.ids import first_id
 from adapter.records.paging import Cursor, SortKey, fetch
 
+COUNTED = 10_000  # and "10,000 or more" beyond
+TIMED = 200
+CAUSES_OF = 1000
+PACE_SPAN = timedelta(minutes=10)
 OPEN_STATES = ("pending", "sending", "unknown", "accepted", "withheld", "held", "failed", "retracting")
 
 
@@ -60,23 +65,68 @@ def page_of_deliveries(
 
 
 def standings(tx: Connection, destinations: Sequence[str]) -> list[Standing]:
-    """Only what is not final is counted: that stays few, however long the ledger grows."""
-    columns = (delivery.c.destination, delivery.c.state, func.count(), func.min(delivery.c.id))
-    named = delivery.c.destination.in_(destinations)  # without it no index serves the states
-    grouped = select(*columns).where(named, delivery.c.state.in_(OPEN_STATES)).group_by(*columns[:2])
-    open_ones = tx.execute(grouped).all()
-    created = select(delivery.c.id, delivery.c.created_at).where(delivery.c.id.in_([row[3] for row in open_ones]))
-    oldest = {row[0]: row[1] for row in tx.execute(created)}
-    return [Standing(row[0], str(row[1]), row[2], oldest[row[3]]) for row in open_ones]
+    """What is not final, by destination and state; each counted up to `COUNTED`, by one range of an index."""
+    c, standing = delivery.c, []
+    for destination, state in product(destinations, OPEN_STATES):
+        here = (c.destination == destination, c.state == state)
+        if (count := _counted(tx, select(c.id).where(*here))) > 0:
+            oldest = select(c.created_at).where(*here).order_by(c.id).limit(1)
+            standing.append(Standing(destination, state, count, tx.execute(oldest).scalar_one()))
+    return standing
 
 
 def confirmed_since(tx: Connection, destinations: Sequence[str], since: datetime) -> dict[str, int]:
-    """Per destination, how many deliveries begun since then are in the chart: a range of one index each."""
-    columns = (delivery.c.destination, func.count())
-    grouped = select(*columns).where(
-        delivery.c.destination.in_(destinations), delivery.c.state == "confirmed", delivery.c.id >= first_id(since)
-    )
-    return {row[0]: row[1] for row in tx.execute(grouped.group_by(delivery.c.destination))}
+    """Per destination, how many deliveries begun since then are in the chart, up to `COUNTED`."""
+    c, begun = delivery.c, delivery.c.id >= first_id(since)
+    counts = {
+        name: _counted(tx, select(c.id).where(c.destination == name, c.state == "confirmed", begun))
+        for name in destinations
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+def _counted(tx: Connection, wanted: Select[Any]) -> int:
+    """How many, but no more than `COUNTED`: what a person is told must not cost more with every photo ever sent."""
+    return int(tx.execute(select(func.count()).select_from(wanted.limit(COUNTED).subquery())).scalar_one())
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What a destination took lately: photos a minute over the last `PACE_SPAN`, and of its last confirmed ones the
+    seconds from their order to the chart, half and nineteen of twenty of them (None: none yet)."""
+
+    per_minute: float
+    median_seconds: float | None
+    p95_seconds: float | None
+
+
+def pace_of(tx: Connection, destination: str, at: datetime) -> Pace:
+    """Read from ix_delivery_accepted, newest first."""
+    c, here = delivery.c, delivery.c.destination == destination
+    lately = _counted(tx, select(c.id).where(here, c.accepted_at > at - PACE_SPAN))
+    newest = select(c.created_at, c.confirmed_at).where(here, c.accepted_at.is_not(None))
+    rows = tx.execute(newest.order_by(c.accepted_at.desc()).limit(TIMED)).all()
+    took = sorted((row.confirmed_at - row.created_at).total_seconds() for row in rows if row.confirmed_at)
+    per_minute = lately / (PACE_SPAN.total_seconds() / 60)
+    return Pace(per_minute, took[len(took) // 2] if took else None, took[len(took) * 19 // 20] if took else None)
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why deliveries failed, what to do, and for how many of the newest `CAUSES_OF`."""
+
+    reason: str
+    remedy: str
+    count: int
+
+
+def causes(tx: Connection, destination: str) -> list[Cause]:
+    """Of what failed at a destination, the most frequent first."""
+    c = delivery.c
+    failed = select(c.reason, c.remedy).where(c.destination == destination, c.state == "failed")
+    rows = tx.execute(failed.order_by(c.id.desc()).limit(CAUSES_OF))
+    counted = Counter((row.reason or "", row.remedy or "") for row in rows)
+    return [Cause(reason, remedy, count) for (reason, remedy), count in counted.most_common()]
 
 
 def sends_of(tx: Connection, delivery_ids: Sequence[str]) -> dict[str, int]:

@@ -16,7 +16,7 @@ from adapter.delivery import Destinations
 from adapter.errors import BadInput, DermBridgeError
 from adapter.identity.adt_standing import waiting_messages
 from adapter.web.bodies import Form
-from adapter.web.deliveries import age_since
+from adapter.web.clock import age_since
 from adapter.web.gate import actor_of
 from adapter.web.pages import Web, see_other
 from adapter.work import Queue, dead_letters, get_dead_letter, queues, revive

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 
@@ -17,9 +17,11 @@ from adapter.delivery.outbox import destination_names, get_delivery
 from adapter.errors import BadInput
 from adapter.records import Stored
 from adapter.records.confinement import same_patients
-from adapter.records.delivery_list import Standing, confirmed_since, next_tries, page_of_deliveries, sends_of, standings
+from adapter.records.delivery_list import next_tries, page_of_deliveries, sends_of
 from adapter.records.timeline import by_id
 from adapter.web.bodies import Form
+from adapter.web.clock import local, period
+from adapter.web.destination_cards import cards, list_href
 from adapter.web.gate import actor_of
 from adapter.web.pages import Web, see_other
 from adapter.web.patient_card import patient_name
@@ -60,8 +62,7 @@ def deliveries(web: Web, request: Request) -> Response:
         tries, due = sends_of(tx, ids), next_tries(tx, ids)
         photos = by_id(tx, "Media", [row.media_id for row in rows])
         patients = by_id(tx, "Patient", [row.patient for row in rows if row.patient])
-        standing = standings(tx, names) if within is None else []
-        confirmed = confirmed_since(tx, names, bridge.now() - CONFIRMED_WITHIN) if within is None else {}
+        shown_cards = cards(tx, bridge, bridge.now() - CONFIRMED_WITHIN, destination) if within is None else []
     search = f"delivery?{urlencode({'destination': destination or '', 'state': state or ''})}"
     shown = [one.version_reference for one in photos.values()]
     governance.audit_look(bridge, actor, patient_id=actor.patient_id, references=shown, query=search)
@@ -69,10 +70,7 @@ def deliveries(web: Web, request: Request) -> Response:
         request,
         "deliveries.html",
         "Deliveries",
-        destinations=[
-            _destination(bridge, name, standing, confirmed.get(name, 0), destination)
-            for name in (names if within is None else [])
-        ],
+        destinations=shown_cards,
         choices={
             "destinations": [{"code": name, "display": name} for name in names],
             "states": [{"code": str(one), "display": str(one)} for one in DeliveryState],
@@ -81,10 +79,10 @@ def deliveries(web: Web, request: Request) -> Response:
         },
         deliveries=[
             _row(bridge, actor, row, photos.get(row.media_id), patients.get(row.patient))
-            | {"attempts": tries.get(row.id, 0), "next_at": _local(bridge, due.get(row.id))}
+            | {"attempts": tries.get(row.id, 0), "next_at": local(bridge, due.get(row.id))}
             for row in rows
         ],
-        next_href=_href(destination, state, following) if following else None,
+        next_href=list_href(destination, state, following) if following else None,
         refresh=0 if query.get("page") else REFRESH_SECONDS,
     )
 
@@ -124,46 +122,11 @@ def _row(bridge: Bridge, actor: Actor, row: Any, photo: Stored | None, patient: 
         "label": photo_label(photo),
         "destination": row.destination,
         "state": str(row.state),
-        "since": _local(bridge, row.updated_at),
+        "since": local(bridge, row.updated_at),
         "receipt": receipt_wording(row.receipt),
+        "took": period((row.confirmed_at - row.created_at).total_seconds()) if row.confirmed_at else None,
         "reason": row.reason,
         "remedy": row.remedy,
         "retry_href": f"/deliveries/{row.id}/send-again" if may and row.state in _AGAIN else None,
         "hold_href": f"/deliveries/{row.id}/hold" if may and row.state == "pending" else None,
     }
-
-
-def _destination(
-    bridge: Bridge, name: str, standing: list[Standing], confirmed: int, chosen: str | None
-) -> dict[str, Any]:
-    own = [one for one in standing if one.destination == name]
-    oldest = min((one.oldest_at for one in own if one.state in ("pending", "sending", "unknown")), default=None)
-    failed = sum(one.count for one in own if one.state == "failed")
-    return {
-        "name": name,
-        "href": _href(name, None),
-        "current": name == chosen,
-        "confirmed": confirmed,
-        "confirmed_href": _href(name, "confirmed"),
-        "oldest_at": _local(bridge, oldest),
-        "oldest": age_since(oldest, bridge.now()) if oldest else None,
-        "trouble": f"{failed} need a person: see why, then send again." if failed else None,
-        "counts": [{"state": one.state, "count": one.count, "href": _href(name, one.state)} for one in own],
-    }
-
-
-def age_since(at: datetime, now: datetime) -> str:
-    """`12 min`, `3 h`, `5 d`."""
-    minutes = max(int((now - at).total_seconds() // 60), 0)
-    if minutes < 120:
-        return f"{minutes} min"
-    return f"{minutes // 60} h" if minutes < 2880 else f"{minutes // 1440} d"
-
-
-def _local(bridge: Bridge, at: datetime | None) -> datetime | None:
-    return at.astimezone(bridge.settings.zone) if at else None
-
-
-def _href(destination: str | None, state: str | None, page: str | None = None) -> str:
-    given = {"destination": destination, "state": state, "page": page}
-    return f"/deliveries?{urlencode({name: value for name, value in given.items() if value})}"

@@ -13,7 +13,7 @@ from adapter.delivery import asked_ehrs
 from adapter.identity import REMEDIES, Candidate, EhrAnswer, EhrCandidate
 from adapter.records import Resource, Stored
 from adapter.records.patient_lookup import find_patients
-from adapter.web.deliveries import age_since
+from adapter.web.clock import age_since
 from adapter.web.patient_card import patient_card
 from adapter.web.photo_card import day, laterality_of, photo_card, site_of, site_wording, taken_at
 from mappings.canonical_resources import codes_of

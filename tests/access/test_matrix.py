@@ -107,6 +107,9 @@ ROWS: dict[tuple[str, str], Row] = {
     ),
     ("POST", "/deliveries/{id}/send-again"): Row("/deliveries/d1/send-again", not_role="privacy-officer"),
     ("POST", "/deliveries/{id}/hold"): Row("/deliveries/d1/hold", not_role="privacy-officer"),
+    ("POST", "/deliveries/destinations/{name}"): Row(
+        "/deliveries/destinations/none", fields=(("say", "stop"),), **OPERATOR
+    ),
     ("GET", "/worklist"): Row("/worklist", **TRIAGE),
     ("POST", "/worklist/photos/{id}"): Row("/worklist/photos/m1", fields=(("patient", "p1"), ("version", "1"))),
     ("POST", "/worklist/photos/{id}/ask"): Row("/worklist/photos/waiting/ask", **TRIAGE),

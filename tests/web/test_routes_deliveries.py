@@ -7,13 +7,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, select
 
 from adapter.app import build_app
 from adapter.bridge import Bridge
 from adapter.db.tables import delivery, delivery_attempt
-from adapter.records import create_all, new_id
-from adapter.records.delivery_list import confirmed_since, page_of_deliveries, standings
+from adapter.delivery.circuit import circuits, note_outage
+from adapter.records import create_all, delivery_list, find_where, new_id
+from adapter.records.delivery_list import causes, confirmed_since, pace_of, page_of_deliveries, standings
 from tests.web.conftest import Browser, patient, sign_in
 
 NAMES = ("ehr", "pacs")
@@ -90,6 +91,62 @@ def test_a_filter_never_scans_the_ledger(bridge: Bridge, administrator: Browser)
         page_of_deliveries(tx, destinations=NAMES, states=["failed", "held"], before=new_id())
         standings(tx, NAMES)
         confirmed_since(tx, NAMES, bridge.now())
+        causes(tx, "ehr")
+        pace_of(tx, "ehr", bridge.now())
         for sql, given in list(statements):
             plan = [row[3] for row in tx.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", given)]
             assert not any(re.match(r"SCAN (delivery|work)\b", step) for step in plan), plan
+
+
+def test_a_destination_is_stopped_and_goes_on_and_the_card_says_so(bridge: Bridge, administrator: Browser) -> None:
+    destinations = tuple({"name": name, "profile": "hand-off"} for name in NAMES)
+    object.__setattr__(bridge, "settings", bridge.settings.model_copy(update={"destinations": destinations}))
+    said = {"say": "stop", "because": "maintenance until noon"}
+    assert administrator.post("/deliveries/destinations/ehr", said).status_code == 303
+    page = administrator.get("/deliveries").text
+    assert "Stopped: maintenance until noon" in page and 'id="resume-ehr"' in page and 'id="stop-pacs"' in page
+    administrator.post("/deliveries/destinations/ehr", {"say": "resume"})
+    assert "Stopped:" not in administrator.get("/deliveries").text
+    with bridge.db.snapshot() as tx:
+        told = [each.resource.get("outcomeDesc") or str(each.resource) for each in find_where(tx, "AuditEvent")]
+    assert any("deliveries to ehr stopped" in one for one in told)
+    assert administrator.post("/deliveries/destinations/ehr", {"say": "shout"}).status_code == 400
+    assert administrator.post("/deliveries/destinations/nowhere", {"say": "stop"}).status_code == 404
+
+
+def test_failures_are_told_by_cause_with_their_remedy_and_sent_again_at_once(
+    bridge: Bridge, administrator: Browser
+) -> None:
+    destinations = tuple({"name": name, "profile": "hand-off"} for name in NAMES)
+    object.__setattr__(bridge, "settings", bridge.settings.model_copy(update={"destinations": destinations}))
+    ids = sent(bridge, 3, "ehr", "failed", minutes=5)
+    told = {"reason": "It answered 422.", "remedy": "Assign an open visit."}
+    with bridge.db.transaction() as tx:
+        tx.execute(delivery.update().values(**told))
+    page = administrator.get("/deliveries").text
+    assert "<strong>3</strong> It answered 422." in page and "Assign an open visit." in page
+    administrator.post("/deliveries/destinations/ehr", {"say": "replay"})
+    with bridge.db.snapshot() as tx:
+        again = tx.execute(select(delivery.c.id).where(delivery.c.state == "pending")).scalars().all()
+        assert sorted(again) == sorted(ids)
+
+
+def test_the_card_tells_outages_pace_and_the_time_to_the_chart(bridge: Bridge, administrator: Browser) -> None:
+    ids = sent(bridge, 20, "ehr", "confirmed", seconds=30)
+    with bridge.db.transaction() as tx:
+        tx.execute(delivery.update().values(accepted_at=bridge.now(), confirmed_at=bridge.now()))
+        note_outage(tx, "ehr", "It refused the connection.", at=bridge.now() - timedelta(minutes=5))
+        note_outage(tx, "ehr", "It refused the connection.", at=bridge.now())
+        began_at = circuits(tx)[0].began_at
+    assert began_at == bridge.now() - timedelta(minutes=5)
+    page = administrator.get("/deliveries").text
+    assert "2 a minute, in chart after 30 s (at most 30 s for 95 %)" in page
+    assert "2 outages since" in page and "It refused the connection." in page
+    assert page.count("In chart after 30 s") == len(ids)
+
+
+def test_counts_of_many_end_where_a_person_stops_counting(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery_list, "COUNTED", 5)
+    sent(bridge, 9, "ehr", "accepted", hours=1)
+    with bridge.db.snapshot() as tx:
+        assert [(one.state, one.count) for one in standings(tx, NAMES)] == [("accepted", 5)]
