@@ -34,7 +34,8 @@ MOVED = "the photo turned out not to be this patient's"
 LONGEST_REASON = 500
 LISTED = 500
 _FINAL = observation.c.status == "final|"
-_CHILD = BoundedChild("adapter.measure.child:measuring", seconds=30, memory=4 << 30)
+# Two, so that nobody waits for everybody; a photo meets the same child again, which has it decoded.
+_CHILDREN = [BoundedChild("adapter.measure.child:measuring", seconds=30, memory=4 << 30) for _ in range(2)]
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,8 @@ def _asked(bridge: Bridge, actor: Actor, media_id: str, request: Json, detail: s
     known = next((one for one in bridge.settings.fields_of_view if one.device == device), None)
     field = {"millimetres": known.millimetres, "tolerance": known.tolerance} if known else None
     about = {"photo": media_id, "max_pixels": bridge.settings.max_pixels, "field_of_view": field}
-    answer, made = _CHILD.call(about | request, opened.read())
+    child = _CHILDREN[hash(media_id) % len(_CHILDREN)]
+    answer, made = child.call(about | request, opened.read())
     return photo, answer, made
 
 

@@ -17,6 +17,7 @@ from mappings.capture_to_media import Capture, Content, assign, bind_media, capt
 from mappings.comparison_to_observation import View, comparison_to_observation, withdrawn
 from mappings.error_to_outcome import error_to_outcome
 from mappings.form_to_consent import ConsentForm, form_to_consent, withdraw
+from mappings.measurement_to_observation import measurement_to_observation
 from mappings.media_to_document_reference import media_to_document_reference
 from mappings.photos_to_picture import photos_to_picture
 from mappings.provenance import CASES, Agent, Entity, hashed, provenance
@@ -176,6 +177,41 @@ def every_comparison() -> Iterator[Json]:
     yield from (picture, media_to_document_reference(picture))
 
 
+def every_measurement() -> Iterator[Json]:
+    """An outline in millimetres with calibrated colours, and a length in pixels on a photo without a date."""
+    photo = build(GOLDEN / "media-bound-cheek.json") | {"id": "m1", "meta": {"versionId": "3"}}
+    undated = {name: value for name, value in photo.items() if name != "createdDateTime"}
+    scale = {"source": "card", "unit": "mm", "mm_per_pixel": 0.05, "uncertainty": 0.011, "sigma": 0.3}
+    outline = {
+        "kind": "outline",
+        "points": [[10, 10], [400.25, 12], [200, 300]],
+        "sigma": 0.5,
+        "edge": 2.0,
+        "scale": scale | {"seen": [[0, 0], [240, 0], [240, 240]], "plane": [[0, 0], [12, 0], [12, 12]]},
+        "colour": {"calibrated": True, "residual": 1.2},
+        "measures": [
+            {"name": "area", "value": 141.3, "uncertainty": 3.1, "unit": "mm2"},
+            {"name": "long-axis", "value": 19.5, "uncertainty": 0.3, "unit": "mm"},
+            {"name": "asymmetry", "value": 0.21, "uncertainty": 0.01, "unit": "1"},
+            {"name": "inside-a", "value": -1.5, "uncertainty": 1.3, "unit": "1"},
+        ],
+    }
+    length = {
+        "kind": "length",
+        "points": [[1, 1], [4, 5]],
+        "sigma": 1.0,
+        "edge": 1.0,
+        "scale": {"source": "none", "unit": "px"},
+        "colour": {"calibrated": False, "reason": "no card"},
+        "measures": [{"name": "length", "value": 5.0, "uncertainty": 1.4, "unit": "px"}],
+    }
+    performer = {"reference": "Practitioner/u1", "display": "Dr Example"}
+    for number, (found, of) in enumerate(((outline, photo), (length, undated))):
+        yield measurement_to_observation(
+            found, of, observation_id=f"measurement-{number}", performer=performer, drawn="Drawn by hand", kept_at=AT
+        )
+
+
 def every_resource() -> Iterator[Json]:
     """All examples, each a resource on its own."""
     for path in golden_pairs():
@@ -190,3 +226,4 @@ def every_resource() -> Iterator[Json]:
     yield from every_audit_event()
     yield from every_provenance()
     yield from every_comparison()
+    yield from every_measurement()
