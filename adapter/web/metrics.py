@@ -23,10 +23,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from adapter.access import Actor, can, has_right
 from adapter.bridge import Bridge
 from adapter.delivery import destination_names
+from adapter.delivery.circuit import circuits
 from adapter.errors import Forbidden
 from adapter.identity.adt_standing import waiting_messages
 from adapter.records import TABLES
-from adapter.records.delivery_list import confirmed_since, standings
+from adapter.records.delivery_list import confirmed_since, pace_of, standings
 from adapter.work import queues
 
 SCOPE_TYPE = "Metrics"  # a token with the scope system/Metrics.r may read them
@@ -72,6 +73,8 @@ class _Standing:
             lines, waiting = queues(tx), waiting_messages(tx)
             standing = standings(tx, names)
             confirmed = confirmed_since(tx, names, now - timedelta(hours=24))
+            paces = {name: pace_of(tx, name, now) for name in names}
+            down = {row.destination: row for row in circuits(tx)}
         work = GaugeMetricFamily("dermbridge_work", "Unfinished work", labels=("kind", "state"))
         due = GaugeMetricFamily(
             "dermbridge_work_oldest_due_seconds", "For how long the oldest could be done", labels=("kind", "state")
@@ -89,10 +92,24 @@ class _Standing:
         )
         for name in names:
             lately.add_metric([name], confirmed.get(name, 0))
+        to_chart = GaugeMetricFamily(
+            "dermbridge_deliveries_to_chart_seconds",
+            "From the order to the proof, of the latest",
+            labels=("destination", "quantile"),
+        )
+        shut = GaugeMetricFamily(
+            "dermbridge_destination_shut", "1 while it is left alone or stopped", labels=("destination",)
+        )
+        for name, pace in paces.items():
+            for quantile, seconds in (("0.5", pace.median_seconds), ("0.95", pace.p95_seconds)):
+                if seconds is not None:
+                    to_chart.add_metric([name, quantile], seconds)
+            row = down.get(name)
+            shut.add_metric([name], int(row is not None and bool(row.held or row.open_until)))
         messages = GaugeMetricFamily("dermbridge_adt_waiting", "ADT messages that wait for a person", labels=("state",))
         for state, count, _ in waiting:
             messages.add_metric([state], count)
-        yield from (work, due, deliveries, lately, messages)
+        yield from (work, due, deliveries, lately, to_chart, shut, messages)
 
 
 class Timed:

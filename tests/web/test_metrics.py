@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import httpx
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from adapter.access.tokens import issue_token
 from adapter.bridge import Bridge
+from adapter.db.tables import delivery
+from adapter.delivery.circuit import set_held
 from adapter.web.metrics import route_of
 from adapter.work import Work, enqueue
 from tests.fhir_api.conftest import InProcess
@@ -64,3 +68,16 @@ def test_a_route_is_named_by_its_pattern(path: str, params: dict[str, str], rout
 
 def test_from_elsewhere_without_a_token_nothing_is_told(app: object) -> None:
     assert scrape(app, **{"X-Forwarded-For": "10.0.0.7"}).status_code == 403
+
+
+def test_each_destination_tells_its_time_to_the_chart_and_whether_it_is_shut(bridge: Bridge, app: object) -> None:
+    object.__setattr__(bridge, "settings", bridge.settings.model_copy(update={"destinations": ({"name": "ehr"},)}))
+    at = bridge.now()
+    row = {"id": "d1", "media_id": "m1", "media_version": 1, "destination": "ehr", "state": "confirmed"}
+    times = {"created_at": at - timedelta(seconds=8), "updated_at": at, "accepted_at": at, "confirmed_at": at}
+    with bridge.db.transaction() as tx:
+        tx.execute(delivery.insert(), row | times)
+        set_held(tx, "ehr", "maintenance", at=at)
+    told = scrape(app, **bearer(bridge, "system/Metrics.r")).text
+    assert 'dermbridge_deliveries_to_chart_seconds{destination="ehr",quantile="0.95"} 8.0' in told
+    assert 'dermbridge_destination_shut{destination="ehr"} 1.0' in told
