@@ -30,8 +30,25 @@ def profile_schema() -> str:
                 "type": "string",
                 "description": "A shipped profile, or a .toml file, that this one starts from.",
             }
+    _widen(schema["$defs"])
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "DermBridge connector profile"}
     return json.dumps(head | schema, indent=1, ensure_ascii=False) + "\n"
+
+
+def _widen(tables: dict[str, Any]) -> None:
+    """An EHR's own table may say what its routes share, and a table of routes changes those it is based on by kind."""
+    names = [name for name in tables if name.endswith("Profile") and name != "EhrProfile"]
+    own = tables["EhrProfile"]["properties"]
+    for name in names:
+        shared = {key: value for key, value in tables[name]["properties"].items() if key not in own}
+        own |= shared
+    by_kind = {tables[name]["properties"]["kind"]["const"]: _or_false(name) for name in names}
+    changed = {"type": "object", "properties": by_kind, "additionalProperties": False}
+    own["routes"] = {"anyOf": [own["routes"], changed], "description": own["routes"].get("description", "")}
+
+
+def _or_false(name: str) -> dict[str, Any]:
+    return {"anyOf": [{"$ref": f"#/$defs/{name}"}, {"const": False, "description": "Leave this route out."}]}
 
 
 def _tables(module: ModuleType) -> list[type[Table]]:
