@@ -3,8 +3,9 @@
     python -m benchmarks.audit [--events 1000000] [--url postgresql://user@host/empty] [--seconds 5] [--rounds 3]
 
 Cost: captures and reads per second of two servers, one as shipped (audit, sealing and all), one whose `audit` does
-nothing; both run all the time and are measured in turn, the ratio is taken within a round, then the median. Target:
-90 %. The CPU time of the server for each request says the same with less noise from a shared disk.
+nothing; both run all the time, each act is measured at one right after the other, the ratios are taken within such a
+pair, then their median. Target: 90 %. The ratio of the processor time of the two servers for each request is the one to
+trust on a shared machine.
 Log: `--events` AuditEvents of the real shape, put into the tables directly; then sealed, verified, and asked who saw
 one photo. Targets: 10 million verified in 10 minutes, an answer in 50 ms.
 """
@@ -132,26 +133,29 @@ def running(program: tuple[str, ...]) -> Iterator[tuple[Service, str]]:
 
 
 def cost(rounds: int, seconds: float) -> list[dict[str, Any]]:
-    seen: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    """Each act at both servers right after each other: what else the machine does then weighs on both alike."""
+    seen: dict[str, list[tuple[tuple[float, float], tuple[float, float]]]] = {}
+    photo = jpeg()
     with running(DERMBRIDGE) as audited, running(SILENT) as silent:
+        acts: dict[str, Callable[[str], Callable[[Service], Callable[[], None]]]] = {
+            "read a thumbnail": lambda media: reader(f"/captures/{media}/thumbnail"),
+            "read the photo": lambda media: reader(f"/captures/{media}/display"),
+            "read Media over FHIR": lambda media: reader(f"/fhir/Media/{media}"),
+            "capture 0.3 MB": lambda _media: capturer(photo),
+        }
         for _ in range(rounds):
-            for way, (service, media) in (("audited", audited), ("silent", silent)):
-                acts = {
-                    "read a thumbnail": reader(f"/captures/{media}/thumbnail"),
-                    "read the photo": reader(f"/captures/{media}/display"),
-                    "read Media over FHIR": reader(f"/fhir/Media/{media}"),
-                    "capture 0.3 MB": capturer(jpeg()),
-                }
-                for act, make in acts.items():
-                    seen.setdefault(act, {"audited": [], "silent": []})[way].append(measure(service, seconds, make))
+            for act, make in acts.items():
+                both = [measure(service, seconds, make(media)) for service, media in (audited, silent)]
+                seen.setdefault(act, []).append((both[0], both[1]))
     return [
         {
             "": act,
-            "per s": statistics.median(rate for rate, _ in found["audited"]),
-            "without audit": statistics.median(rate for rate, _ in found["silent"]),
-            "ratio": statistics.median(a[0] / b[0] for a, b in zip(*found.values(), strict=True)),
-            "CPU ms": statistics.median(spent for _, spent in found["audited"]),
-            "CPU ms without": statistics.median(spent for _, spent in found["silent"]),
+            "per s": statistics.median(one[0] for one, _ in found),
+            "without audit": statistics.median(other[0] for _, other in found),
+            "ratio": statistics.median(one[0] / other[0] for one, other in found),
+            "CPU ms": statistics.median(one[1] for one, _ in found),
+            "CPU ms without": statistics.median(other[1] for _, other in found),
+            "ratio of CPU": statistics.median(other[1] / one[1] for one, other in found),
             "target": COST_TARGET,
         }
         for act, found in seen.items()
@@ -244,15 +248,15 @@ def main() -> int:
     parser.add_argument("--events", type=int, default=1_000_000, help="0: only what it costs")
     parser.add_argument("--url", help="an empty PostgreSQL database for the large log")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="that read while verifying")
-    parser.add_argument("--seconds", type=float, default=2, help="how long each rate is measured; 0: only the log")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1, help="how long each rate is measured; 0: only the log")
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     met = True
     if options.seconds:
         rows = cost(options.rounds, options.seconds)
         report(f"{CONNECTIONS} connections, median of {options.rounds} rounds", rows, as_json=options.json)
-        met = all(row["ratio"] >= COST_TARGET for row in rows)
+        met = all(row["ratio of CPU"] >= COST_TARGET for row in rows)
     if options.events:
         rows = large(options.events, options.url, options.processes)
         report("", rows, as_json=options.json)
