@@ -72,7 +72,7 @@ def test_the_capability_statement_names_our_search_parameters_by_what_is_served(
     rest = client.get("metadata").json()["rest"][0]
     media = next(one for one in rest["resource"] if one["type"] == "Media")
     ours = {one["name"]: one["definition"] for one in media["searchParam"] if "definition" in one}
-    assert set(ours) == {"lesion", "identity-state", "derivation", "derived-from"}
+    assert set(ours) == {"lesion", "identity-state", "derivation", "derived-from", "origin"}
     for url in ours.values():
         assert client.get("SearchParameter", params={"url": url}).json()["total"] == 1
     assert "StructureDefinition" in {one["type"] for one in rest["resource"]}

@@ -156,7 +156,14 @@ def test_shift_click_selects_a_range_and_the_bar_counts_it(page: Page) -> None:
 
 def timeline_of(numbers: range, **more: Any) -> str:
     photos = [samples.photo(number, samples.NOW) for number in numbers]
-    group = {"key": "e1", "title": "Today", "subtitle": None, "capture_href": None, "photos": photos}
+    group = {
+        "key": "e1",
+        "title": "Today",
+        "subtitle": None,
+        "capture_href": None,
+        "compare_href": None,
+        "photos": photos,
+    }
     return render("timeline.html", samples.timeline() | {"groups": [group]} | more)
 
 

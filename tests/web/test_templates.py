@@ -172,8 +172,8 @@ def test_the_patient_banner_follows_the_launch_context() -> None:
 )
 def test_only_a_confirmed_delivery_is_called_in_chart(state: str, words: str) -> None:
     photo = samples.photo(1, samples.NOW, deliveries=[{"destination": "EHR", "state": state, "reason": None}])
-    group = {"key": "v", "title": "Visit", "subtitle": None, "capture_href": None, "photos": [photo]}
-    html = render("timeline.html", samples.timeline() | {"groups": [group]})
+    group = {"key": "v", "title": "Visit", "subtitle": None, "capture_href": None, "compare_href": None}
+    html = render("timeline.html", samples.timeline() | {"groups": [group | {"photos": [photo]}]})
     assert words in html
     assert ("in chart" in html) == (state == "confirmed")
 
