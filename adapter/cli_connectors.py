@@ -117,7 +117,7 @@ Whose = Annotated[str, typer.Option("--patient", help="'SYSTEM|VALUE', or Patien
 
 @connectors.command("photos")
 def connectors_photos(
-    name: Annotated[str, typer.Argument(help="A destination whose profile has [photos].")],
+    name: Annotated[str, typer.Argument(help="A destination whose profile says how photos are found.")],
     patient: Whose,
     as_json: Json = False,
 ) -> None:

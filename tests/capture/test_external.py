@@ -22,6 +22,7 @@ from adapter.capture.external_upkeep import KIND, look_at_external
 from adapter.capture.photos_elsewhere import RecordThere, photos_elsewhere
 from adapter.capture.receive import original_blob_id
 from adapter.capture.render import render_photo
+from adapter.compare.comparing import compare
 from adapter.compare.saved import save_comparison
 from adapter.db.tables import audit_event, blob, delivery, work
 from adapter.delivery import WrongPatient, deliver_media
@@ -181,6 +182,13 @@ def test_a_copy_is_never_delivered_not_even_after_a_merge(opened: Open, permit: 
     with site.bridge.db.snapshot() as tx:
         assert get(tx, "Media", pulled.media_id).resource["subject"] == {"reference": "Patient/p2"}
         assert tx.execute(select(func.count()).select_from(delivery)).scalar_one() == 0
+
+
+def test_a_copy_is_compared_with_a_photo_of_ours_like_any_other(opened: Open, permit: Any) -> None:
+    site = opened()
+    copy, ours = site.pull(site.there(photo(9))), site.inner.capture(1)
+    found = compare(site.bridge, SYSTEM, copy.media_id, ours.id)
+    assert found.result["verdict"] in ("aligned", "approximate", "not-aligned") and found.result["reasons"]
 
 
 def test_a_copy_is_read_only(opened: Open, permit: Any) -> None:
