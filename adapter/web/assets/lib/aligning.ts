@@ -63,7 +63,7 @@ export function offer(pane: HTMLElement, found: Comparison | null, isReference: 
   get<HTMLElement>(".pane-tools", pane).hidden = false;
   get<HTMLElement>(".nudge", pane).hidden = isReference || !found || !!found.lattice;
   const mark = find<HTMLElement>("[data-mark]", pane);
-  if (mark) mark.hidden = isReference || !found || found.verdict === "aligned";
+  if (mark) mark.hidden = isReference || !found;
   const back = find<HTMLElement>("[data-take-back]", pane);
   if (back) back.hidden = isReference || !found?.by_hand;
   find(`[data-reference]`, pane)?.setAttribute("aria-pressed", String(isReference));

@@ -62,8 +62,11 @@ export class Marking {
   #add(side: 0 | 1, at: OpenSeadragon.Point): void {
     const marks = this.#marks[side];
     const { viewer } = this.panes[side];
-    const inside = viewer.world.getItemAt(0)?.getBounds().containsPoint(at);
-    if (marks.length >= this.#most || !inside) return;
+    if (!viewer.world.getItemAt(0)?.getBounds().containsPoint(at)) {
+      get("#marking-next").textContent = "That is beside the photo.";
+      return;
+    }
+    if (marks.length >= this.#most) return;
     const element = document.createElement("button");
     const mark = { element, at };
     element.type = "button";
@@ -127,14 +130,13 @@ export class Marking {
     );
     const pairs = Math.min(left, right);
     const next = left > right ? days[1] : days[0];
-    const enough = pairs >= LEAST && left === right;
     get("#marking-next").textContent =
       left === this.#most && right === this.#most
         ? "All marks are set."
-        : `Mark ${Math.max(Math.min(left, right) + 1, 1)} of ${LEAST} to ${this.#most}: ${
+        : `Mark ${pairs + 1} of ${LEAST} to ${this.#most}: ${
             left === right ? "a spot that both photos show" : "the same spot"
           }, in the photo of ${next}.`;
-    get<HTMLButtonElement>("#marking-align").disabled = !enough;
+    get<HTMLButtonElement>("#marking-align").disabled = pairs < LEAST || left !== right;
     get<HTMLButtonElement>("#marking-back").disabled = left + right === 0;
   }
 
