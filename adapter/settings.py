@@ -107,6 +107,8 @@ class StaffLogin(_Frozen):
     scope: str = "openid profile"
     role_claim: str = Field(default="groups", description="claim of the id_token that says what a person is")
     roles: dict[str, Role] = Field(description="value of that claim -> role; whoever has none is refused")
+    practitioner_claim: str | None = Field(default=None, description="claim with a person's number in PV1-7, 8, 9, 17")
+    practitioner_system: str | None = Field(default=None, description="identifier system of those numbers")
 
 
 class MllpListener(_Frozen):
@@ -239,6 +241,7 @@ class Settings(_Frozen):
     private_hosts: tuple[str, ...] = Field(
         default=(), description="hosts in our own network that an EHR's configuration may point us to"
     )
+    treating_days: int = Field(default=30, ge=0, description="how long a visit that ended, or a photo taken, counts")
     emergency_minutes: int = Field(default=60, ge=1, le=720, description="how long breaking the glass lasts")
     session_idle_minutes: int = Field(default=15, ge=1)
     session_hours: int = Field(default=12, ge=1)

@@ -15,9 +15,11 @@ ActorKind = Literal["person", "machine", "system"]
 class Actor:
     """The one value every use case is handed to decide and to record who did what.
 
-    `id` is a reference (``Practitioner/…``) for people and the client id for machines. `scopes` are SMART v2 scopes,
-    `rights` our own words for what FHIR scopes cannot say (see access.policy). A session launched from a chart is
-    confined to `patient_id`. `emergency` is the reason for which the glass is broken, until `emergency_until`.
+    `id` is a reference (``Practitioner/…``) for people and the client id for machines. `scopes` are SMART v2
+    scopes, `rights` our own words for what FHIR scopes cannot say (see access.policy). A session launched from a
+    chart is confined to `patient_id`. `emergency` is the reason for which the glass is broken, until
+    `emergency_until`. `practitioner` is the number by which ADT calls a person ("value|system", see
+    access.relationship).
     """
 
     kind: ActorKind
@@ -34,6 +36,7 @@ class Actor:
     show_banner: bool = True
     emergency: str | None = None
     emergency_until: datetime | None = None
+    practitioner: str | None = None
 
     def to_json(self) -> str:
         values = asdict(self) | {"scopes": sorted(self.scopes), "rights": sorted(self.rights)}

@@ -28,6 +28,7 @@ from adapter.access.sessions import NOBODY
 from adapter.access.smart import redirect_uri
 from adapter.bridge import Bridge
 from adapter.errors import Forbidden, NotFound
+from adapter.records.search_parameters import token_value
 from adapter.settings import StaffLogin
 
 
@@ -69,7 +70,14 @@ def finish_login(bridge: Bridge, http: httpx.Client, request: Mapping[str, Any],
         scopes=scopes,
         rights=rights,
         patient_id=None if "launch-any-patient" in rights else NOBODY,
+        practitioner=_practitioner(login, claims),
     )
+
+
+def _practitioner(login: StaffLogin, claims: Mapping[str, Any]) -> str | None:
+    """The person's number, as visits name those who take part in them."""
+    number = claims.get(login.practitioner_claim or "")
+    return token_value(str(number), login.practitioner_system) if number else None
 
 
 def _role(login: StaffLogin, claims: Mapping[str, Any]) -> str:

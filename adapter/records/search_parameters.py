@@ -133,6 +133,12 @@ def _reference(path: str, target: str | None = None) -> Callable[[Resource], str
     return extract
 
 
+def _participants(resource: Resource) -> list[str]:
+    """Whom a visit names as taking part: by reference, or by number ("value|system") where ADT knows no more."""
+    numbers = _tokens("participant.individual.identifier")
+    return [*_references("participant.individual")(resource), *numbers(resource)]
+
+
 def _string(path: str) -> Callable[[Resource], str | None]:
     steps = _steps(path)
 
@@ -281,6 +287,7 @@ _PARAMETERS: dict[str, tuple[Table, tuple[SearchParameter, ...]]] = {
             _token_parameter("status", "status", "status"),
             _token_parameter("class", "class", "class"),
             _reference_parameter("account", "account"),
+            SearchParameter("participant", "reference", _participants, "participant.individual"),
         ),
     ),
     "Media": (

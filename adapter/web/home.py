@@ -21,7 +21,7 @@ def home(web: Web, request: Request) -> Response:
     """A session launched from a chart has one patient and goes there; who may not see photos has the deliveries."""
     bridge, actor = web.bridge, actor_of(request)
     if actor.patient_id == NOBODY:
-        return RedirectResponse("/break-glass", 303)
+        return RedirectResponse("/charts", 303)
     if actor.patient_id is not None:
         return RedirectResponse(f"/patients/{actor.patient_id}", 303)
     if has_right(actor, "operate") and not can(actor, "s", "Media"):

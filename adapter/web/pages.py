@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse
 
 from adapter.access import Actor, can, has_right
+from adapter.access.relationship import can_open_charts
 from adapter.access.sessions import NOBODY, Session
 from adapter.bridge import Bridge
 from adapter.delivery import Destinations
@@ -121,6 +122,7 @@ def navigation(actor: Actor, path: str) -> list[dict[str, Any]]:
         )
     )
     entries.append(("Imports", "/imports", actor.patient_id is None and has_right(actor, "worklist")))
+    entries.append(("Your patients", "/charts", can_open_charts(actor)))
     entries.append(("Break the glass", "/break-glass", actor.patient_id == NOBODY or actor.emergency is not None))
     entries.append(("Jobs", "/jobs", can(actor, "u", "Media")))
     entries.append(("Installation", "/admin", has_right(actor, "operate")))

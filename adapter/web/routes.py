@@ -24,6 +24,7 @@ from adapter.web import (
     break_glass,
     capture_page,
     captures,
+    charts_page,
     compare_page,
     comparisons,
     consent_page,
@@ -70,6 +71,7 @@ GET: dict[str, Page] = {
     "/login": launch.login,
     "/style.css": launch.style,
     "/break-glass": break_glass.break_glass_page,
+    "/charts": charts_page.charts,
     "/patients/{id}": timeline.timeline,
     "/patients/{id}/elsewhere": elsewhere.elsewhere,
     "/patients/{id}/consents": consents.consents_page,
@@ -112,6 +114,7 @@ GET: dict[str, Page] = {
 POST: dict[str, Change] = {
     "/logout": launch.logout,
     "/break-glass": break_glass.post_break_glass,
+    "/charts/{id}/open": charts_page.post_open,
     "/break-glass/end": break_glass.end,
     "/compare": compare_page.chosen,
     "/comparison": comparisons.align_by_hand,

@@ -60,6 +60,8 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/"): Row("/", **ANY),
     ("GET", "/style.css"): Row("/style.css", **ANY),
     ("GET", "/break-glass"): Row("/break-glass", **ANY),
+    ("GET", "/charts"): Row("/charts", not_role="administrator", somebody_elses=False),
+    ("POST", "/charts/{id}/open"): Row("/charts/p1/open", somebody_elses=False),
     ("POST", "/break-glass"): Row("/break-glass", fields=(("reason", "TREAT"),), somebody_elses=False),
     ("POST", "/break-glass/end"): Row("/break-glass/end", **ANY),
     ("POST", "/logout"): Row("/logout", **ANY),

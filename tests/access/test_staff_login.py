@@ -55,7 +55,7 @@ def test_the_group_of_a_person_decides_the_role(start: Start, served: str) -> No
 def test_a_clinician_outside_the_ehr_has_no_chart(start: Start, served: str, browser: httpx.Client) -> None:
     service = start(options=options(served))
     assert signed_in(service, browser).status_code == 303
-    assert page(service, "/").headers["location"] == "/break-glass"
+    assert page(service, "/").headers["location"] == "/charts"
     assert page(service, "/break-glass").status_code == 200
     assert page(service, "/audit").status_code == 403
 

@@ -171,3 +171,8 @@ def sessions() -> dict[str, Any]:
         sessions=[one(1, "Larkfield", current=True), one(2, "Phone, by a link from Larkfield", address=None)],
         truncated=True,
     )
+
+
+def charts() -> dict[str, Any]:
+    treated = {"because": "takes part in a visit", "photos": 12, "open_href": "/charts/p1/open", "current": True}
+    return frame("Your patients", None, patients=[PATIENT | treated], days=30)

@@ -47,6 +47,7 @@ PAGES: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "home": ("home.html", samples_lists.home),
     "imports": ("imports.html", samples_lists.imports),
     "audit": ("audit.html", samples_records.audit),
+    "charts": ("charts.html", samples_records.charts),
     "sessions": ("sessions.html", samples_records.sessions),
     "admin": ("admin.html", samples_records.admin),
     "break-glass": ("break_glass.html", samples_records.break_glass),
