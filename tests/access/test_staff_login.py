@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 
+from adapter.records import create_all
 from tests.access.test_launch import (
     Service,
     browser,
@@ -19,6 +20,7 @@ from tests.access.test_launch import (
     served,
     start,
 )
+from tests.web.conftest import patient, visit
 
 __all__ = ["browser", "ehr", "sandbox_options", "sandbox_template", "served", "start"]
 Start = Callable[..., Service]
@@ -58,6 +60,19 @@ def test_a_clinician_outside_the_ehr_has_no_chart(start: Start, served: str, bro
     assert page(service, "/").headers["location"] == "/charts"
     assert page(service, "/break-glass").status_code == 200
     assert page(service, "/audit").status_code == 403
+
+
+def test_the_number_by_which_adt_calls_a_person_comes_with_the_sign_in(
+    start: Start, served: str, browser: httpx.Client
+) -> None:
+    known = {"practitioner_claim": "sub", "practitioner_system": "urn:oid:1.2.3"}
+    service = start(options=options(served, **known))
+    takes_part = {"individual": {"identifier": {"system": "urn:oid:1.2.3", "value": "dr-rivera"}}}
+    with service.bridge.db.transaction() as tx:
+        told = [patient("p1", "1001", "Lindqvist"), visit("e1", "p1") | {"participant": [takes_part]}]
+        create_all(tx, told, at=service.bridge.now())
+    signed_in(service, browser)
+    assert "/charts/p1/open" in page(service, "/charts").text
 
 
 def test_who_has_no_role_is_refused(start: Start, served: str) -> None:
