@@ -124,11 +124,16 @@ def test_a_clinician_looks_compares_photographs_and_finds_it_in_the_chart(browse
         expect(tab.locator("#stage canvas")).to_be_visible()
         tab.locator(".banner-name").click()
 
-        tab.locator('input[name="media"]').nth(0).check()
-        tab.locator('input[name="media"]').nth(1).check()
-        tab.get_by_role("button", name="Compare").click()
+        regional = tab.locator(".tile").filter(has_not_text="Dermoscopic")
+        for number in range(2):
+            regional.nth(number).locator("input").check()
+        tab.get_by_role("button", name="Compare", exact=True).click()
         expect(tab.locator(".pane")).to_have_count(2)
         expect(tab.locator(".pane canvas")).to_have_count(2)
+        expect(tab.locator("#verdict")).to_have_text("Aligned", timeout=60_000)
+        expect(tab.get_by_text("Beside each other: the same site, the same side")).to_be_visible()
+        tab.keyboard.press("6")
+        expect(tab.get_by_role("button", name="Place 1")).to_be_visible()
         tab.get_by_role("link", name="Photos", exact=True).first.click()
 
         take_photo(tab, site="low back")
