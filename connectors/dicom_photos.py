@@ -82,21 +82,18 @@ class DicomPhotos:
     def get_photo(self, patient: Resource, photo_id: str) -> PhotoFound:
         if not self.owns(photo_id):
             raise PhotoGone(photo_id)
-        answer = self._get(f"{photo_id}/metadata", DICOM_JSON)
-        told = answer.parsed() if answer.status == 200 else None
+        answer = self._get_there(photo_id, f"{photo_id}/metadata", DICOM_JSON)
+        told = answer.parsed()
         if not isinstance(told, list) or not told or not isinstance(told[0], dict):
-            raise PhotoGone(photo_id)
+            raise PhotoStays(photo_id, "the archive does not tell its metadata")
         return self._checked(told[0], patient, photo_id)
 
     def fetch_photo(self, patient: Resource, photo_id: str) -> Fetched:
         if not self.owns(photo_id):
             raise PhotoGone(photo_id)
-        answer = self._get(photo_id, 'multipart/related; type="application/dicom"; transfer-syntax=*')
-        content = first_part(answer) if answer.status == 200 else None
-        if content is None:
-            raise PhotoGone(photo_id)
+        answer = self._get_there(photo_id, photo_id, 'multipart/related; type="application/dicom"; transfer-syntax=*')
         try:
-            item, dataset = read_object(content)
+            item, dataset = read_object(first_part(answer) or b"")
         except NotAnImage as error:
             raise PhotoStays(photo_id, str(error)) from error
         photo = self._checked(item, patient, photo_id)
@@ -195,6 +192,17 @@ class DicomPhotos:
                 made = "as the archive renders it: the object holds no JPEG"
                 return Fetched(photo, self._bounded(photo.id, answer), made)
         raise PhotoStays(photo.id, "it is no JPEG, and the archive does not render it")
+
+    def _get_there(self, photo_id: str, path: str, accept: str) -> Answer:
+        """`_get` of an instance. That it is gone is believed of an archive that answers searches as well: copies are
+        destroyed upon it."""
+        answer = self._get(path, accept)
+        if answer.status in GONE:
+            self._query("studies", [("StudyInstanceUID", photo_id.split("/")[1])], [])
+            raise PhotoGone(photo_id)
+        if answer.status != 200:
+            raise PhotoStays(photo_id, f"the archive does not give it (HTTP {answer.status})")
+        return answer
 
     def _get(self, path: str, accept: str) -> Answer:
         answer = self._session.http.request(

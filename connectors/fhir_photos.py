@@ -148,8 +148,11 @@ class FhirPhotos:
             raise PhotoGone(photo_id)
         whose = self._whose(patient)
         record = self._server.find(named["kind"], named["id"])
-        answered = read_photos(record) if record else None
-        if answered is None or not counts(answered):
+        if record is None:
+            raise PhotoGone(photo_id)
+        if (answered := read_photos(record)) is None:
+            raise PhotoStays(photo_id, "its record cannot be read")
+        if not counts(answered):
             raise PhotoGone(photo_id)
         if not self._is_whose(answered, whose):
             raise NotThisPatient(photo_id)

@@ -342,6 +342,19 @@ def test_what_is_no_single_jpeg_stays_in_an_archive_that_does_not_render(
         site.source.fetch_photo(JANE, photo_id)
 
 
+def test_an_archive_that_answers_nothing_but_404_has_lost_no_photo(opened: Open) -> None:
+    site = opened("pacs")
+    photo_id = file_photo(site.vendor, "1001", photo())
+    for ask in (site.source.get_photo, site.source.fetch_photo):
+        site.vendor.faults = [Fault("refuse", "GET", "", refusal=Refusal(status=404)) for _ in range(2)]
+        with pytest.raises(DeliveryError) as told:
+            ask(JANE, photo_id)
+        assert not isinstance(told.value, PhotoGone)
+    site.vendor.documents.clear()
+    with pytest.raises(PhotoGone):
+        site.source.get_photo(JANE, photo_id)
+
+
 def test_an_object_of_another_class_is_not_listed(opened: Open) -> None:
     site = opened("pacs")
     file_photo(site.vendor, "1001", photo())
