@@ -11,13 +11,14 @@ import pytest
 
 from adapter.access import SYSTEM
 from adapter.bridge import Bridge
-from adapter.compare.pictures import pictures_of
+from adapter.compare.pictures import pictures_of, raise_labels_of_pictures
 from adapter.compare.reopening import comparisons_of
 from adapter.identity import Refiling, refile
 from adapter.records import create, find_where, get, update_resource
 from mappings.comparison_to_observation import view_of
+from mappings.terms import CONFIDENTIALITY, coding
 from tests.compare.conftest import compared, draw, keep_rendition
-from tests.web.conftest import Browser, visit
+from tests.web.conftest import Browser, sign_in, visit
 
 
 @pytest.fixture
@@ -115,15 +116,29 @@ def test_a_restricted_photo_leaves_the_note_and_the_other_photo(
     href = _save(clinician, pair)
     with bridge.db.transaction() as tx:
         media = get(tx, "Media", pair[1]).resource
-        media["meta"]["security"] = [
-            {"system": "http://terminology.hl7.org/CodeSystem/v3-Confidentiality", "code": "V"}
-        ]
+        media["meta"]["security"] = [coding(CONFIDENTIALITY, "V")]
         media["operator"] = {"reference": "Practitioner/somebody-else"}
         update_resource(tx, media, at=bridge.now())
     page = clinician.get(href)
     assert page.status_code == 200 and "cannot be shown as it was saved" in page.text
     assert f"/captures/{pair[0]}/thumbnail" in page.text and f"/captures/{pair[1]}" not in page.text
     assert clinician.get(f"{href}/pdf").status_code == 422
+
+
+def test_what_became_too_sensitive_is_found_over_fhir_by_its_author_only(
+    clinician: Browser, bridge: Bridge, app: Any, pair: tuple[str, str]
+) -> None:
+    href = _save(clinician, pair).replace("saved-comparisons", "fhir/Observation")
+    with bridge.db.transaction() as tx:
+        media = get(tx, "Media", pair[1]).resource
+        media["meta"]["security"] = [coding(CONFIDENTIALITY, "V")]
+        raise_labels_of_pictures(tx, bridge, update_resource(tx, media, at=bridge.now()))
+    accept = {"Accept": "application/fhir+json"}
+    for browser, total, status in ((clinician, 1, 200), (sign_in(bridge, app, "photographer", "p1"), 0, 404)):
+        assert len(browser.get("/fhir/Observation", headers=accept).json().get("entry", [])) == total
+        assert browser.get(href, headers=accept).status_code == status
+        derived = browser.get("/fhir/Media", params={"derived-from": f"Media/{pair[0]}"}, headers=accept).json()
+        assert len(derived.get("entry", [])) == total * 3
 
 
 def test_exported_sent_and_withdrawn_from_its_page_by_nobody_elses_session(
