@@ -1,4 +1,4 @@
-"""TLS for MLLP from PEM files: 1.2 or later with modern ciphers, the other end's certificate checked whenever a CA is named."""
+"""TLS for MLLP from PEM files: 1.2 or later with modern ciphers; where a CA is named, the other end is checked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from adapter.errors import Misconfigured
 from adapter.settings import MllpListener
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
-"""Of TLS 1.2: forward secrecy and authenticated encryption, as Mozilla's intermediate configuration; 1.3 has no other."""
+"""Of TLS 1.2: forward secrecy and authenticated encryption, as Mozilla's intermediate configuration has it."""
 
 
 def server_tls(listener: MllpListener) -> ssl.SSLContext | None:

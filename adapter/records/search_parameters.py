@@ -2,8 +2,8 @@
 
 One table drives writing (which columns a resource fills), searching, sorting and the CapabilityStatement. Standard
 parameters are those of FHIR R4 (http://hl7.org/fhir/R4/searchparameter-registry.html); ``lesion``,
-``identity-state``, ``derivation`` and ``derived-from`` of Media are ours. Token columns hold ``code|system``, so that a search by code alone is an index prefix scan
-and a search by both an equality.
+``identity-state``, ``derivation`` and ``derived-from`` of Media are ours. Token columns hold ``code|system``, so that a
+search by code alone is an index prefix scan and a search by both an equality.
 """
 
 from __future__ import annotations
