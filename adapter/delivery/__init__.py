@@ -17,8 +17,6 @@ from adapter.delivery.outbox import (
 )
 from adapter.delivery.patient_lookup import AskedEhr, Found, Match, ask_destination, asked_ehrs
 from adapter.delivery.photos_elsewhere import (
-    Fetched,
-    PhotoFound,
     WrongPatient,
     address_of,
     fetch_photo,
@@ -27,6 +25,7 @@ from adapter.delivery.photos_elsewhere import (
     photo_at,
     photo_destinations,
 )
+from connectors.photos_found import Fetched, PhotoFound
 
 __all__ = [
     "AskedEhr",
