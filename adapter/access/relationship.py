@@ -51,8 +51,8 @@ def _photographed(actor: Actor, since: datetime) -> Select[tuple[str]]:
 
 
 RELATIONSHIPS: dict[str, Relationship] = {
-    "visit": Relationship("takes part in a visit", _of_visits),
-    "photographer": Relationship("photographed the patient", _photographed),
+    "visit": Relationship("take part in a visit", _of_visits),
+    "photographer": Relationship("took photos", _photographed),
 }
 
 

@@ -112,7 +112,9 @@ def _style_href(session: Session | None) -> str | None:
 def navigation(actor: Actor, path: str) -> list[dict[str, Any]]:
     """Only what this user may open."""
     home = f"/patients/{actor.patient_id}" if actor.patient_id else "/"
-    entries = [("Photos" if actor.patient_id else "Patients", home, can(actor, "s", "Media"))]
+    has_home = can(actor, "s", "Media") and actor.patient_id != NOBODY
+    entries = [("Photos" if actor.patient_id else "Patients", home, has_home)]
+    entries.append(("Your patients", "/charts", can_open_charts(actor)))
     entries.append(("Worklist", "/worklist", actor.patient_id is None and has_right(actor, "worklist")))
     entries.append(
         (
@@ -122,7 +124,6 @@ def navigation(actor: Actor, path: str) -> list[dict[str, Any]]:
         )
     )
     entries.append(("Imports", "/imports", actor.patient_id is None and has_right(actor, "worklist")))
-    entries.append(("Your patients", "/charts", can_open_charts(actor)))
     entries.append(("Break the glass", "/break-glass", actor.patient_id == NOBODY or actor.emergency is not None))
     entries.append(("Jobs", "/jobs", can(actor, "u", "Media")))
     entries.append(("Installation", "/admin", has_right(actor, "operate")))

@@ -174,5 +174,5 @@ def sessions() -> dict[str, Any]:
 
 
 def charts() -> dict[str, Any]:
-    treated = {"because": "takes part in a visit", "photos": 12, "open_href": "/charts/p1/open", "current": True}
+    treated = {"because": "take part in a visit", "photos": 12, "open_href": "/charts/p1/open", "current": True}
     return frame("Your patients", None, patients=[PATIENT | treated], days=30)
