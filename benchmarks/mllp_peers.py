@@ -47,9 +47,9 @@ class _Accept(AbstractHandler):
 
 
 @contextmanager
-def hl7apy_peer() -> Iterator[int]:
+def hl7apy_peer(*messages: str) -> Iterator[int]:
     """HL7apy's server in threads of this process, so it shares the interpreter with the load; yields its port."""
-    handlers = {f"ADT^{event}^ADT_A01": (_Accept,) for event in ("A04", "A08")}
+    handlers = dict.fromkeys(messages or ("ADT^A04^ADT_A01", "ADT^A08^ADT_A01"), (_Accept,))
     port = free_port()
     server = MLLPServer("127.0.0.1", port, handlers)
     thread = threading.Thread(target=server.serve_forever)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from connectors.contract import (
+    CannotLook,
     DeliveryError,
     Evidence,
     Finding,
@@ -74,7 +75,11 @@ class Dimse:
         query.QueryRetrieveLevel = "IMAGE"
         query.SOPInstanceUID = instance_uid(parcel)
         query.StudyInstanceUID = query.SeriesInstanceUID = query.PatientID = ""
-        with self._associated((STUDY_ROOT_FIND,)) as association:
+        with self._associated((STUDY_ROOT_FIND, VERIFICATION)) as association:  # one of which any archive offers
+            if not any(each.abstract_syntax == STUDY_ROOT_FIND for each in association.accepted_contexts):
+                presumed = self._receipt(query.SOPInstanceUID, patient_id, duplicate=False)
+                # It only stores; the same SOP Instance UID again is the same object.
+                raise CannotLook(f"instance {query.SOPInstanceUID}", may_resend=True, presumed=presumed)
             answers = list(association.send_c_find(query, STUDY_ROOT_FIND))
         if not all(status for status, _ in answers):
             raise _lost("C-FIND", Retry.LATER)
@@ -86,8 +91,9 @@ class Dimse:
         import pydicom
 
         check_parcel(parcel)
-        if there := self.find(parcel):
-            return there
+        with suppress(CannotLook):
+            if there := self.find(parcel):
+                return there
         made = dicom_object(parcel, self._profile, self._profile.dicom, self._profile.encounter)
         dataset = pydicom.dcmread(io.BytesIO(made.content))
         with self._associated((made.sop_class,)) as association:
