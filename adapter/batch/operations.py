@@ -99,7 +99,7 @@ def replace_media(
     patient_id = changed.get("subject", {}).get("reference", "").removeprefix("Patient/") or None
     governance.audit(tx, bridge, "update", actor, patient_id=patient_id, references=[stored.version_reference])
     raise_labels_of_pictures(tx, bridge, stored)
-    follow_photo(tx, bridge, stored)
+    follow_photo(tx, bridge, actor, stored)
     delivery.deliver_media(tx, bridge, stored)
     return Change(summary, media.version_id, stored.version_id)
 

@@ -124,7 +124,7 @@ def withdraw_strays(tx: Connection, bridge: Bridge, media_ids: Iterable[str]) ->
             _withdraw(tx, bridge, SYSTEM, kept, MOVED)
 
 
-def follow_photo(tx: Connection, bridge: Bridge, photo: Stored) -> None:
+def follow_photo(tx: Connection, bridge: Bridge, actor: Actor, photo: Stored) -> None:
     """After a photo's details were corrected: what was measured on it is of the same site, lesion and visit."""
     now = {name: photo.resource.get(name) for name in ("bodySite", "encounter")}
     for kept in _made_from(tx, [photo.reference]):
@@ -132,7 +132,7 @@ def follow_photo(tx: Connection, bridge: Bridge, photo: Stored) -> None:
         if any(resource.get(name) != value for name, value in now.items()):
             changed = {name: value for name, value in (resource | now).items() if value is not None}
             stored = update_resource(tx, changed, at=bridge.now(), expected_version=kept.version_id)
-            _tell(tx, bridge, SYSTEM, "update", stored, Entity("revision", kept.version_reference))
+            _tell(tx, bridge, actor, "update", stored, Entity("revision", kept.version_reference))
 
 
 def measurements_of(tx: Connection, actor: Actor, media_id: str) -> list[Stored]:

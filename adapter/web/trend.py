@@ -133,4 +133,5 @@ def _nice(low: float, high: float) -> list[float]:
     span = max(high - low, abs(high) * 0.05, 1e-6)
     step = 10 ** floor(log10(span / _TICKS))
     step = next(step * factor for factor in (1, 2, 2.5, 5, 10) if span / (step * factor) <= _TICKS)
-    return [step * n for n in range(floor(low / step), ceil(high / step) + 1)]
+    first = floor(low / step)
+    return [step * n for n in range(first, max(ceil(high / step), first + 1) + 1)]

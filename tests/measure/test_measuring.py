@@ -28,6 +28,7 @@ from adapter.measure.measuring import (
     withdraw,
 )
 from adapter.records import create, get, update_resource
+from adapter.settings import FieldOfView
 from mappings.capture_to_media import assign
 from mappings.fhir_check import check_resource
 from mappings.measurement_to_observation import observation_to_measurement, wording
@@ -121,6 +122,17 @@ def test_the_photo_offers_its_card_and_the_outline_of_what_is_pointed_at(
     area = measure(patients, CLINICIAN, media, outlined(photo, points=tuple(map(tuple, found["points"]))))
     assert area["measures"][0]["value"] == pytest.approx(photo.area, rel=0.06)
     assert normalised(patients, CLINICIAN, media).startswith(b"\xff\xd8\xff")
+
+
+def test_a_dermatoscope_that_the_site_describes_gives_its_photos_a_scale(patients: Bridge, photo: Photo) -> None:
+    field = FieldOfView(device="DermLite DL5", millimetres=130.0)
+    object.__setattr__(patients, "settings", patients.settings.model_copy(update={"fields_of_view": (field,)}))
+    content = scene("no card").jpeg
+    told = {"patient": "Patient/asa", "device": "DermLite DL5"}
+    media = receive(patients, SYSTEM, Upload(content, told)).id
+    [offered] = look(patients, CLINICIAN, media)["scales"]
+    assert offered["source"] == "field-of-view"
+    assert offered["mm_per_pixel"] == pytest.approx(130 / 1400, rel=0.01)
 
 
 def test_a_version_that_was_not_seen_is_not_measured(patients: Bridge, photo: Photo, media: str) -> None:
