@@ -129,8 +129,9 @@ class Dimse:
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = self._profile.timeouts.read
         jpeg = {VL_PHOTOGRAPHIC, DERMOSCOPIC}
         for each in classes:
-            if each in jpeg:
-                entity.add_requested_context(each, [JPEG_BASELINE, JPEG_EXTENDED])
+            if each in jpeg:  # a context of its own for each: the archive chooses one of what a context offers
+                entity.add_requested_context(each, JPEG_BASELINE)
+                entity.add_requested_context(each, JPEG_EXTENDED)
             else:
                 entity.add_requested_context(each)
         with self._pace.turn():
