@@ -14,8 +14,9 @@ from sqlalchemy import func, select
 
 from adapter.bridge import Bridge
 from adapter.db.tables import audit_event, binary
+from adapter.records import create
 from mappings.fhir_check import check_resource
-from tests.web.conftest import Browser
+from tests.web.conftest import Browser, visit
 
 MOLE = Path(__file__).parents[1] / "data" / "skin" / "ISIC_0009995.jpg"
 
@@ -119,8 +120,13 @@ def test_the_second_photo_as_it_lies_on_the_first_is_there_in_all_its_pixels(
         assert tx.execute(kept).scalar_one() == 1
 
 
-def test_a_single_photo_opens_beside_its_prior_and_the_filmstrip_offers_the_others(clinician: Browser) -> None:
+def test_a_single_photo_opens_beside_its_prior_and_the_filmstrip_offers_the_others(
+    clinician: Browser, bridge: Bridge
+) -> None:
     def taken(day: str, **more: str) -> str:
+        seen = visit(f"e{day[:4]}", "p1") | {"status": "finished", "period": {"start": day, "end": day}}
+        with bridge.db.transaction() as tx:
+            create(tx, seen, at=bridge.now())
         out = io.BytesIO()
         Image.new("RGB", (90, 40 + int(day[:4]) - 2000), (90, 80, 70)).save(out, "JPEG")
         about = {"taken_at": day, "body_site": "33712006", "view": "close-up", "laterality": "left"} | more
