@@ -42,9 +42,7 @@ def photo(bridge: Bridge, data: bytes, patient: str, **metadata: Any) -> str:
     return media_id
 
 
-def compared(
-    bridge: Bridge, left: str, right: str, result: dict[str, Any] = RESULT, *, patient: str = "asa"
-) -> None:
+def compared(bridge: Bridge, left: str, right: str, result: dict[str, Any] = RESULT, *, patient: str = "asa") -> None:
     """As if the engine had been asked before."""
     found = Comparison(new_id(), left, right, ENGINE, result)
     with bridge.db.transaction() as tx:

@@ -30,6 +30,7 @@ from mappings.media_to_document_reference import media_to_document_reference
 from mappings.terms import PHOTO_ORIGIN
 from tests.compare.conftest import VIEW, clinician, draw
 from tests.conftest import Clock
+from tests.servers.fhir_ehr import Ehr, running
 
 
 @pytest.fixture
@@ -138,6 +139,26 @@ def test_a_comparison_is_sent_where_the_profile_takes_it_once_and_proven_there(
     document = media_to_document_reference(sheet.resource)
     check_resource(document | {"id": "d"})
     assert "darker at the edge" in document["description"]
+
+
+def test_an_ehr_without_media_gets_a_document_reference_with_the_sheet_as_pdf(
+    bridge: Bridge, saved: Stored, clock: Clock
+) -> None:
+    with running(Ehr(without=("Media",))) as ehr:
+        ehr.put({"resourceType": "Patient", "identifier": [{"system": "urn:oid:1.2.3", "value": "MRN-asa"}]})
+        chart = {"name": "chart", "kind": "fhir-r4", "base_url": ehr.url, "comparisons": True}
+        chart |= {"routes": ["fhir-documentreference"], "transform": {"to": "pdf"}}
+        site = replace(bridge, settings=bridge.settings.model_copy(update={"destinations": (chart,)}))
+        send_sheet(site, clinician(), saved.id)
+        _run(site, clock)
+        assert _states(site) == [("chart", "confirmed")]
+        (document,) = ehr.of_type("DocumentReference")
+        assert document["content"][0]["attachment"]["contentType"] == "application/pdf"
+        assert "darker at the edge" in document["description"]
+        assert [kind for kind, data in ehr.bytes.values() if data.startswith(b"%PDF-")] == ["application/pdf"]
+        withdraw(site, clinician(), saved.id, why="other mole")
+        _run(site, clock)
+        assert [one["status"] for one in ehr.of_type("DocumentReference")] == ["entered-in-error"]
 
 
 def test_withdrawn_or_torn_it_is_taken_back(
