@@ -14,10 +14,12 @@ from dataclasses import replace
 from typing import Any
 
 from connectors.contract import Connector, DeliveryError, Evidence, Finding, Parcel, Receipt, RouteRefused
+from connectors.kinds import FhirR4Profile, Profile, RestProfile
+from connectors.knobs import Coding, Transform
 from mappings.consent_to_pdf import consent_to_pdf
 from mappings.photo_caption import patient_line
 from mappings.photo_to_pdf import PDF
-from mappings.terms import CANON, URI
+from mappings.terms import CANON, PATIENT_CONSENT, URI
 
 
 class ConsentsFirst:
@@ -88,3 +90,13 @@ def consent_parcel(parcel: Parcel, consent: Mapping[str, Any]) -> Parcel:
         consents=(),
         previous=None,
     )
+
+
+def for_consents(profile: Profile) -> Profile:
+    """The profile by which a consent is filed as a document beside the photos."""
+    same: dict[str, Any] = {"consent_strategy": "local-only", "transform": Transform()}
+    if isinstance(profile, FhirR4Profile):
+        coding = Coding(code=PATIENT_CONSENT, display="Patient Consent")
+        return profile.model_copy(update=same | {"routes": ("fhir-documentreference",), "type_coding": coding})
+    assert isinstance(profile, RestProfile)
+    return profile.model_copy(update=same | {"fields": profile.fields | profile.consent_fields})

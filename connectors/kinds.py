@@ -44,12 +44,12 @@ from connectors.knobs import (
     Timeouts,
     Transform,
 )
+from connectors.layers import merged
 from connectors.rest_knobs import Lookup, Step
 from connectors.routes import ROUTES, find_route, load
-from mappings.terms import PATIENT_CONSENT, PHOTO_DOCUMENT
+from mappings.terms import PHOTO_DOCUMENT
 
 Route = Literal["fhir-media", "fhir-documentreference"]
-TO_BE_SET: Final = "set-me"
 
 
 class Profile(Table):
@@ -73,6 +73,8 @@ class Profile(Table):
     tested: Tested = Tested()
     timezone: str = "UTC"
     """Of the dates in templates and messages and of `limits.off_peak`, as `America/New_York`."""
+    on_withdrawal: Literal["stop", "retract"] = "stop"
+    """When the patient withdraws consent: send nothing more, or take back what is there as well."""
     requires_consent: bool = False
     """Deliver only what an active consent permits, even where the site's policy permits treatment without one."""
     unverified: dict[str, str] = Field({})
@@ -82,9 +84,6 @@ class Profile(Table):
     def route_names(self) -> tuple[str, ...]:
         """What `Receipt.route` may say."""
         return (self.kind,)
-
-    on_withdrawal: Literal["stop", "retract"] = "stop"
-    """When the patient withdraws consent: send nothing more, or take back what is there as well."""
 
     @field_validator("timezone", mode="after")
     @classmethod
@@ -385,16 +384,6 @@ def find_model(kind: object) -> type[Profile] | None:
     return cast(type[Profile], load(route.profile)) if route else None
 
 
-def for_consents(profile: Profile) -> Profile:
-    """The profile by which a consent is filed as a document beside the photos."""
-    same: dict[str, Any] = {"consent_strategy": "local-only", "transform": Transform()}
-    if isinstance(profile, FhirR4Profile):
-        coding = Coding(code=PATIENT_CONSENT, display="Patient Consent")
-        return profile.model_copy(update=same | {"routes": ("fhir-documentreference",), "type_coding": coding})
-    assert isinstance(profile, RestProfile)
-    return profile.model_copy(update=same | {"fields": profile.fields | profile.consent_fields})
-
-
 def has_key(table: Any, key: str) -> bool:
     """Whether a dotted key names something in a profile; numbers index lists, kinds name routes (`routes.hl7v2.obx_5`).
 
@@ -409,26 +398,3 @@ def has_key(table: Any, key: str) -> bool:
     if isinstance(table, tuple):
         return name.isdigit() and int(name) < len(table) and (not rest or has_key(table[int(name)], rest))
     return table is not None
-
-
-def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`over` laid on `base`, table by table; lists replace.
-
-    A table over a list of routes names them by kind: `routes.hl7v2 = { host = "..." }` changes that route, `false`
-    leaves it out. Raises ValueError when there is no route of that kind.
-    """
-    # What a starter profile leaves to the site as a key ("set-me" = ...) goes once the site names its own.
-    result = {key: value for key, value in base.items() if key != TO_BE_SET or not over}
-    for key, value in over.items():
-        old = result.get(key)
-        if isinstance(value, dict) and isinstance(old, dict):
-            result[key] = merged(old, value)
-        elif isinstance(value, dict) and isinstance(old, list):
-            if unknown := set(value) - {each["kind"] for each in old}:
-                raise ValueError(f"{key} has nothing of kind {', '.join(sorted(unknown))} to change")
-            result[key] = [
-                merged(each, value.get(each["kind"], {})) for each in old if value.get(each["kind"]) is not False
-            ]
-        else:
-            result[key] = value
-    return result

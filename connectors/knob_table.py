@@ -13,8 +13,9 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from connectors.contract import Finding
-from connectors.kinds import TO_BE_SET, EhrProfile, Profile
+from connectors.kinds import EhrProfile, Profile
 from connectors.knobs import Tested
+from connectors.layers import TO_BE_SET
 from connectors.meanings import meanings
 
 

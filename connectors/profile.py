@@ -15,8 +15,9 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from connectors.kinds import DirectoryProfile, FhirR4Profile, Profile, find_model, merged
+from connectors.kinds import DirectoryProfile, FhirR4Profile, Profile, find_model
 from connectors.knobs import Auth, Timeouts
+from connectors.layers import merged
 from connectors.routes import kinds
 
 __all__ = ["Auth", "DirectoryProfile", "FhirR4Profile", "Profile", "Timeouts"]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from connectors.contract import Connector, Secrets, Tallies, utc_now
-from connectors.kinds import Profile, for_consents
+from connectors.kinds import Profile
 from connectors.pace import own_tally
 from connectors.profile import ProfileError
 from connectors.routes import find_route, load
@@ -22,6 +22,6 @@ def open_connector(
     opened: Connector = load(route.connector)(profile, secrets, now, tallies)
     if getattr(profile, "consent_strategy", "") != "document":
         return opened
-    from connectors.consents_first import ConsentsFirst
+    from connectors.consents_first import ConsentsFirst, for_consents
 
     return ConsentsFirst(opened, open_connector(for_consents(profile), secrets, now, tallies))

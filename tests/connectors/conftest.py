@@ -18,7 +18,7 @@ from adapter.db.tables import metadata
 from adapter.sandbox.vendors import RunningVendor, running_vendor
 from adapter.settings import load_settings
 from connectors.contract import Connector
-from connectors.kinds import merged
+from connectors.layers import merged
 from connectors.profile import build_profile
 from connectors.registry import open_connector
 from tests.conftest import Clock

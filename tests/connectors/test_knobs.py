@@ -22,8 +22,9 @@ from adapter.sandbox.vendors.behaviour import Refusal
 from adapter.sandbox.vendors.engine import Request, Response
 from connectors.contract import Connector, DeliveryError, Parcel
 from connectors.hl7v2 import Hl7v2
-from connectors.kinds import PROFILES, merged
+from connectors.kinds import PROFILES
 from connectors.knob_table import KNOBS
+from connectors.layers import merged
 from connectors.preview import preview
 from connectors.profile import build_profile
 from connectors.registry import open_connector

@@ -17,7 +17,7 @@ from PIL import Image
 from adapter.sandbox.vendors import Fault, RunningVendor, running_vendor
 from adapter.sandbox.vendors.behaviour import Refusal
 from connectors.contract import CannotLook, Connector, DeliveryError, Parcel, Retry, RouteRefused
-from connectors.kinds import merged
+from connectors.layers import merged
 from connectors.outward import mark, put
 from connectors.preview import preview
 from connectors.profile import build_profile

@@ -8,7 +8,8 @@ import pytest
 
 import connectors
 from connectors.kinds import EhrProfile, HandOffProfile
-from connectors.knob_table import KNOBS, TO_BE_SET, explained, verdicts
+from connectors.knob_table import KNOBS, explained, verdicts
+from connectors.layers import TO_BE_SET
 from connectors.profile import ProfileError, build_profile, find_shipped_profiles
 from connectors.schema import profile_schema
 

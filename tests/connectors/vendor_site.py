@@ -25,7 +25,7 @@ from adapter.records.binaries import create_binary, whole_blob
 from adapter.sandbox.vendors import Fault, RunningVendor, behaviour_names, running_vendor
 from adapter.work import Lane, WorkLoop
 from connectors.contract import Connector
-from connectors.kinds import merged
+from connectors.layers import merged
 from mappings.terms import IDENTITY_STATE, URI
 from tests.conftest import Clock
 

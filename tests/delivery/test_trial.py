@@ -15,7 +15,7 @@ from adapter.delivery.trial import try_destination
 from adapter.errors import BadInput, Conflict
 from adapter.records import find_where
 from adapter.sandbox.vendors import RunningVendor, running_vendor
-from connectors.kinds import merged
+from connectors.layers import merged
 
 EXPECTED = {
     "medplum": {"sent": "ok", "read back": "ok", "sent again": "ok", "taken back": "ok"},
