@@ -148,10 +148,10 @@ def test_shift_click_selects_a_range_and_the_bar_counts_it(page: Page) -> None:
     page.goto("/timeline")
     boxes = page.locator('input[name="media"]')
     boxes.nth(0).check()
-    sync_api.expect(page.get_by_role("button", name="Compare")).to_be_disabled()
+    sync_api.expect(page.get_by_role("button", name="Compare", exact=True)).to_be_disabled()
     boxes.nth(3).click(modifiers=["Shift"])
     sync_api.expect(page.locator("#picked")).to_have_text("4 photos selected")
-    sync_api.expect(page.get_by_role("button", name="Compare")).to_be_enabled()
+    sync_api.expect(page.get_by_role("button", name="Compare", exact=True)).to_be_enabled()
 
 
 def timeline_of(numbers: range, **more: Any) -> str:
