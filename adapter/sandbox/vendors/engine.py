@@ -13,7 +13,9 @@ from urllib.parse import parse_qs, urlsplit
 from adapter.sandbox.vendors.behaviour import Behaviour, Refusal
 
 Resource = dict[str, Any]
-Kind = Literal["lost-before", "lost-after", "refuse", "busy", "token-expired", "slow", "silent", "nack", "empty-stow"]
+Kind = Literal[
+    "none", "lost-before", "lost-after", "refuse", "busy", "token-expired", "slow", "silent", "nack", "empty-stow"
+]
 NO: Final = Refusal()
 OUTCOME: Final = {"resourceType": "OperationOutcome"}
 
@@ -22,7 +24,7 @@ OUTCOME: Final = {"resourceType": "OperationOutcome"}
 class Fault:
     """Something that goes wrong once, on the first fitting request: `method` and the end of its path ("" fits all).
 
-    `refusal` is the answer of `refuse`; `code` MSA-1 of `nack`; `seconds` the delay of `slow`.
+    `refusal` is the answer of `refuse`; `code` MSA-1 of `nack`; `seconds` the delay of `slow`; `none` lets one pass.
     """
 
     kind: Kind

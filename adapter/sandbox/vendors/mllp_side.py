@@ -19,7 +19,7 @@ def respond(vendor: Vendor, behaviour: MllpBehaviour, raw: bytes) -> bytes | Non
     with vendor.guard:
         message = Message.parse(raw)
         vendor.requests.append(("MLLP", f"{message.header.code}^{message.header.trigger_event}"))
-        fault = vendor.take_fault("MLLP", "", ("lost-before", "lost-after", "nack", "silent"))
+        fault = vendor.take_fault("MLLP", "", ("none", "lost-before", "lost-after", "nack", "silent"))
         if fault and fault.kind in {"lost-before", "silent"}:
             return None
         code = fault.code if fault and fault.kind == "nack" else _file(vendor, behaviour, message, raw)

@@ -14,6 +14,7 @@ import shutil
 import socket
 import subprocess
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -45,7 +46,7 @@ MRN, VISIT = "urn:oid:2.16.840.1.113883.19.5", "urn:oid:2.16.840.1.113883.19.5.1
 def can_read(file: Path) -> bool:
     """Whether a decoder finds a whole picture in it."""
     try:
-        with Image.open(file) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(file) as image:
             image.load()
             return image.format == "JPEG"
     except (OSError, ValueError, SyntaxError):
