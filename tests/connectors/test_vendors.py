@@ -331,6 +331,19 @@ def test_an_error_that_comes_with_status_200_is_no_success(opened: Open) -> None
     assert (row.state, site.numbers()) == ("failed", []) and "Unity's log" in row.remedy
 
 
+def test_what_may_be_tried_again_only_so_often_is_left_to_a_person_then(opened: Open) -> None:
+    site = opened("eclinicalworks")
+    transient = Refusal(status=400, body='{"status": [{"code": 112}]}')
+    site.vendor.faults = [Fault("refuse", "POST", "/practice", transient) for _ in range(2)]
+    site.capture()
+    site.run()
+    assert site.rows()[0].state == "pending"
+    site.later()
+    assert (site.rows()[0].state, site.numbers()) == ("failed", [])
+    site.again()
+    assert (site.rows()[0].state, site.numbers()) == ("confirmed", ["1001"])
+
+
 def test_a_vendor_that_is_down_is_left_alone_and_found_again(opened: Open) -> None:
     site = opened("medplum")
     for number in range(1, FAILURES + 3):
