@@ -22,7 +22,7 @@ from mappings.comparison_to_observation import View, photos_of
 from mappings.comparison_to_parameters import comparison_to_parameters
 from mappings.terms import CANON
 
-_ASK = f"name {LEAST} to {MOST} photos: ?media=Media/a&media=Media/b, or Parameters with a reference media for each"
+_ASK = f"name {LEAST} to {MOST} photos: Parameters with a reference media for each"
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Asked:
 
 
 def compare_operation(bridge: Bridge) -> Operation:
-    """GET is repeatable: what is found of two photos never changes. POST may keep it as well."""
+    """By POST, since with `persist` it keeps what it finds; without, it may be repeated, and finds the same."""
 
     def handle(request: Request) -> Answer:
         check_scope(request.caller, "r", "Media")
@@ -85,13 +85,11 @@ def _reference(name: str, record: Stored) -> Resource:
 
 def _read(request: Request) -> Asked:
     """Raises BadInput, UnsupportedMedia."""
-    values = _posted(request) if request.method == "POST" else lambda name: [v for k, v in request.params if k == name]
+    values = _posted(request)
     photos = tuple(_media_id(one) for one in values("media"))
     if not LEAST <= len(set(photos)) == len(photos) <= MOST:
         raise BadInput(_ASK, expression="Parameters.parameter.where(name='media')")
     persist = values("persist") in ([True], ["true"])
-    if persist and request.method != "POST":
-        raise BadInput("what keeps something is sent with POST")
     return Asked(photos, persist, next(iter(values("note")), None))
 
 

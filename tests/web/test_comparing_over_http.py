@@ -7,6 +7,7 @@ import io
 import json
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -62,22 +63,25 @@ def test_media_compare_answers_with_parameters_and_is_audited_each_time(
     left, right = (f"Media/{one}" for one in pair)
     before = told()
     fhir = {"Accept": "application/fhir+json"}
-    got = clinician.get("/fhir/Media/$compare", params={"media": [left, right]}, headers=fhir)
+    headers = fhir | {"Content-Type": "application/fhir+json", "X-CSRF-Token": clinician.csrf}
+
+    def ask(*photos: str) -> httpx.Response:
+        named = [{"name": "media", "valueReference": {"reference": one}} for one in photos]
+        asked = json.dumps({"resourceType": "Parameters", "parameter": named})
+        return clinician.client.post("/fhir/Media/$compare", content=asked, headers=headers)
+
+    got = ask(left, right)
     assert got.status_code == 200, got.text
     check_resource(got.json())
     parameters = {one["name"]: one for one in got.json()["parameter"]}
     assert parameters["verdict"]["valueCode"] == "aligned"
     assert {"picture-aligned", "quality", "change-method"} <= parameters.keys()
-    asked = {
-        "resourceType": "Parameters",
-        "parameter": [{"name": "media", "valueReference": {"reference": one}} for one in (left, right)],
-    }
-    headers = fhir | {"Content-Type": "application/fhir+json", "X-CSRF-Token": clinician.csrf}
-    posted = clinician.client.post("/fhir/Media/$compare", content=json.dumps(asked), headers=headers)
-    assert posted.json() == got.json()
+    assert ask(left, right).json() == got.json()
     assert told() == before + 2
-    refused = clinician.get("/fhir/Media/$compare", params={"media": left}, headers=fhir)
+    refused = ask(left)
     assert (refused.status_code, refused.json()["resourceType"]) == (400, "OperationOutcome")
+    by_get = clinician.get("/fhir/Media/$compare", params={"media": [left, right]}, headers=fhir)
+    assert (by_get.status_code, by_get.json()["resourceType"]) == (405, "OperationOutcome")
 
 
 def test_the_page_aligns_by_points_and_takes_them_back(
