@@ -10,12 +10,13 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from adapter import access, governance
+from adapter import governance
 from adapter.access import Actor
-from adapter.access.policy import Letter, check_visible
+from adapter.access.policy import Letter
 from adapter.bounded import BoundedChild
 from adapter.bridge import Bridge
 from adapter.capture.deep_zoom import find_description, keep_tiles
+from adapter.compare.reopening import get_photo
 from adapter.errors import BadInput, NotFound, Unprocessable
 from adapter.records import Stored, get, new_id
 from adapter.records.binaries import BinaryRow, OpenBinary, create_binary, find_rendition, get_binary, open_binary
@@ -161,7 +162,7 @@ def get_comparison(tx: Connection, actor: Actor, comparison_id: str) -> tuple[Co
     found = find_comparison_by_id(tx, comparison_id)
     if found is None:
         raise NotFound("there is no such comparison; open it again")
-    return found, [_photo(tx, actor, media_id) for media_id in (found.left_media, found.right_media)]
+    return found, [get_photo(tx, actor, media_id) for media_id in (found.left_media, found.right_media)]
 
 
 def _note(bridge: Bridge, event: str, actor: Actor, photos: list[Stored], *, detail: str | None = None) -> None:
@@ -177,19 +178,11 @@ def _note_by_hand(tx: Connection, bridge: Bridge, actor: Actor, photos: list[Sto
 
 def _pair(tx: Connection, actor: Actor, letter: Letter, left_id: str, right_id: str) -> list[Stored]:
     """Raises Forbidden, NotFound, Unprocessable."""
-    left, right = (_photo(tx, actor, media_id, letter) for media_id in (left_id, right_id))
+    left, right = (get_photo(tx, actor, media_id, letter) for media_id in (left_id, right_id))
     patient_id = patient_of(left.resource)
     if patient_id is None or patient_of(right.resource) != patient_id or left.id == right.id:
         raise Unprocessable("only two photos of one and the same known patient can be compared")
     return [left, right]
-
-
-def _photo(tx: Connection, actor: Actor, media_id: str, letter: Letter = "r") -> Stored:
-    access.check_scope(actor, letter, "Media")
-    media = get(tx, "Media", media_id)
-    access.check_whose(tx, actor, patient_of(media.resource))
-    check_visible(actor, media.resource)
-    return media
 
 
 def _clean_copy(tx: Connection, bridge: Bridge, media: Stored) -> OpenBinary:

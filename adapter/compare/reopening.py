@@ -65,7 +65,7 @@ def _seen(tx: Connection, actor: Actor, patient_id: str | None, media_id: str, v
         return Seen(media_id, version, None, "It is not in this record any more.")
     except DermBridgeError as refusal:
         return Seen(media_id, version, None, f"{str(refusal)[:1].upper()}{str(refusal)[1:]}.")
-    if patient_of(media.resource) != patient_id or media.resource["status"] == ENTERED_IN_ERROR:
+    if patient_of(media.resource) != patient_id:
         return Seen(media_id, version, None, "It is not in this record any more.")
     since = f"Its details were corrected since: version {version} then, {media.version_id} now."
     return Seen(media_id, version, media, since if media.version_id != version else None)
@@ -89,12 +89,19 @@ def measures_on(tx: Connection, actor: Actor, *, patient_id: str, media_ids: Seq
     return find_where(tx, "Observation", on_them, *others, *sensitivity(actor, "Observation"))
 
 
-def get_photo(tx: Connection, actor: Actor, media_id: str) -> Stored:
-    """Raises Forbidden, NotFound."""
-    access.check_scope(actor, "r", "Media")
-    media = get(tx, "Media", media_id)
+def get_photo(tx: Connection, actor: Actor, media_id: str, letter: Letter = "r") -> Stored:
+    """A photo that stands. Raises Forbidden, NotFound, Gone for one entered in error: its pixels may be of somebody
+    else, as those of a picture whose comparison was withdrawn."""
+    access.check_scope(actor, letter, "Media")
+    try:
+        media = get(tx, "Media", media_id)
+    except NotFound:
+        access.check_patient(actor, None)  # within a chart, what does not exist and what is another's are told alike
+        raise
     access.check_whose(tx, actor, patient_of(media.resource))
     check_visible(actor, media.resource)
+    if media.resource.get("status") == ENTERED_IN_ERROR:
+        raise Gone("this photo was entered here in error and is not compared any more")
     return media
 
 

@@ -9,6 +9,7 @@ import pytest
 from adapter.access import SYSTEM
 from adapter.batch.operations import OPERATIONS
 from adapter.bridge import Bridge
+from adapter.compare.comparing import compare
 from adapter.compare.pictures import pictures_of
 from adapter.compare.reopening import comparisons_of, get_saved, photos_seen
 from adapter.compare.saved import save_comparison, withdraw
@@ -181,6 +182,17 @@ def test_withdrawing_needs_a_reason_and_says_it_from_then_on(bridge: Bridge, pai
         get_saved(tx, clinician(), saved.id)
     with pytest.raises(Gone):
         withdraw(bridge, clinician(), saved.id, why="again")
+
+
+def test_a_picture_of_a_withdrawn_comparison_is_compared_with_nothing(bridge: Bridge, pair: tuple[str, str]) -> None:
+    saved = _save(bridge, pair)
+    with bridge.db.snapshot() as tx:
+        picture = pictures_of(tx, saved.reference)[0].id
+    withdraw(bridge, clinician(), saved.id, why="another person's skin")
+    with pytest.raises(Gone):
+        compare(bridge, clinician(), pair[0], picture)
+    with pytest.raises(Gone):
+        save_comparison(bridge, clinician(), [(pair[0], None), (picture, None)], view=VIEW)
 
 
 def test_pictures_are_sent_nowhere_by_themselves(bridge: Bridge, pair: tuple[str, str]) -> None:
