@@ -73,9 +73,9 @@ def pull_photo(
         with bridge.db.transaction() as tx:
             if isinstance(error, WrongPatient):
                 tell_refused(tx, bridge, actor, patient.id, destination, [photo_id])
-            address = delivery.address_of(destinations, destination, photo_id)
-            for before in copies_of(tx, address):
-                forget_external(tx, bridge, actor, before, str(error), torn=True)
+            for before in copies_of(tx, delivery.address_of(destinations, destination, photo_id)):
+                if patient_of(before.resource) == patient.id:  # of a copy in another record this tells nothing
+                    forget_external(tx, bridge, actor, before, str(error), torn=True)
         raise
     if not can_see(actor, labelled(fetched.photo)):
         raise Forbidden("this photo is very restricted there; break the glass, with a reason that is reviewed")
@@ -129,10 +129,11 @@ def _keep(tx: Connection, bridge: Bridge, actor: Actor, patient: Stored, copy: _
     if get(tx, "Patient", patient.id).resource.get("active") is False:
         raise Conflict("this patient was merged into another meanwhile; open the photos again")
     for before in copies_of(tx, copy.address):
-        is_same = source_of(before.resource)[1] == copy.fetched.photo.version
-        if is_same and patient_of(before.resource) == patient.id:
+        is_hers = patient_of(before.resource) == patient.id
+        if is_hers and source_of(before.resource)[1] == copy.fetched.photo.version:
             return Pulled(before.id, "kept")
-        forget_external(tx, bridge, actor, before, "another version takes its place", torn=False)
+        why = "another version takes its place" if is_hers else f"it is in another patient's record at {copy.destination}"
+        forget_external(tx, bridge, actor, before, why, torn=not is_hers)
     at, content_type = bridge.now(), copy.clean.found.format.content_type
     media_id, binary_id = new_id(at), new_id(at)
     described = _media(copy, media_id, binary_id, patient, bridge)

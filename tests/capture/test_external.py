@@ -362,6 +362,30 @@ def test_a_copy_goes_at_once_when_somebody_asks_for_it_again_and_it_is_another_p
         site.media(copy.media_id)
 
 
+def test_asking_for_it_in_another_chart_leaves_the_copy_where_it_belongs(opened: Open) -> None:
+    site = opened()
+    photo_id = site.there()
+    copy = site.pull(photo_id)
+    with pytest.raises(WrongPatient):
+        site.pull(photo_id, SYSTEM, patient="p2")
+    assert site.media(copy.media_id).version_id == 1
+
+
+def test_a_photo_copied_for_whom_it_belongs_to_now_leaves_the_former_record_with_what_was_saved(
+    opened: Open, permit: Any
+) -> None:
+    site = opened()
+    photo_id = site.there(photo(9))
+    former = site.pull(photo_id)
+    ours = [site.inner.capture(number).id for number in (1, 2)]
+    saved = save_comparison(site.bridge, SYSTEM, [(one, None) for one in (*ours, former.media_id)], view=View())
+    site.change(photo_id, subject={"reference": "Patient/pat-1002"})
+    assert site.pull(photo_id, SYSTEM, patient="p2").how == "copied"
+    with site.bridge.db.snapshot() as tx:
+        assert find(tx, "Media", former.media_id) is None
+        assert get(tx, "Observation", saved.id).resource["status"] == "entered-in-error"
+
+
 def test_a_copy_that_the_list_does_not_bring_any_more_stays_while_its_record_counts(opened: Open) -> None:
     site = opened(photos={"searches": ["Media?identifier=|seen&subject={patient}"]})
     photo_id = site.there(identifier=[{"system": "", "value": "seen"}])
