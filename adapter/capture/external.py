@@ -132,7 +132,9 @@ def _keep(tx: Connection, bridge: Bridge, actor: Actor, patient: Stored, copy: _
         is_hers = patient_of(before.resource) == patient.id
         if is_hers and source_of(before.resource)[1] == copy.fetched.photo.version:
             return Pulled(before.id, "kept")
-        why = "another version takes its place" if is_hers else f"it is in another patient's record at {copy.destination}"
+        why = (
+            "another version takes its place" if is_hers else f"it is in another patient's record at {copy.destination}"
+        )
         forget_external(tx, bridge, actor, before, why, torn=not is_hers)
     at, content_type = bridge.now(), copy.clean.found.format.content_type
     media_id, binary_id = new_id(at), new_id(at)
