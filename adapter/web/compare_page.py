@@ -17,6 +17,7 @@ from adapter.access import Actor, can
 from adapter.access.reach import sensitivity
 from adapter.compare.comparing import MOST_LANDMARKS, warm_up
 from adapter.compare.priors import Prior, candidates, explain, find_prior
+from adapter.compare.saved import MOST
 from adapter.errors import BadInput, Unprocessable
 from adapter.records import Stored, find
 from adapter.records.timeline import by_id
@@ -26,7 +27,6 @@ from adapter.web.gate import actor_of, get_photo
 from adapter.web.pages import Web, see_other
 from adapter.web.photo_card import day, encounter_of, photo_card, taken_at, visit_label
 
-MOST = 8
 _UNITS = ((365.25, "year"), (30.44, "month"), (1, "day"))  # in days; each is used from two on
 
 

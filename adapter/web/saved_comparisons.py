@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +15,7 @@ from adapter.access import Actor, can, has_right
 from adapter.bridge import Bridge
 from adapter.compare.pictures import pictures_of
 from adapter.compare.reopening import Seen, get_saved, photos_seen
-from adapter.compare.saved import save_comparison, withdraw
+from adapter.compare.saved import MOST, save_comparison, withdraw
 from adapter.compare.sheets import destinations_for, export_sheet, send_sheet
 from adapter.errors import BadInput
 from adapter.records import Stored, find
@@ -27,7 +28,14 @@ from adapter.web.saved_card import saved_card
 from mappings.comparison_to_observation import View, components_of, view_of
 from mappings.photos_to_picture import derivation_of
 
-_NUMBERS = {"zoom": float, "x": float, "y": float, "blend": float, "reference": int, "other": int}
+_WITHIN: dict[str, tuple[type[float], float, float]] = {  # numbers of a view: kind, the least, the greatest
+    "zoom": (float, 0.001, 10_000),
+    "x": (float, -1000, 1000),
+    "y": (float, -1000, 1000),
+    "blend": (float, 0, 1),
+    "reference": (int, 1, MOST),
+    "other": (int, 1, MOST),
+}
 
 
 def saved_page(web: Web, request: Request) -> Response:
@@ -57,7 +65,7 @@ def saved_page(web: Web, request: Request) -> Response:
 def save(web: Web, request: Request, form: Form) -> Response:
     """POST /saved-comparisons: `media` and `version` once for each photo in their order, the view's parts, `note`."""
     ids, versions = form.all("media"), form.all("version")
-    if len(ids) != len(versions) or not all(one.isdecimal() for one in versions):
+    if len(ids) != len(versions) or not all(one.isdecimal() and len(one) < 10 for one in versions):
         raise BadInput("send a version with each photo; open the comparison again")
     photos = [(one, int(version)) for one, version in zip(ids, versions, strict=True)]
     note = form.get("note").strip() or None
@@ -114,12 +122,16 @@ def _about(tx: Connection, bridge: Bridge, actor: Actor, saved: Stored, seen: li
 
 
 def _view(form: Form) -> View:
-    """What the page's script filled in; without it, what a page shows at first."""
-    try:
-        numbers = {name: kind(given) for name, kind in _NUMBERS.items() if (given := form.get(name))}
-    except ValueError:
-        raise BadInput("the view is not one of this page; open the comparison again") from None
+    """What the page's script filled in; without it, what a page shows at first. Raises BadInput."""
+    numbers: dict[str, Any] = {name: _number(given, *_WITHIN[name]) for name in _WITHIN if (given := form.get(name))}
     mode = form.get("mode") or "side"
     if not mode.isascii() or not mode.isalpha() or len(mode) > 32:
         raise BadInput("the mode is not one of this page; open the comparison again")
     return View(mode=mode, linked=form.get("linked") != "false", **numbers)
+
+
+def _number(given: str, kind: type[float], least: float, greatest: float) -> float:
+    with suppress(ValueError):
+        if least <= (value := kind(given)) <= greatest:  # which no NaN is
+            return value
+    raise BadInput("the view is not one of this page; open the comparison again")

@@ -70,8 +70,24 @@ def test_the_form_says_which_versions_were_seen_and_an_older_one_is_refused(
     with bridge.db.transaction() as tx:
         update_resource(tx, get(tx, "Media", pair[0]).resource, at=bridge.now())
     assert clinician.post("/saved-comparisons", _fields(pair)).status_code == 409
-    for wrong in ({"version": ["1"]}, {"zoom": "near"}, {"mode": "<script>"}):
-        assert clinician.post("/saved-comparisons", _fields(pair) | wrong).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"version": ["1"]},
+        {"version": ["1", "9" * 5000]},
+        {"zoom": "near"},
+        {"zoom": "nan"},
+        {"x": "inf"},
+        {"blend": "-1"},
+        {"reference": "0"},
+        {"other": "9" * 40},
+        {"mode": "<script>"},
+    ],
+)
+def test_a_view_that_no_page_has_is_refused(clinician: Browser, pair: tuple[str, str], wrong: dict[str, Any]) -> None:
+    assert clinician.post("/saved-comparisons", _fields(pair) | wrong).status_code == 400
 
 
 def test_saved_comparisons_are_listed_with_the_patients_photos_and_with_each_photo(
