@@ -90,7 +90,10 @@ def _read(request: Request) -> Asked:
     if not LEAST <= len(set(photos)) == len(photos) <= MOST:
         raise BadInput(_ASK, expression="Parameters.parameter.where(name='media')")
     persist = values("persist") in ([True], ["true"])
-    return Asked(photos, persist, next(iter(values("note")), None))
+    note = next(iter(values("note")), None)
+    if not isinstance(note, str | None):
+        raise BadInput("the note is a string", expression="Parameters.parameter.where(name='note')")
+    return Asked(photos, persist, note)
 
 
 def _posted(request: Request) -> Callable[[str], list[Any]]:

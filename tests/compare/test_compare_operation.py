@@ -75,6 +75,11 @@ def test_fewer_than_two_and_more_than_eight_photos_are_refused(bridge: Bridge, c
         _post(bridge, tuple(str(number) for number in range(count)))
 
 
+def test_a_note_that_is_no_text_is_refused(bridge: Bridge, pair: tuple[str, str]) -> None:
+    with pytest.raises(BadInput):
+        _post(bridge, pair, persist={"valueBoolean": True}, note={"valueInteger": 5})
+
+
 def test_nothing_is_kept_unasked_and_another_chart_sees_nothing(bridge: Bridge, pair: tuple[str, str]) -> None:
     _post(bridge, pair)
     with pytest.raises(NotFound):
