@@ -105,7 +105,7 @@ def _chart(name: str, rows: list[tuple[datetime, dict[str, Any], dict[str, Any]]
     )
     unit = _UNITS[rows[0][2]["unit"]]
     days = {dot.x: dot.day for dot in (dots[0], dots[-1])}
-    digits = max(0, -floor(log10(ticks[1] - ticks[0])))
+    digits = next(count for count in range(12) if all(abs(round(one, count) - one) < 1e-9 for one in ticks))
     return Chart(
         name=name,
         title=MEASURES[name]["wording"],

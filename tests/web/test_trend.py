@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC
+from itertools import pairwise
 from typing import Any
 
 from adapter.web.trend import HEIGHT, WIDTH, charts_of
@@ -48,3 +49,11 @@ def test_pixels_one_day_and_photos_without_a_date_make_no_course() -> None:
 def test_equal_values_without_uncertainty_still_make_a_chart() -> None:
     [chart] = charts_of([measured("m1", "2026-05-01", 0, 0.0), measured("m2", "2026-11-23", 0, 0.0)], UTC)
     assert len(chart.values) > 1
+
+
+def test_values_beside_the_chart_are_where_they_say() -> None:
+    for later in (24.5, 25, 27, 34, 40, 90):
+        [chart] = charts_of([measured("m1", "2026-05-01", 24, 0), measured("m2", "2026-11-23", later, 0)], UTC)
+        told = [float(tick.label) for tick in chart.values]
+        steps = {round(there - here, 6) for here, there in pairwise(told)}
+        assert len(steps) == 1, told
