@@ -9,7 +9,7 @@ from math import isfinite
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -68,6 +68,12 @@ class _ScaleAsked(_Asked):
     points: tuple[tuple[Pixel, Pixel], tuple[Pixel, Pixel]] | None = None
     millimetres: Pixel = 0.0
     sigma: Exactness = 2.0
+
+    @model_validator(mode="after")
+    def _has_points(self) -> _ScaleAsked:
+        if self.source == "points" and self.points is None:
+            raise ValueError("a scale of points needs two of them")
+        return self
 
 
 class _DrawnAsked(_Asked):
