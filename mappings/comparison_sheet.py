@@ -28,6 +28,7 @@ NO_DIAGNOSIS: Final = (
 _LEFT_OUT: Final = ("Device", "Note")
 _MARGIN, _GAP = 12.0, 4.0  # mm
 _WIDE, _EDGE = 1600, 40  # pixels of a drawn sheet and its margin
+_TALLEST = 2  # times its column's width
 _INK, _PALE = (28, 32, 38), (96, 104, 116)
 
 
@@ -106,15 +107,15 @@ def sheet_to_pdf(sheet: Sheet, *, at: datetime) -> bytes:
     width = (pdf.w - 2 * _MARGIN - _GAP) / 2
     for first, second in _pairs(sheet.plates):
         row = [one for one in (first, second) if one]
-        heights = [_height(one, width) for one in row]
-        tallest = max(h + 4.2 * len(one.lines) for h, one in zip(heights, row, strict=True)) + _GAP
+        sizes = [_shown(one, width) for one in row]
+        tallest = max(down + 4.2 * len(one.lines) for (_, down), one in zip(sizes, row, strict=True)) + _GAP
         if pdf.will_page_break(tallest):
             pdf.add_page()
         top = pdf.get_y()
-        for column, (one, height) in enumerate(zip(row, heights, strict=True)):
+        for column, (one, (across, down)) in enumerate(zip(row, sizes, strict=True)):
             x = _MARGIN + column * (width + _GAP)
-            pdf.image(io.BytesIO(one.jpeg), x=x, y=top, w=width, h=height, alt_text=one.alt)
-            pdf.set_xy(x, top + height + 1)
+            pdf.image(io.BytesIO(one.jpeg), x=x, y=top, w=across, h=down, alt_text=one.alt)
+            pdf.set_xy(x, top + down + 1)
             _write(pdf, one.lines, x, width, 8, 4.2)
         pdf.set_xy(_MARGIN, top + tallest)
     _write(pdf, sheet.findings, _MARGIN, pdf.w - 2 * _MARGIN, 9, 4.8)
@@ -153,9 +154,11 @@ def _write(pdf: FPDF, lines: Sequence[str], x: float, width: float, size: float,
         pdf.multi_cell(width, line, text, align="L", new_x="LEFT", new_y="NEXT")
 
 
-def _height(plate: Plate, width: float) -> float:
+def _shown(plate: Plate, width: float) -> tuple[float, float]:
+    """(width, height) of a picture in a column: a strip of a photo gets no further down than two widths."""
     across, down = _opened(plate).size
-    return width * down / across
+    share = min(width / across, _TALLEST * width / down)
+    return share * across, share * down
 
 
 # --- as one picture -------------------------------------------------------------------------------------------------
@@ -184,12 +187,11 @@ def _draw(canvas: ImageDraw.ImageDraw | None, sheet: Sheet) -> int:
         ends = []
         for column, plate in enumerate(one for one in row if one):
             x = _EDGE + column * (width + _EDGE)
-            picture = _opened(plate)
-            tall = round(width * picture.height / picture.width)
+            across, down = (max(1, round(edge)) for edge in _shown(plate, width))
             if canvas:
-                shown = picture.convert("RGB").resize((width, tall), Image.Resampling.LANCZOS)
+                shown = _opened(plate).convert("RGB").resize((across, down), Image.Resampling.LANCZOS)
                 canvas._image.paste(shown, (x, y))  # the canvas was made from it
-            below = y + tall + 8
+            below = y + down + 8
             for line in plate.lines:
                 below = _text(canvas, line, x, below, width, 22, _PALE)
             ends.append(below)

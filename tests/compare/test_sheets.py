@@ -123,6 +123,16 @@ def test_the_picture_holds_pixels_and_no_metadata(saved: Stored) -> None:
             assert not {"exif", "xmp", "comment", "icc_profile"} & set(drawn.info)
 
 
+def test_a_strip_of_a_photo_makes_no_endless_sheet(saved: Stored, clock: Clock) -> None:
+    strip = io.BytesIO()
+    Image.new("RGB", (1, 2000)).save(strip, "JPEG")
+    sheet = _sheet(saved)
+    sheet = replace(sheet, plates=(replace(sheet.plates[0], jpeg=strip.getvalue()), *sheet.plates[1:]))
+    with Image.open(io.BytesIO(sheet_to_picture(sheet))) as drawn:
+        assert drawn.height < 4000
+    assert sheet_to_pdf(sheet, at=clock()).count(b"/Type /Page\n") == 1
+
+
 def test_a_comparison_is_sent_where_the_profile_takes_it_once_and_proven_there(
     bridge: Bridge, saved: Stored, tmp_path: Path, clock: Clock
 ) -> None:
