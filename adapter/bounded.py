@@ -77,6 +77,8 @@ class BoundedChild:
         self._stop()
 
     def _ask(self, request: Json, contents: Sequence[bytes]) -> tuple[Json, list[bytes]]:
+        if self._child is not None and self._child.poll() is not None:
+            self._stop()  # it died between two calls: no fault of what is asked now
         self._child = self._child or self._start()
         to_child, from_child = self._child.stdin, self._child.stdout
         if to_child is None or from_child is None:

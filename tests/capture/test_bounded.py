@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,16 @@ def test_a_photo_that_takes_too_much_memory_is_refused(photo, scene):
     with BoundedRenderer(memory=128 << 20) as renderer:
         with pytest.raises(Unprocessable):
             renderer.render(wide, SMALL)
+        assert renderer.render(photo("PNG"), SMALL).keys() == SMALL.keys()
+
+
+def test_a_child_that_died_between_two_photos_is_replaced_unseen(photo):
+    with BoundedRenderer() as renderer:
+        renderer.render(photo("PNG"), SMALL)
+        child = renderer._child._child
+        assert child is not None
+        child.kill()  # as a machine out of memory does
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         assert renderer.render(photo("PNG"), SMALL).keys() == SMALL.keys()
 
 
