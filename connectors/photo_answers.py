@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from connectors.photos_found import PhotoFound
 from mappings.body_sites import SNOMED_LATERALITY
+from mappings.fhir_time import is_date_time
 from mappings.terms import DCM, LATERALITY, PHOTO_VIEW, SNOMED
 
 Resource = dict[str, Any]
@@ -207,4 +208,4 @@ def _line(text: str) -> str:
 
 
 def _first_date(*told: str) -> str:
-    return next((one for one in told if _DATE_TIME.fullmatch(one)), "")
+    return next((one for one in told if _DATE_TIME.fullmatch(one) and is_date_time(one)), "")

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from mappings.fhir_time import is_date_time
 from mappings.photo_fit import read_jpeg
 from mappings.photo_to_dicom import JPEG_BASELINE, JPEG_EXTENDED
 
@@ -79,7 +80,13 @@ def is_same_person(item: Item, *, patient_id: str, issuer: str, birth_date: str)
 
 
 def created_of(item: Item) -> str:
-    """When the photo was taken, as a FHIR dateTime: a time of day only where the object says its zone."""
+    """When the photo was taken, as a FHIR dateTime: a time of day only where the object says its zone. Empty where it
+    says nothing, or what no calendar knows."""
+    told = _moment_of(item)
+    return told if is_date_time(told) else ""
+
+
+def _moment_of(item: Item) -> str:
     moment = value_of(item, "AcquisitionDateTime") or value_of(item, "ContentDate") + value_of(item, "ContentTime")
     found = re.fullmatch(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(?:\.\d+)?([+-]\d{4})?", moment)
     zone = (found and found[7]) or value_of(item, "TimezoneOffsetFromUTC")

@@ -53,3 +53,12 @@ def span(text: str, zone: tzinfo) -> tuple[datetime, datetime]:
         return start, start + timedelta(days=1)
     following = (year + month // 12, month % 12 + 1) if month else (year + 1, 1)
     return start, datetime(*following, 1, tzinfo=zone)
+
+
+def is_date_time(text: str) -> bool:
+    """Whether it is a dateTime of the calendar: what other systems tell may match the pattern and be 30 February."""
+    try:
+        span(text, UTC)
+    except (ValueError, OverflowError):
+        return False
+    return True

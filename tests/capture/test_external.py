@@ -218,6 +218,14 @@ def test_a_photo_of_another_patient_is_refused_and_the_audit_log_says_so(opened:
     assert site.count() == 0
 
 
+def test_a_date_that_no_calendar_knows_is_left_out(opened: Open) -> None:
+    site = opened()
+    photo_id = site.there(createdDateTime="2026-02-30")
+    copy = site.pull(photo_id)
+    assert "createdDateTime" not in site.media(copy.media_id).resource
+    assert [one.found.created for one in site.listed().photos] == [""]
+
+
 def test_question_and_copy_are_in_the_audit_log_and_the_copy_says_where_it_is_from(opened: Open) -> None:
     site = opened()
     site.listed()
