@@ -13,7 +13,7 @@ from sqlalchemy import Connection, select
 
 from adapter import access, governance
 from adapter.access import SYSTEM, Actor
-from adapter.access.policy import can_see, check_ours, check_visible
+from adapter.access.policy import can, can_see, check_ours, check_visible
 from adapter.access.reach import sensitivity
 from adapter.bounded import BoundedChild
 from adapter.bridge import Bridge
@@ -136,8 +136,8 @@ def follow_photo(tx: Connection, bridge: Bridge, actor: Actor, photo: Stored) ->
 
 
 def measurements_of(tx: Connection, actor: Actor, media_id: str) -> list[Stored]:
-    """Those of one photo that stand, oldest first. Whoever asks must have been let see the photo."""
-    return [one for one in _made_from(tx, [f"Media/{media_id}"]) if can_see(actor, one.resource)]
+    """Those of one photo that stand and may be seen, oldest first. Whoever asks must have been let see the photo."""
+    return _seen_by(actor, _made_from(tx, [f"Media/{media_id}"]))
 
 
 def measurements_of_lesion(tx: Connection, actor: Actor, lesion_id: str) -> list[Stored]:
@@ -145,7 +145,11 @@ def measurements_of_lesion(tx: Connection, actor: Actor, lesion_id: str) -> list
     of_lesion = (media_table.c.lesion == lesion_id, *sensitivity(actor, "Media"))
     photos = find_where(tx, "Media", *of_lesion, order_by=media_table.c.created.desc(), limit=LISTED)
     valid = [one.reference for one in photos if one.resource.get("status") != IN_ERROR]
-    return [one for one in _made_from(tx, valid) if can_see(actor, one.resource)]
+    return _seen_by(actor, _made_from(tx, valid))
+
+
+def _seen_by(actor: Actor, found: list[Stored]) -> list[Stored]:
+    return [one for one in found if can_see(actor, one.resource)] if can(actor, "r", "Observation") else []
 
 
 def _measured(bridge: Bridge, actor: Actor, media_id: str, drawn: Drawn) -> tuple[Stored, Json]:

@@ -38,7 +38,7 @@ def lesion_page(web: Web, request: Request) -> Response:
         shown = (media.c.lesion == lesion.id, *sensitivity(actor, "Media"))
         photos = find_where(tx, "Media", *shown, order_by=media.c.created.desc(), limit=MOST)
         kept = measurements_of_lesion(tx, actor, lesion.id)
-    references = [lesion.version_reference, *(one.version_reference for one in kept)]
+    references = [one.version_reference for one in (lesion, *photos, *kept)]
     governance.audit_look(bridge, actor, patient_id=patient_id, references=references)
     zone = bridge.settings.zone
     return web.render(

@@ -159,6 +159,13 @@ def test_only_the_patients_own_session_measures_lists_and_withdraws(patients: Br
             refused()
 
 
+def test_who_may_read_photos_only_reads_no_measurements(patients: Bridge, photo: Photo, media: str) -> None:
+    keep(patients, CLINICIAN, media, outlined(photo))
+    looking = replace(CLINICIAN, scopes=frozenset({"user/Media.rs"}))
+    with patients.db.snapshot() as tx:
+        assert measurements_of(tx, looking, media) == measurements_of_lesion(tx, looking, "mole") == []
+
+
 def test_a_measurement_is_withdrawn_with_its_reason_and_only_once(patients: Bridge, photo: Photo, media: str) -> None:
     kept = keep(patients, CLINICIAN, media, outlined(photo))
     with pytest.raises(BadInput):

@@ -83,7 +83,11 @@ def test_two_visits_make_a_chart_with_a_table(bridge: Bridge, media: str, clinic
     for one in (media, later):
         found = clinician.get(f"/photos/{one}/outline?x={x}&y={y}").json()
         clinician.post(f"/photos/{one}/measurements", outline(found) | {"keep": "1"})
+    before = looks(bridge)
     shown = clinician.get("/lesions/mole-2026").text
+    with bridge.db.snapshot() as tx:
+        told = tx.execute(select(audit_event.c.body).order_by(audit_event.c.id.desc())).scalars().first()
+    assert looks(bridge) == before + 1 and all(f"Media/{one}/_history/" in str(told) for one in (media, later))
     assert "no difference beyond the uncertainty" in shown
     assert shown.count('class="chart-dot"') >= 2
     assert "As a table" in shown
