@@ -54,13 +54,13 @@ def describe_tiles(bridge: Bridge, media_id: str) -> dict[str, int]:
         clean = find_rendition(tx, context, None)
         if clean is None:
             raise NotFound("this photo has no picture here")
-        opened = open_binary(tx, bridge.vault, clean)
+        opened, patient_id = open_binary(tx, bridge.vault, clean), patient_of(get(tx, "Media", media_id).resource)
     child = _CHILDREN[hash(media_id) % len(_CHILDREN)]
     about, (content,) = child.call({"max_pixels": bridge.settings.max_pixels}, opened.read())
     sealed = bridge.vault.seal(content)
     with bridge.db.transaction() as tx:
-        media = get(tx, "Media", media_id)
-        keep_tiles(tx, bridge, context, sealed, [media])
+        bridge.db.lock(tx, f"patient:{patient_id}")  # nobody moves or destroys the photo between look and write
+        keep_tiles(tx, bridge, context, sealed, [get(tx, "Media", media_id)])
     return about
 
 
@@ -74,7 +74,9 @@ def find_description(tx: Connection, bridge: Bridge, context: str) -> dict[str, 
 
 
 def keep_tiles(tx: Connection, bridge: Bridge, context: str, sealed: SealedBlob, of: Sequence[Stored]) -> None:
-    """What `cut` made of the photos `of`, which are one patient's."""
+    """What `cut` made of the photos `of`, which are one patient's; once, however many asked for it meanwhile."""
+    if find_rendition(tx, context, RENDITION):
+        return
     at, patient_id = bridge.now(), patient_of(of[0].resource)
     bridge.vault.keep(tx, sealed, content_type=_CONTENT_TYPE, patient_id=patient_id, at=at)
     row = whole_blob(sealed, binary_id=new_id(at), content_type=_CONTENT_TYPE, security_context=context, at=at)

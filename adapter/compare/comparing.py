@@ -152,6 +152,7 @@ def describe_aligned_tiles(bridge: Bridge, actor: Actor, comparison_id: str) -> 
     about, (content,) = _call(bridge, photos, by_hand["points"] if by_hand else None, "tiles")
     sealed = bridge.vault.seal(content)
     with bridge.db.transaction() as tx:
+        bridge.db.lock(tx, f"patient:{patient_of(photos[0].resource)}")
         get_comparison(tx, actor, comparison_id)  # forgotten meanwhile where a photo changed its patient
         keep_tiles(tx, bridge, found.security_context, sealed, photos)
     return about

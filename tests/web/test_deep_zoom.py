@@ -10,10 +10,11 @@ from PIL import Image
 from sqlalchemy import func, select
 
 from adapter.bridge import Bridge
-from adapter.capture.deep_zoom import OVERLAP, TILE, levels_of
+from adapter.capture.deep_zoom import OVERLAP, TILE, keep_tiles, levels_of
 from adapter.capture.inspection import MAX_PIXELS
 from adapter.capture.renditions import upright
 from adapter.db.tables import audit_event, binary
+from adapter.records import get
 from tests.web.conftest import Browser
 
 SIZE = (3000, 1100)
@@ -84,6 +85,15 @@ def test_tiles_are_cut_once_and_lie_sealed(clinician: Browser, bridge: Bridge, p
         assert tx.execute(kept).scalar_one() == 1
     for file in (bridge.settings.data_dir / "blobs").rglob("*"):
         assert not file.is_file() or b"0/0_0.jpg" not in file.read_bytes()
+
+
+def test_two_who_cut_at_once_keep_one(clinician: Browser, bridge: Bridge, photo_id: str) -> None:
+    for cut in (b"first", b"second"):
+        sealed = bridge.vault.seal(cut)
+        with bridge.db.transaction() as tx:
+            keep_tiles(tx, bridge, f"Media/{photo_id}", sealed, [get(tx, "Media", photo_id)])
+    with bridge.db.snapshot() as tx:
+        assert tx.execute(select(func.count()).where(binary.c.rendition == "tiles")).scalar_one() == 1
 
 
 def test_one_look_at_full_resolution_is_one_entry_and_no_tile_is_given_without_it(
