@@ -101,7 +101,7 @@ def get_photo(tx: Connection, actor: Actor, media_id: str, letter: Letter = "r")
     access.check_whose(tx, actor, patient_of(media.resource))
     check_visible(actor, media.resource)
     if media.resource.get("status") == ENTERED_IN_ERROR:
-        raise Gone("this photo was entered here in error and is not compared any more")
+        raise Gone("this photo was entered here in error and is not used any more")
     return media
 
 

@@ -17,6 +17,7 @@ from adapter.access.policy import can, can_see, check_ours, check_visible
 from adapter.access.reach import sensitivity
 from adapter.bounded import BoundedChild
 from adapter.bridge import Bridge
+from adapter.compare.reopening import ENTERED_IN_ERROR, get_photo
 from adapter.compare.saved import who
 from adapter.db.tables import media as media_table
 from adapter.db.tables import observation, search_index
@@ -29,7 +30,6 @@ from mappings.measurement_to_observation import is_measurement, measurement_to_o
 from mappings.provenance import Agent, Entity, provenance
 
 Json = dict[str, Any]
-IN_ERROR = "entered-in-error"
 MOVED = "the photo turned out not to be this patient's"
 LONGEST_REASON = 500
 LISTED = 500
@@ -102,15 +102,13 @@ def withdraw(bridge: Bridge, actor: Actor, observation_id: str, *, media_id: str
         access.check_scope(actor, "u", "Observation")
         kept = find(tx, "Observation", observation_id)
         if kept is None:
-            access.check_patient(
-                actor, None
-            )  # within a chart, what does not exist and what is another's are told alike
+            access.check_patient(actor, None)  # what does not exist and what is another's are told alike
             raise NotFound("there is no such measurement")
         access.check_whose(tx, actor, patient_of(kept.resource))
         check_visible(actor, kept.resource)
         if not is_measurement(kept.resource) or _photo_of(kept) != f"Media/{media_id}":
             raise NotFound("there is no such measurement")
-        if kept.resource["status"] == IN_ERROR:
+        if kept.resource["status"] == ENTERED_IN_ERROR:
             raise Gone("this measurement was withdrawn before")
         return _withdraw(tx, bridge, actor, kept, why.strip())
 
@@ -144,7 +142,7 @@ def measurements_of_lesion(tx: Connection, actor: Actor, lesion_id: str) -> list
     """Those of every photo of a lesion that the actor may see; the photo says whose lesion it is, at any time."""
     of_lesion = (media_table.c.lesion == lesion_id, *sensitivity(actor, "Media"))
     photos = find_where(tx, "Media", *of_lesion, order_by=media_table.c.created.desc(), limit=LISTED)
-    valid = [one.reference for one in photos if one.resource.get("status") != IN_ERROR]
+    valid = [one.reference for one in photos if one.resource.get("status") != ENTERED_IN_ERROR]
     return _seen_by(actor, _made_from(tx, valid))
 
 
@@ -178,16 +176,7 @@ def _asked(bridge: Bridge, actor: Actor, media_id: str, request: Json, detail: s
 
 
 def _photo(tx: Connection, actor: Actor, media_id: str) -> Stored:
-    access.check_scope(actor, "r", "Media")
-    try:
-        photo = get(tx, "Media", media_id)
-    except NotFound:
-        access.check_patient(actor, None)
-        raise NotFound("there is no such photo") from None
-    access.check_whose(tx, actor, patient_of(photo.resource))
-    check_visible(actor, photo.resource)
-    if photo.resource.get("status") == IN_ERROR:
-        raise Gone("this photo was entered here in error and is not measured any more")
+    photo = get_photo(tx, actor, media_id)
     if patient_of(photo.resource) is None:
         raise Unprocessable("this photo is nobody's yet; it can be measured once it is known whose it is")
     return photo
