@@ -1,6 +1,6 @@
 // What the server says of each photo beside the reference: asked once per pair, told in words under the photo.
 import { csrfToken, find, get } from "./dom.ts";
-import { askJson } from "./http.ts";
+import { askJson, Refused } from "./http.ts";
 import type { Points } from "./marking.ts";
 import type { Comparison } from "./overlay.ts";
 
@@ -13,9 +13,20 @@ const VERDICTS: Record<Comparison["verdict"], [string, string]> = {
 const DAY = { day: "numeric", month: "short", year: "numeric" } as const;
 const known = new Map<string, Promise<Comparison>>();
 
+/** Once more where the server was away or busy for a moment: nobody should have to reload the page for that. */
+async function askPatiently(address: string): Promise<Comparison> {
+  try {
+    return await askJson<Comparison>(address);
+  } catch (error) {
+    if (error instanceof Refused && error.status < 500) throw error;
+    await new Promise((resume) => setTimeout(resume, 2000));
+    return askJson<Comparison>(address);
+  }
+}
+
 export function compare(reference: string, other: string): Promise<Comparison> {
   const address = `/comparison?media=${reference}&media=${other}`;
-  const asked = known.get(address) ?? askJson<Comparison>(address);
+  const asked = known.get(address) ?? askPatiently(address);
   known.set(address, asked);
   asked.catch(() => known.delete(address));
   return asked;
@@ -56,6 +67,17 @@ export function tell(where: HTMLElement, found: Comparison | string | null): voi
   const made = badge(level, text);
   made.title = found.reasons.join(" ");
   where.replaceChildren(made, " ", why);
+}
+
+/** What was answered instead of a verdict, and a button that asks again. */
+export function tellProblem(where: HTMLElement, error: unknown, again: () => void): void {
+  tell(where, error instanceof Error ? error.message : "This photo could not be aligned.");
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "btn btn-small";
+  button.textContent = "Try again";
+  button.addEventListener("click", again);
+  where.append(" ", button);
 }
 
 /** Which of a pane's buttons make sense now. */

@@ -1,5 +1,5 @@
 // Photos beside each other that show the same place together, each as the server has aligned it to the reference.
-import { alignByHand, compare, offer, takeBack, tell } from "../lib/aligning.ts";
+import { alignByHand, compare, offer, takeBack, tell, tellProblem } from "../lib/aligning.ts";
 import { bindCommands, setPressed } from "../lib/commands.ts";
 import { all, find, get, isTyping } from "../lib/dom.ts";
 import { bindStrip } from "../lib/filmstrip.ts";
@@ -54,7 +54,7 @@ async function ask(pane: Pane, of: Pane): Promise<void> {
     const said = await compare(idOf(of), idOf(pane));
     if (of === reference) learn(pane, said);
   } catch (error) {
-    tell(get(".pane-verdict", pane.figure), error instanceof Error ? error.message : "This photo could not be aligned.");
+    if (of === reference) tellProblem(get(".pane-verdict", pane.figure), error, () => void ask(pane, of).then(summarise));
   }
 }
 
@@ -74,7 +74,7 @@ function summarise(): void {
   const aligned = [...found.values()].filter((one) => one.verdict === "aligned").length;
   const only = found.get(other);
   const where = get<HTMLElement>("#verdict");
-  if (panes.length === 2 && only) tell(where, only);
+  if (panes.length === 2) tell(where, only ?? "The photos were not compared; see below");
   else where.textContent = `${aligned} of ${panes.length - 1} aligned to ${dayOf(reference)}`;
 }
 
