@@ -17,6 +17,7 @@ from adapter.compare import raise_labels_of_pictures
 from adapter.errors import BadInput, Conflict, Unprocessable
 from adapter.measure.measuring import follow_photo
 from adapter.records import Resource, Stored, create, find, get, new_id, update_resource
+from adapter.records.confinement import patient_of
 from mappings.body_sites import BODY_SITES, SNOMED_LATERALITY, UnknownBodySite, get_body_site
 from mappings.canonical_resources import codes_of
 from mappings.capture_to_media import assign
@@ -83,8 +84,12 @@ def _assigned(tx: Connection, actor: Actor, media_id: str, parameters: Parameter
 def replace_media(
     tx: Connection, bridge: Bridge, actor: Actor, media: Stored, changed: Resource, summary: str
 ) -> Change:
-    """The next version of a photo's record, with Provenance, AuditEvent and deliveries, in one transaction."""
+    """The next version of a photo's record, with Provenance, AuditEvent and deliveries, in one transaction.
+
+    Whoever saves a comparison or a measurement of it at this moment is waited for: its labels reach that as well.
+    """
     check_ours(media.resource)
+    bridge.db.lock(tx, f"patient:{patient_of(media.resource)}")
     at = bridge.now()
     stored = update_resource(tx, changed, at=at, expected_version=media.version_id)
     statement = provenance(
@@ -96,8 +101,7 @@ def replace_media(
         recorded=at,
     )
     create(tx, statement, at=at)
-    patient_id = changed.get("subject", {}).get("reference", "").removeprefix("Patient/") or None
-    governance.audit(tx, bridge, "update", actor, patient_id=patient_id, references=[stored.version_reference])
+    governance.audit(tx, bridge, "update", actor, patient_id=patient_of(changed), references=[stored.version_reference])
     raise_labels_of_pictures(tx, bridge, stored)
     follow_photo(tx, bridge, actor, stored)
     delivery.deliver_media(tx, bridge, stored)
@@ -115,7 +119,7 @@ def undo_change(tx: Connection, bridge: Bridge, actor: Actor, media_id: str, cha
 
 def photo_in_reach(tx: Connection, actor: Actor, media_id: str) -> Stored:
     media = get(tx, "Media", media_id)
-    check_whose(tx, actor, media.resource.get("subject", {}).get("reference", "").removeprefix("Patient/") or None)
+    check_whose(tx, actor, patient_of(media.resource))
     check_visible(actor, media.resource)
     return media
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from adapter.access import SYSTEM
 from adapter.batch.operations import OPERATIONS
@@ -169,6 +171,26 @@ def test_it_is_as_sensitive_as_its_photos_became(bridge: Bridge, pair: tuple[str
         assert photos_seen(tx, clinician(), saved)[0].media is None
         labelled = [one.resource for one in find_where(tx, "Provenance") if _code(one) == "LABEL"]
         assert len(labelled[0]["target"]) == 4
+
+
+def test_a_correction_waits_for_who_is_saving_at_that_moment(bridge: Bridge, pair: tuple[str, str]) -> None:
+    if bridge.db.is_sqlite:
+        pytest.skip("SQLite has one writer")
+
+    def correct() -> None:
+        with bridge.db.transaction() as tx:
+            OPERATIONS["assign"].apply(tx, bridge, SYSTEM, pair[0], {"view": "close-up"})
+
+    here = "database = (select oid from pg_database where datname = current_database())"
+    waits = text(f"select count(*) from pg_locks where locktype = 'advisory' and not granted and {here}")
+    with ThreadPoolExecutor(1) as other:
+        with bridge.db.transaction() as tx:
+            bridge.db.lock(tx, "patient:asa")  # as save_comparison does
+            correcting, is_waiting = other.submit(correct), 0
+            while not (correcting.done() or is_waiting):
+                is_waiting = tx.execute(waits).scalar_one()
+        correcting.result()
+    assert is_waiting
 
 
 def test_withdrawing_needs_a_reason_and_says_it_from_then_on(bridge: Bridge, pair: tuple[str, str]) -> None:
