@@ -1,6 +1,6 @@
 """Two photographs of the same skin: where each point of one is in the other, and what changed.
 
-    prepare(bytes) -> Prepared          decode, once per photo; may be cached (`to_bytes`)
+    prepare(bytes) -> Prepared          decode, once per photo
     align(left, right) -> Alignment     the map, and whether it may be trusted
     find_changes(alignment) -> Change   what differs, ranked
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from adapter.compare import Prepared, align, prepare
+from adapter.compare import align, prepare
 from adapter.compare.alignment import MIRRORED
-from adapter.errors import BadInput, Unprocessable, UnsupportedMedia
+from adapter.errors import Unprocessable, UnsupportedMedia
 from tests.compare.pairs import FULL, WIDTH, aligned, around_the_lesion, errors, jpeg, other_skin, pair, photos
 
 
@@ -127,22 +127,6 @@ def test_a_close_up_is_found_in_the_regional_view_around_it() -> None:
 def test_points_outside_either_photo_are_mapped_to_nothing() -> None:
     assert aligned("normal").mapped([(-5, 10), (WIDTH, 10), (WIDTH * 9, 1)]) == [None, None, None]
     assert aligned("normal").mapped([]) == []
-
-
-def test_a_prepared_photo_survives_a_cache() -> None:
-    kept = [Prepared.from_bytes(photo.to_bytes()) for photo in photos("hard")]
-    assert align(*kept).as_json() == aligned("hard").as_json()
-
-
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"x" * 100])
-def test_what_is_no_cached_photo_is_refused(content: bytes) -> None:
-    with pytest.raises(BadInput, match="Prepare it again"):
-        Prepared.from_bytes(content)
-
-
-def test_a_truncated_cached_photo_is_refused() -> None:
-    with pytest.raises(BadInput, match="Prepare it again"):
-        Prepared.from_bytes(photos("hard")[0].to_bytes()[:-2000])
 
 
 def test_what_is_no_photo_is_refused_with_its_reason() -> None:
