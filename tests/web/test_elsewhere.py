@@ -81,6 +81,14 @@ def test_a_copy_can_be_removed_at_once_and_a_photo_of_ours_cannot(clinician: Bro
     assert clinician.get(f"/photos/{ours}").status_code == 200
 
 
+def test_enter_on_a_choice_removes_no_copy(clinician: Browser, ehr: RunningVendor) -> None:
+    copied, _ = (file_photo(ehr.vendor, "1001", photo(seed)) for seed in (1, 2))
+    clinician.post(PAGE, {"photo": f"main-ehr {copied}"})
+    page = clinician.get(PAGE).text
+    assert 'form="forget" name="forget"' in page  # a button of another form than the choices
+    assert '<form id="forget" method="post"' in page and page.count('name="forget"') == 1
+
+
 def test_a_photo_of_another_patient_there_is_refused(clinician: Browser, ehr: RunningVendor) -> None:
     theirs = file_photo(ehr.vendor, "1002", photo(1))
     answer = clinician.post(PAGE, {"photo": f"main-ehr {theirs}"})
