@@ -92,7 +92,7 @@ def _forget(bridge: Bridge, actor: Actor, patient: Stored, media_id: str) -> Non
         media, patient_id = get_photo(tx, actor, "r", media_id)
         if patient_id != patient.id or not is_external(media.resource):
             raise NotFound("there is no such copy in this record")
-        forget_external(tx, bridge, actor, media, "removed by hand", torn=True)
+        forget_external(tx, bridge, actor, media, "removed by hand", torn=False)
 
 
 def _beside(tx: Connection, actor: Actor, patient: Stored, media_id: str) -> str:

@@ -81,6 +81,18 @@ def test_a_copy_can_be_removed_at_once_and_a_photo_of_ours_cannot(clinician: Bro
     assert clinician.get(f"/photos/{ours}").status_code == 200
 
 
+def test_what_somebody_saved_outlives_a_copy_removed_by_hand(
+    bridge: Bridge, clinician: Browser, ehr: RunningVendor
+) -> None:
+    ours = [clinician.capture(picture(seed)).json()["id"] for seed in (1, 2)]
+    copied = clinician.post(PAGE, {"photo": f"main-ehr {file_photo(ehr.vendor, '1001', photo(3))}"})
+    copy = urlsplit(copied.headers["location"]).path.rpartition("/")[2]
+    saved = clinician.post("/saved-comparisons", {"media": [*ours, copy], "version": ["1"] * 3}).headers["location"]
+    clinician.post(PAGE, {"forget": copy})
+    shown = clinician.get(saved)
+    assert shown.status_code == 200 and "Photo 3: It is not in this record any more." in shown.text
+
+
 def test_enter_on_a_choice_removes_no_copy(clinician: Browser, ehr: RunningVendor) -> None:
     copied, _ = (file_photo(ehr.vendor, "1001", photo(seed)) for seed in (1, 2))
     clinician.post(PAGE, {"photo": f"main-ehr {copied}"})
