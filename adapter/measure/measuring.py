@@ -75,7 +75,10 @@ def measure(bridge: Bridge, actor: Actor, media_id: str, drawn: Drawn) -> Json:
 
 
 def keep(bridge: Bridge, actor: Actor, media_id: str, drawn: Drawn) -> Stored:
-    """Measure, and keep it as an Observation. Raises as `measure`, and Conflict when the photo was changed since."""
+    """Measure, and keep it as an Observation; the very same again gives what there is.
+
+    Raises as `measure`, and Conflict when the photo was changed since.
+    """
     access.check_scope(actor, "c", "Observation")
     photo, found = _measured(bridge, actor, media_id, drawn)
     check_ours(photo.resource)
@@ -89,6 +92,8 @@ def keep(bridge: Bridge, actor: Actor, media_id: str, drawn: Drawn) -> Stored:
         made = measurement_to_observation(
             found, photo.resource, observation_id=new_id(at), performer=who(actor), drawn=drawn.how, kept_at=at
         )
+        if same := next((one for one in _made_from(tx, [photo.reference]) if _said(one.resource) == _said(made)), None):
+            return same
         kept = create(tx, made, at=at)
         _tell(tx, bridge, actor, "derive", kept, Entity("derivation", photo.version_reference))
         return kept
@@ -180,6 +185,11 @@ def _photo(tx: Connection, actor: Actor, media_id: str) -> Stored:
     if patient_of(photo.resource) is None:
         raise Unprocessable("this photo is nobody's yet; it can be measured once it is known whose it is")
     return photo
+
+
+def _said(kept: Json) -> Json:
+    """All that somebody said by keeping it, but when."""
+    return {name: value for name, value in kept.items() if name not in ("id", "meta", "issued")}
 
 
 def _made_from(tx: Connection, references: list[str]) -> list[Stored]:

@@ -159,6 +159,12 @@ def test_only_the_patients_own_session_measures_lists_and_withdraws(patients: Br
             refused()
 
 
+def test_the_very_same_measurement_is_kept_once(patients: Bridge, photo: Photo, media: str) -> None:
+    first, again = (keep(patients, CLINICIAN, media, outlined(photo)).id for _ in range(2))
+    assert first == again
+    assert keep(patients, CLINICIAN, media, outlined(photo, sigma=2.0)).id != first
+
+
 def test_who_may_read_photos_only_reads_no_measurements(patients: Bridge, photo: Photo, media: str) -> None:
     keep(patients, CLINICIAN, media, outlined(photo))
     looking = replace(CLINICIAN, scopes=frozenset({"user/Media.rs"}))
