@@ -30,8 +30,8 @@ from mappings.photos_to_picture import derivation_of
 
 _WITHIN: dict[str, tuple[type[float], float, float]] = {  # numbers of a view: kind, the least, the greatest
     "zoom": (float, 0.001, 10_000),
-    "x": (float, -1000, 1000),
-    "y": (float, -1000, 1000),
+    "x": (float, -100_000, 100_000),
+    "y": (float, -100_000, 100_000),
     "blend": (float, 0, 1),
     "reference": (int, 1, MOST),
     "other": (int, 1, MOST),

@@ -46,7 +46,8 @@ function present({ panes, together, viewer, chosen }: Looking): Kept {
 
 function fill(form: HTMLFormElement, looking: Looking): void {
   for (const [name, value] of Object.entries(present(looking))) {
-    get<HTMLInputElement>(`input[name="${name}"]`, form).value = typeof value === "number" ? String(+value.toFixed(6)) : String(value);
+    const said = typeof value === "number" ? (Number.isFinite(value) ? +value.toFixed(6) : "") : value; // a hidden photo has no size
+    get<HTMLInputElement>(`input[name="${name}"]`, form).value = String(said);
   }
   const fields = new Map(all<HTMLElement>("[data-id]", form).map((one) => [one.dataset["id"], one]));
   form.prepend(...looking.panes.flatMap(({ figure }) => fields.get(figure.dataset["id"]) ?? [])); // sides may be swapped
