@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
@@ -51,14 +52,21 @@ class BoundedChild:
 
     def call(self, request: Json, *contents: bytes) -> tuple[Json, list[bytes]]:
         """Raises what the task refuses, and Unprocessable for what exceeds the limits or kills the child."""
-        with self._lock:
+        with self._lock, ExitStack() as broken:
+            broken.callback(self._stop)  # what is left of an answer in the pipe would be the next one's
             try:
-                return self._ask(request, contents)
+                answer, made = self._ask(request, contents)
             except _GONE as error:
-                self._stop()
                 raise Unprocessable(
                     "Decoding this photo takes more time or memory than any photo should. Export it again."
                 ) from error
+            broken.pop_all()
+        if "refusal" in answer:
+            refusal = getattr(errors, answer["refusal"], None)
+            raise (refusal if isinstance(refusal, type) and issubclass(refusal, DermBridgeError) else BadInput)(
+                answer["message"]
+            )
+        return answer, made
 
     def start(self) -> None:
         """Starts the child ahead of its first call, unless it runs or is busy; waits for nothing."""
@@ -84,13 +92,7 @@ class BoundedChild:
         if to_child is None or from_child is None:
             raise EOFError
         _send(to_child, request, contents)
-        answer, made = _receive(from_child)
-        if "refusal" in answer:
-            refusal = getattr(errors, answer["refusal"], None)
-            raise (refusal if isinstance(refusal, type) and issubclass(refusal, DermBridgeError) else BadInput)(
-                answer["message"]
-            )
-        return answer, made
+        return _receive(from_child)
 
     def _start(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(  # noqa: S603 - our own interpreter and module, no shell

@@ -57,6 +57,17 @@ def test_a_child_that_died_between_two_photos_is_replaced_unseen(photo):
         assert renderer.render(photo("PNG"), SMALL).keys() == SMALL.keys()
 
 
+def test_an_answer_that_was_not_read_is_nobody_elses(photo, monkeypatch):
+    def receive(_stream):
+        raise MemoryError
+
+    with BoundedRenderer() as renderer:
+        with monkeypatch.context() as patch, pytest.raises(MemoryError):
+            patch.setattr(bounded, "_receive", receive)
+            renderer.render(photo("PNG"), SMALL)
+        assert renderer.render(photo("JPEG"), SMALL) == render(photo("JPEG"), SMALL)
+
+
 def test_the_child_inherits_no_secret(monkeypatch, photo):
     monkeypatch.setenv("DERMBRIDGE_KEY", "secret")
     with BoundedRenderer() as renderer:
