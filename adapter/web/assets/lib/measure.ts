@@ -255,7 +255,9 @@ export class Measuring {
       const found = await this.#post<Measured>(this.#drawn());
       if (asked === this.#asked) this.#show(found);
     } catch (error) {
-      if (asked === this.#asked) this.#hint(messageOf(error), "error");
+      if (asked !== this.#asked) return;
+      get<HTMLElement>("#measure-result").hidden = true; // figures of an earlier shape
+      this.#hint(messageOf(error), "error");
     }
   }
 
