@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from adapter.capture.renditions import upright
-from adapter.compare.geometry import Mask, Picture, Points, Size
+from adapter.compare.geometry import Mask, Picture, Points, Size, inside
 from adapter.compare.skin import rim
 from adapter.errors import Unprocessable
 from adapter.measure.card import SeenCard, card_mask, find_card
@@ -85,6 +85,9 @@ def _outline(shot: Shot, request: Json) -> tuple[Json, list[bytes]]:
 def _measure(shot: Shot, request: Json) -> tuple[Json, list[bytes]]:
     points = np.array(request["points"], np.float64)
     scale, sigma = _scale(shot, request), float(request["sigma"])
+    if not inside(points, shot.size).all():
+        raise Unprocessable("A point lies outside the photo. Move it back, or start again.")
+    scale.check_reaches(points)
     if request["kind"] == "length":
         measures = measure_line(points, scale, sigma)
     else:

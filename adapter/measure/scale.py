@@ -24,6 +24,9 @@ skin up to 5 mm out of the plane at 300 mm, a ruler tilted by up to 10 degrees; 
 LEAST_POINTS_APART = 20.0
 """Pixels between two clicks, below which a scale would be worth nothing."""
 
+_LEAST_DEPTH = 0.1
+"""Of the depth at the scale itself; 0 is the horizon."""
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -55,6 +58,15 @@ class Scale:
         if found is None or not np.isfinite(found).all():
             raise Unprocessable("The scale's points do not make a plane. Take the scale again.")
         return np.asarray(found, np.float64)
+
+    def check_reaches(self, points: Points) -> None:
+        """Raises Unprocessable for points (n, 2) near or beyond the horizon of the plane, where it tells nothing."""
+        if not len(self.seen):
+            return
+        row = self.matrix()[2]
+        depth, near = points @ row[:2] + row[2], float((self.seen @ row[:2] + row[2]).mean())
+        if (depth / near < _LEAST_DEPTH).any():
+            raise Unprocessable("The card lies too flat for a measure so far from it. Photograph it from above.")
 
     def mm_per_pixel(self, at: Points) -> float:
         """At one place (1, 2) of the photo, as the root of how much a pixel's area becomes."""

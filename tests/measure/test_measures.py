@@ -246,3 +246,12 @@ def test_a_dermatoscopes_round_field_gives_its_scale() -> None:
     assert offered["source"] == "field-of-view"
     assert offered["mm_per_pixel"] == pytest.approx(20 / 580, rel=0.01)
     assert measuring(asked, [content])[0]["scales"] == []
+
+
+def test_beyond_the_horizon_of_a_flat_card_nothing_is_measured() -> None:
+    seen = np.array([[0.0, 0.0], [100.0, 0.0], [90.0, 50.0], [10.0, 50.0]])  # its sides meet at (50, 250)
+    card = Scale("card", seen, np.array([[0.0, 0.0], [10.0, 0.0], [10.0, 10.0], [0.0, 10.0]]), 1.0, 0.01)
+    card.check_reaches(np.array([[50.0, 100.0]]))
+    for y in (249.0, 300.0, 5000.0):
+        with pytest.raises(Unprocessable, match="too flat"):
+            card.check_reaches(np.array([[50.0, 100.0], [50.0, y]]))

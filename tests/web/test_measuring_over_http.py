@@ -104,6 +104,7 @@ def test_two_visits_make_a_chart_with_a_table(bridge: Bridge, media: str, clinic
         (LINE | {"points": [[1, 1], ["NaN", 4]]}, "is no pixel"),
         (LINE | {"value": 12}, "drawn.value"),
         (LINE | {"scale": {"source": "points", "points": [[1, 1], [3, 3]], "millimetres": 5}}, "too near"),
+        (LINE | {"points": [[1, 1], [-400, 4]]}, "outside the photo"),
         (LINE | {"scale": {"source": "points", "millimetres": 5}}, "needs two"),
         (LINE | {"kind": "outline", "points": [[0, 0], [90, 90], [90, 0], [0, 90]]}, "crosses itself"),
         (LINE | {"kind": "outline", "points": [[0, 0], [1, 0], [1, 1]]}, "too small"),
