@@ -74,9 +74,9 @@ def look_at_copies(
             why, torn = _vanished(bridge, destinations, name, photo_id, copy, patient)
         except (Unavailable, Unprocessable, NotFound):
             continue  # its own look comes within a day
-        with bridge.db.transaction() as tx:
-            if why and (current := find(tx, "Media", copy.id)) is not None:
-                forget_external(tx, bridge, actor, current, why, torn=torn)
+        if why:
+            with bridge.db.transaction() as tx:
+                forget_external(tx, bridge, actor, copy, why, torn=torn)
 
 
 def _outlived(bridge: Bridge, media: Stored) -> tuple[str, bool] | None:
@@ -107,9 +107,14 @@ def copies_of(tx: Connection, address: str) -> list[Stored]:
 
 def forget_external(tx: Connection, bridge: Bridge, actor: Actor, media: Stored, why: str, *, torn: bool) -> None:
     """Destroy a copy with its keys; what it said stays in the history. `torn`: it should never have been here, so that
-    what was saved with it is withdrawn. The bytes are swept by `dermbridge scrub`."""
+    what was saved with it is withdrawn. Nothing happens where somebody else was first. The bytes are swept by
+    `dermbridge scrub`."""
     at, patient_id = bridge.now(), patient_of(media.resource)
     bridge.db.lock(tx, f"patient:{patient_id}")
+    current = find(tx, "Media", media.id)
+    if current is None:
+        return
+    media = current
     if torn:
         nobodys = {name: value for name, value in media.resource.items() if name not in ("subject", "encounter")}
         nobodys["status"] = "entered-in-error"

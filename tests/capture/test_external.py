@@ -18,7 +18,7 @@ from adapter.access.policy import grants_of
 from adapter.batch.operations import OPERATIONS
 from adapter.bridge import Bridge
 from adapter.capture.external import Pulled, pull_photo
-from adapter.capture.external_upkeep import KIND, look_at_external
+from adapter.capture.external_upkeep import KIND, forget_external, look_at_external
 from adapter.capture.photos_elsewhere import RecordThere, photos_elsewhere
 from adapter.capture.receive import original_blob_id
 from adapter.capture.render import render_photo
@@ -357,6 +357,15 @@ def test_a_look_at_the_list_is_enough_to_see_that_a_copy_must_go(opened: Open) -
     assert [one.media_id for one in site.listed().photos] == [stays.media_id]
     with pytest.raises(Gone):
         site.media(gone.media_id)
+
+
+def test_two_who_find_at_once_that_a_copy_must_go_destroy_it_once(opened: Open) -> None:
+    site = opened()
+    media = site.media(site.pull(site.there()).media_id)
+    for _ in range(2):
+        with site.bridge.db.transaction() as tx:
+            forget_external(tx, site.bridge, CLINICIAN, media, "it does not count any more at x", torn=True)
+    assert len(site.audited("delete")) == 1
 
 
 def test_a_copy_goes_at_once_when_somebody_asks_for_it_again_and_it_is_another_patients(opened: Open) -> None:
