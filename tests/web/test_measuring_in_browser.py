@@ -193,3 +193,26 @@ def test_a_faint_lesion_is_refused_in_words(bridge: Bridge, media: str, opened: 
     page.keyboard.press("m")
     page.mouse.click(*place(page, (1100.0, 900.0)))
     expect(page.locator("#measure-hint")).to_contain_text("Draw the outline by hand.")
+
+
+def test_a_comparison_shows_the_colours_of_the_card_and_says_where_there_is_none(
+    signed_in: Any, bridge: Bridge, media: str
+) -> None:
+    told = {"patient": "Patient/p1", "taken_at": "2026-11-22T09:00:00Z"}
+    bare = receive(bridge, SYSTEM, Upload(scene("no card").jpeg, told)).id
+    WorkLoop(bridge.db, {"render": Lane(lambda item: render_photo(bridge, item))}, now=bridge.now).run_until_idle()
+    origin, chromium, cookies = signed_in
+    context = chromium.new_context(base_url=origin, **DESK)
+    context.add_cookies(cookies)
+    page = context.new_page()
+    page.goto(f"/compare?media={bare}&media={media}")
+    expect(page.locator(".pane .stage canvas").first).to_be_visible()
+    page.keyboard.press("c")
+    without, with_card = (page.locator(f'.pane[data-id="{one}"] .pane-colours') for one in (bare, media))
+    expect(with_card).to_have_text("Colours by the card")
+    expect(without).to_contain_text("card")
+    expect(page.get_by_role("button", name="Colours by the calibration card")).to_have_attribute("aria-pressed", "true")
+    assert axe(page) == []
+    page.keyboard.press("c")
+    expect(with_card).to_be_empty()
+    expect(without).to_be_empty()

@@ -34,6 +34,13 @@ export async function askJson<T>(url: string, init: RequestInit = {}): Promise<T
   return JSON.parse(body) as T;
 }
 
+/** A picture as an object URL, to be revoked by who asked. Rejects with the server's reason. */
+export async function askPicture(url: string): Promise<string> {
+  const answer = await fetch(url, { credentials: "same-origin", headers: { Accept: "image/jpeg, application/json" } });
+  if (!answer.ok) throw new Refused(messageOf(await answer.text(), `The server answered ${answer.status}.`), answer.status);
+  return URL.createObjectURL(await answer.blob());
+}
+
 /** A page of ours, parsed and not shown; null when it cannot be had (session over, server away). */
 export async function askPage(url: string): Promise<Document | null> {
   try {

@@ -1,5 +1,6 @@
 // Measuring on a photo: the scale first, then a line or an outline; the server measures, and keeps what is accepted.
 import OpenSeadragon from "openseadragon";
+import { CardColours } from "./card-colours.ts";
 import { setPressed } from "./commands.ts";
 import { all, csrfToken, find, get, settled } from "./dom.ts";
 import { askJson, Refused } from "./http.ts";
@@ -47,13 +48,14 @@ export class Measuring {
   #sigma = 0.5;
   #asked = 0;
   #looked = false;
-  #normal: OpenSeadragon.TiledImage | null = null;
+  readonly #colours: CardColours;
   readonly #measureSoon = settled(SETTLE_MS, () => void this.#measure());
 
   constructor(
     readonly viewer: Viewer,
     readonly stage: HTMLElement,
   ) {
+    this.#colours = new CardColours(viewer, this.#href);
     viewer.addHandler("canvas-click", (event) => {
       if (!this.#on || !event.quick) return;
       event.preventDefaultAction = true;
@@ -78,7 +80,8 @@ export class Measuring {
     });
     get("#measure-again").addEventListener("click", () => this.#choose(this.#tool));
     find("#measure-keep")?.addEventListener("click", () => void this.#keep());
-    get("#measure-normalise").addEventListener("click", (event) => this.#normalise(event.currentTarget));
+    const colours = get<HTMLButtonElement>("#measure-normalise");
+    colours.addEventListener("click", () => void this.#normalise(colours));
     for (const button of all<HTMLButtonElement>("[data-shape]")) this.#offerKept(button);
   }
 
@@ -298,19 +301,15 @@ export class Measuring {
     return askJson<T>(`${this.#href}/measurements`, { method: "POST", body: fields, headers });
   }
 
-  /** The colours that the card tells, over the photo; what is stored stays as it is. */
-  #normalise(button: EventTarget | null): void {
-    const off = this.#normal !== null;
-    setPressed(button as HTMLButtonElement, !off);
-    if (this.#normal) this.viewer.world.removeItem(this.#normal);
-    this.#normal = null;
-    if (off) return;
-    this.viewer.addTiledImage({
-      tileSource: { type: "image", url: `${this.#href}/normalised`, buildPyramid: true },
-      width: 1,
-      success: (event) => (this.#normal = (event as unknown as { item: OpenSeadragon.TiledImage }).item),
-      error: () => this.#hint("The colours could not be normalised.", "error"),
-    });
+  async #normalise(button: HTMLButtonElement): Promise<void> {
+    setPressed(button, !this.#colours.on);
+    if (this.#colours.on) return this.#colours.hide();
+    try {
+      await this.#colours.show();
+    } catch (error) {
+      setPressed(button, false);
+      this.#hint(error instanceof Error ? error.message : "The colours could not be shown.", "error");
+    }
   }
 
   #offerKept(button: HTMLButtonElement): void {

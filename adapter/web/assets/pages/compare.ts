@@ -1,5 +1,6 @@
 // Photos beside each other that show the same place together, each as the server has aligned it to the reference.
 import { alignByHand, compare, offer, takeBack, tell, tellProblem } from "../lib/aligning.ts";
+import { CardColours } from "../lib/card-colours.ts";
 import { bindCommands, setPressed } from "../lib/commands.ts";
 import { all, find, get, isTyping } from "../lib/dom.ts";
 import { bindStrip } from "../lib/filmstrip.ts";
@@ -36,6 +37,7 @@ let active = panes[0]!;
 let reference = panes[0]!;
 let other = panes.at(-1)!; // what is laid over the reference
 let marking: Marking | null = null;
+const colours = new Map(panes.map((pane) => [pane, new CardColours(pane.viewer, `/photos/${idOf(pane)}`)]));
 
 // --- aligned to the reference --------------------------------------------------------------------------------------
 
@@ -185,6 +187,25 @@ function magnify(on: boolean): void {
   setPressed(find('#tools [data-do="loupe"]'), on);
 }
 
+async function colour(): Promise<void> {
+  const wanted = ![...colours.values()].some((one) => one.on);
+  setPressed(find('#tools [data-do="colours"]'), wanted);
+  await Promise.all(
+    [...colours].map(async ([pane, one]) => {
+      const said = get(".pane-colours", pane.figure);
+      said.textContent = "";
+      if (!wanted) return one.hide();
+      try {
+        await one.show();
+        said.textContent = "Colours by the card";
+      } catch (error) {
+        said.textContent = error instanceof Error ? error.message : "The colours could not be shown.";
+      }
+    }),
+  );
+  setPressed(find('#tools [data-do="colours"]'), [...colours.values()].some((one) => one.on));
+}
+
 function enlarge(): void {
   const done = document.fullscreenElement ? document.exitFullscreen() : get("#main").requestFullscreen();
   done.catch(() => say("The page around this one does not allow full screen."));
@@ -205,12 +226,13 @@ bindCommands(
     link,
     swap,
     loupe: () => magnify(!loupe.on),
+    colours: () => void colour(),
     screen: enlarge,
     help: () => help.togglePopover(),
     reference: () => panes.length > 2 && refer(active),
     hand: () => mark(active === reference ? other : active),
   },
-  { ...VIEW_KEYS, l: "link", s: "swap", f: "screen", "?": "help", r: "reference", h: "hand" },
+  { ...VIEW_KEYS, l: "link", s: "swap", f: "screen", c: "colours", "?": "help", r: "reference", h: "hand" },
 );
 get<HTMLElement>('#tools [data-do="screen"]').hidden = !document.fullscreenEnabled;
 document.addEventListener("keydown", (event) => {
