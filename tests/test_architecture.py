@@ -131,6 +131,7 @@ def test_a_mapping_that_takes_times_and_ids_as_arguments_is_left_alone(source: s
 
 def test_starting_to_serve_loads_no_decoder_no_model_and_no_migration_tool() -> None:
     heavy = ["PIL", "cv2", "numpy", "pydicom", "fhir", "hl7apy", "alembic", "pillow_heif"]
-    code = f"import sys, adapter.serve, adapter.app; print([one for one in {heavy} if one in sys.modules])"
+    rooms = "adapter.serve, adapter.app, adapter.compare, adapter.cli"
+    code = f"import sys, {rooms}; print([one for one in {heavy} if one in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert ran.stdout.strip() == "[]", "import it where it is used"

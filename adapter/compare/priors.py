@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Connection, select
 
 from adapter.db.tables import media
 from adapter.records import Resource, Stored, find_where
+from adapter.records.confinement import patient_of
 from mappings.fhir_time import span
 from mappings.terms import BODY_STRUCTURE, LATERALITY
 
@@ -95,13 +96,16 @@ def candidates(tx: Connection, photo: Stored, *, only: Conditions = ()) -> list[
     """The patient's other photos of the same lesion or site, those nearest in time, oldest first."""
     row = tx.execute(select(media).where(media.c.id == photo.id)).one()
     photographs = (media.c.derivation.is_(None), media.c.status != "entered-in-error|", media.c.id != photo.id)
-    kept = (media.c.patient == row.patient, *photographs, *only)
+    alike = {  # each is the beginning of one index; the patient besides the lesion would leave two to choose from
+        row.lesion: (media.c.lesion == row.lesion,),
+        row.site: (media.c.patient == row.patient, media.c.site == row.site),
+    }
     found: dict[str, Stored] = {}
-    for column, value in ((media.c.lesion, row.lesion), (media.c.site, row.site)):
+    for value, of_it in alike.items():
         for when, order, limit in _slices(row.created):
             if row.patient is not None and value is not None:
-                of_it = find_where(tx, "Media", column == value, when, *kept, order_by=order, limit=limit)
-                found |= {one.id: one for one in of_it}
+                near = find_where(tx, "Media", *of_it, when, *photographs, *only, order_by=order, limit=limit)
+                found |= {one.id: one for one in near if patient_of(one.resource) == row.patient}
     return sorted(found.values(), key=lambda one: (_taken(one), one.id))
 
 
