@@ -16,8 +16,14 @@ from sqlalchemy import create_engine, make_url, text
 
 from adapter.bridge import Bridge, open_bridge
 from adapter.db.tables import metadata
+from adapter.logs import configure_logs
 from adapter.settings import load_settings
 from tests.servers.postgresql import postgresql_server
+
+
+def pytest_configure() -> None:
+    """Logs as the service writes them: structlog's default draws every local variable of a traceback."""
+    configure_logs()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from tests.connectors.stands import STANDS, no_secrets
-
 from connectors.contract import Connector
 from connectors.profile import build_profile
 from connectors.registry import open_connector
+from tests.connectors.stands import STANDS, no_secrets
 from tests.servers.fhir_ehr import Ehr
 
 
