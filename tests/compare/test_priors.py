@@ -133,9 +133,8 @@ def test_a_photo_entered_in_error_is_not_suggested(tx: Connection, bridge: Bridg
     assert suggested(tx, "now") is None
 
 
+@pytest.mark.parametrize("db_url", ["sqlite"], indirect=True)  # it reads SQLite's plans
 def test_candidates_are_read_through_an_index_whatever_the_archive_holds(tx: Connection, bridge: Bridge) -> None:
-    if bridge.db.engine.dialect.name != "sqlite":
-        pytest.skip("reads SQLite's plans")
     keep(tx, bridge, media("then", "2025-01-05", lesion="l1"), media("now", "2026-11-20", lesion="l1"))
     asked: list[tuple[str, Any]] = []
     note = event.listens_for(tx.engine, "before_cursor_execute")
