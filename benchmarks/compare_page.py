@@ -160,12 +160,14 @@ def page(result: dict[str, Any], worst: list[dict[str, Any]], nearest: list[dict
         for row in result["roc"]
     ]
     gallery = [
-        f"![Both photos, and one over the other](images/compare-accuracy/worst-{number}.jpg)\n\n{row['set']}, seed {row['seed']}, {row['kind']}: "
+        f"![Both photos, and one over the other](images/compare-accuracy/worst-{number}.jpg)\n\n"
+        f"{row['set']}, seed {row['seed']}, {row['kind']}: "
         f"{row['verdict']}, median {row['median']:.2f} px, p95 {row['p95']:.2f} px\n"
         for number, row in enumerate(worst, 1)
     ]
     strangers_ = [
-        f"![Two photos of different skin](images/compare-accuracy/stranger-{number}.jpg)\n\n{row['verdict']}; {100 * row['share']:.1f} % of the "
+        f"![Two photos of different skin](images/compare-accuracy/stranger-{number}.jpg)\n\n"
+        f"{row['verdict']}; {100 * row['share']:.1f} % of the "
         "patches agree by chance\n"
         for number, row in enumerate(nearest, 1)
     ]
@@ -198,8 +200,8 @@ two visits; see the limits in [compare.md](compare.md). Seconds depend on the ma
 
 ![Share of points within a distance of the truth, by method](images/compare-accuracy/errors.svg)
 
-Every fifth percentile of each pair's errors (0 to {last}). Medians over pairs, of DermBridge all, of the others as many as
-`--alternatives` asked for ({others} of each set):
+Every fifth percentile of each pair's errors (0 to {last}). Medians over pairs, of DermBridge all, of the others as many
+as `--alternatives` asked for ({others} of each set):
 
 | set | method | median px | p95 px | times DermBridge's median |
 |---|---|---|---|---|
