@@ -19,8 +19,8 @@ help: ## list these targets
 demo: $(READY) $(PAGES) ## the whole story on your machine, then keep serving (ONCE=1: stop after the proof)
 	@$(VENV)/bin/dermbridge demo $(if $(ONCE),--once)
 
-test: $(READY) $(PAGES) ## every test that needs nothing but Python (ARGS="-k name" to choose)
-	@$(PY) -m pytest -rs -n auto --dist loadfile -m "not real" $(ARGS)
+test: $(READY) $(PAGES) ## the tests that need nothing but Python and no patience (ARGS="-k name" to choose)
+	@$(PY) -m pytest -rs -n auto --dist loadfile -m "not real and not long" $(ARGS)
 
 PEERS := $(patsubst %/package-lock.json,%/node_modules/.package-lock.json,$(wildcard tests/integration/*/package-lock.json))
 
@@ -32,8 +32,8 @@ PEERS := $(patsubst %/package-lock.json,%/node_modules/.package-lock.json,$(wild
 	@if command -v mvn >/dev/null; then mvn -B -q -f $< dependency:build-classpath && touch $@; \
 	else echo "!!! no Maven here, so no HAPI FHIR: apt-get install default-jdk-headless maven" >&2; fi
 
-test-real: $(TOOLS) $(SSLYZE) $(PAGES) $(PEERS) tests/integration/hapi/target/classpath node_modules/typescript ## tests against PostgreSQL, Chromium and other real servers; a missing one is a failure
-	@DERMBRIDGE_REQUIRE_REAL=1 $(PY) -m pytest -n auto --dist loadfile -m real $(ARGS)
+test-real: $(TOOLS) $(SSLYZE) $(PAGES) $(PEERS) tests/integration/hapi/target/classpath node_modules/typescript ## the long tests, and those against PostgreSQL, Chromium and other real servers; a missing one is a failure
+	@DERMBRIDGE_REQUIRE_REAL=1 $(PY) -m pytest -n auto --dist loadfile -m "real or long" $(ARGS)
 
 ci: ## what the build server runs (as root on Debian it installs what it needs)
 	@bash .ci/run

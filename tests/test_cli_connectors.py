@@ -20,6 +20,8 @@ from adapter.sandbox.vendors.photos_there import file_photo
 from connectors.knob_table import verdicts
 from connectors.profile import build_profile, find_shipped_profiles
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -17,6 +17,8 @@ from adapter.compare.alignment import MIRRORED
 from adapter.errors import Unprocessable, UnsupportedMedia
 from tests.compare.pairs import FULL, WIDTH, aligned, around_the_lesion, errors, jpeg, other_skin, pair, photos
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize(("name", "median", "p95"), [("normal", 0.5, 1.5), ("hard", 1.0, 4.0)])
 def test_the_skin_is_found_to_a_pixel_of_a_12_megapixel_photo(name: str, median: float, p95: float) -> None:

@@ -24,6 +24,8 @@ from adapter.records import create, find_where, get, update_resource
 from adapter.records.landmarks import Pair
 from mappings.terms import CONFIDENTIALITY, coding
 
+pytestmark = pytest.mark.long
+
 SKIN = Path(__file__).parents[1] / "data" / "skin"
 MOLE, OTHER = (SKIN / name for name in ("ISIC_0009995.jpg", "ISIC_0010459.jpg"))
 

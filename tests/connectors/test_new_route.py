@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 TOY = ROOT / "tests" / "data" / "toy_route"
 COMMAND = ("-c", "from adapter.cli import main; main()")
 
-pytestmark = pytest.mark.real  # it runs the contract suite once more, in a process of its own
+pytestmark = pytest.mark.long  # it runs the contract suite once more, in a process of its own
 
 
 def run(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:

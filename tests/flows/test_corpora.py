@@ -37,7 +37,7 @@ TELLING_TAGS = (
     ExifTags.Base.ImageUniqueID,
 )
 
-pytestmark = pytest.mark.parametrize("db_url", ["sqlite"], indirect=True)
+pytestmark = [pytest.mark.long, pytest.mark.parametrize("db_url", ["sqlite"], indirect=True)]
 
 
 @pytest.fixture(autouse=True)

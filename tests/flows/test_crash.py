@@ -204,7 +204,7 @@ def service(environment: dict[str, str], tmp_path: Path) -> Iterator[Service]:
     running.kill()
 
 
-@pytest.mark.real
+@pytest.mark.long
 def test_what_was_acknowledged_survives_kill_9_exactly_once(
     environment: dict[str, str], service: Service, tmp_path: Path
 ) -> None:

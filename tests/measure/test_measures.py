@@ -22,6 +22,8 @@ from adapter.measure.scale import Scale, no_scale, scale_from_field_of_view, sca
 from mappings.calibration_card import MARKERS, PATCHES, card_pdf, card_svg
 from tests.measure.scenes import scene
 
+pytestmark = pytest.mark.long
+
 
 def ellipse(a: float, b: float, *, turn: float = 0.0, count: int = 120) -> Points:
     angle = np.linspace(0, 2 * np.pi, count, endpoint=False)

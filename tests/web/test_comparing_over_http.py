@@ -19,6 +19,8 @@ from adapter.records import create
 from mappings.fhir_check import check_resource
 from tests.web.conftest import Browser, visit
 
+pytestmark = pytest.mark.long
+
 MOLE = Path(__file__).parents[1] / "data" / "skin" / "ISIC_0009995.jpg"
 
 

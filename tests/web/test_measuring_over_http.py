@@ -16,6 +16,8 @@ from adapter.records import create
 from tests.measure.scenes import scene
 from tests.web.conftest import Browser
 
+pytestmark = pytest.mark.long
+
 LINE = {"kind": "length", "points": [[100, 100], [500, 400]], "version": 1}
 
 
