@@ -101,7 +101,7 @@ def serve(
 
     Example: dermbridge serve --port 8000
     """
-    gc.disable()  # a tenth of starting would go to looking for garbage where there is none; `collect_less` ends this
+    gc.disable()  # part of starting would go to looking for garbage where there is none; `collect_less` ends this
     from adapter.serve import serve_http
 
     serve_http(load_settings(http_host=host, http_port=port), everything=not web_only)

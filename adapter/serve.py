@@ -49,10 +49,7 @@ def keep_freed_memory() -> None:
 
 
 def collect_less() -> None:
-    """Leave out of every garbage collection what start-up made, which stays, and collect the rest less often.
-
-    That was a fifteenth of what accepting a photo cost.
-    """
+    """Leave out of every garbage collection what start-up made, which stays, and collect the rest less often."""
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
     gc.enable()

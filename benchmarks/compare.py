@@ -262,7 +262,7 @@ def others(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         median, p95, seconds = (
             float(np.median([row[f"{prefix}{what}"] for row in found])) for what in ("median", "p95", "seconds")
         )
-        ours = float(np.median([row["median"] for row in found]))
+        ours = float(np.median([row["median"] for row in found]))  # on the very same pairs
         line = {"set": wanted, "method": name or "DermBridge", "median px": median, "p95 px": p95, "seconds": seconds}
         lines.append(line | {"times ours": median / ours})
     return lines

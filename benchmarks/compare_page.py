@@ -21,7 +21,7 @@ import orjson
 from matplotlib import pyplot as plt
 
 from adapter.compare import align, overlay_jpeg, prepare
-from benchmarks.compare import PERCENTILES, recipes, strangers
+from benchmarks.compare import PERCENTILES, others, recipes, strangers
 from benchmarks.skin import TONES, make_pair
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -153,7 +153,7 @@ def page(result: dict[str, Any], worst: list[dict[str, Any]], nearest: list[dict
     ]
     methods = [
         f"| {row['set']} | {row['method']} | {row['median px']:.2f} | {row['p95 px']:.2f} | {row['times ours']:.1f} |"
-        for row in result["methods"]
+        for row in others(result["pairs"])
     ]
     roc = [
         f"| {row['share']:.2f} | {100 * row['matching kept']:.1f} % | {100 * row['non-matching kept']:.1f} % |"
