@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from adapter import errors
-from adapter.errors import BadInput, DermBridgeError, Unprocessable
+from adapter.errors import BadInput, DermBridgeError, Unavailable, Unprocessable
 
 Json = dict[str, Any]
 Task = Callable[[Json, list[bytes]], tuple[Json, Sequence[bytes]]]
@@ -34,7 +34,10 @@ _ROOT = Path(__file__).parents[1]
 _FRAME = struct.Struct(">Q")
 _MAX_FRAME = 1 << 30
 _GONE = (EOFError, BrokenPipeError, ValueError, LookupError)
+_FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)
+_PATIENCE_SECONDS = 5.0
 _THREADS = "2"
+_TRIES = 2
 
 
 class BoundedChild:
@@ -51,16 +54,10 @@ class BoundedChild:
         self._child: subprocess.Popen[bytes] | None = None
 
     def call(self, request: Json, *contents: bytes) -> tuple[Json, list[bytes]]:
-        """Raises what the task refuses, and Unprocessable for what exceeds the limits or kills the child."""
-        with self._lock, ExitStack() as broken:
-            broken.callback(self._stop)  # what is left of an answer in the pipe would be the next one's
-            try:
-                answer, made = self._ask(request, contents)
-            except _GONE as error:
-                raise Unprocessable(
-                    "Decoding this photo takes more time or memory than any photo should. Export it again."
-                ) from error
-            broken.pop_all()
+        """Raises what the task refuses, Unprocessable for what exceeds the limits or crashes the child, and Unavailable
+        when the machine killed the child, and then another."""
+        with self._lock:
+            answer, made = self._answer(request, contents)
         if "refusal" in answer:
             refusal = getattr(errors, answer["refusal"], None)
             raise (refusal if isinstance(refusal, type) and issubclass(refusal, DermBridgeError) else BadInput)(
@@ -83,6 +80,31 @@ class BoundedChild:
 
     def __del__(self) -> None:
         self._stop()
+
+    def _answer(self, request: Json, contents: Sequence[bytes]) -> tuple[Json, list[bytes]]:
+        for _ in range(_TRIES):
+            with ExitStack() as broken:
+                broken.callback(self._stop)  # what is left of an answer in the pipe would be the next one's
+                try:
+                    answer = self._ask(request, contents)
+                except _GONE as error:
+                    if not self._was_killed():
+                        raise Unprocessable(
+                            "Decoding this photo takes more time or memory than any photo should. Export it again."
+                        ) from error
+                else:
+                    broken.pop_all()
+                    return answer
+        raise Unavailable(
+            "This machine ended the decoding of photos, twice; it may be short of memory. It is no fault of the photo: "
+            "try again in a minute."
+        )
+
+    def _was_killed(self) -> bool:
+        """From outside, as a machine out of memory does: the child's own limits end it otherwise."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._child is not None and self._child.wait(_PATIENCE_SECONDS) in _FROM_OUTSIDE
+        return False
 
     def _ask(self, request: Json, contents: Sequence[bytes]) -> tuple[Json, list[bytes]]:
         if self._child is not None and self._child.poll() is not None:
@@ -149,6 +171,7 @@ def _serve(name: str, seconds: float, memory: int, nice: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # the service was killed: nobody wants the answer
     os.nice(nice)
     while True:
         try:

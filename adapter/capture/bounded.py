@@ -19,7 +19,7 @@ class BoundedRenderer:
     def render(
         self, data: bytes, sizes: Mapping[str, int] = DEFAULT_SIZES, *, max_pixels: int = MAX_PIXELS
     ) -> dict[str, Rendition]:
-        """Like `renditions.render`; a photo that exceeds the limits or kills the decoder raises Unprocessable too."""
+        """Like `renditions.render`; raises as `BoundedChild.call`."""
         answer, contents = self._child.call({"sizes": dict(sizes), "max_pixels": max_pixels}, data)
         made = zip(answer["renditions"].items(), contents, strict=True)
         return {name: Rendition(content, *about) for (name, about), content in made}

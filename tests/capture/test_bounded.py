@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from adapter import bounded
+from adapter.bounded import BoundedChild
 from adapter.capture.bounded import BoundedRenderer
 from adapter.capture.renditions import render
-from adapter.errors import TooLarge, Unprocessable
+from adapter.errors import TooLarge, Unavailable, Unprocessable
+from tests.capture.dying import calls
 
 SMALL = {"display": 48, "thumbnail": 16}
 
@@ -55,6 +58,31 @@ def test_a_child_that_died_between_two_photos_is_replaced_unseen(photo):
         child.kill()  # as a machine out of memory does
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         assert renderer.render(photo("PNG"), SMALL).keys() == SMALL.keys()
+
+
+@pytest.fixture
+def dying():
+    child = BoundedChild("tests.capture.dying:die", seconds=5, memory=1 << 30)
+    yield child
+    child.close()
+
+
+def test_a_child_killed_in_the_middle_of_a_photo_is_replaced_and_asked_again(dying, tmp_path):
+    _, made = dying.call({"signal": signal.SIGKILL, "times": 1, "log": str(tmp_path / "log")})
+    assert made == [b"done"]
+    assert calls(tmp_path / "log") == 2
+
+
+def test_no_photo_is_blamed_for_a_machine_that_kills_every_child(dying, tmp_path):
+    with pytest.raises(Unavailable, match="no fault of the photo"):
+        dying.call({"signal": signal.SIGKILL, "times": 9, "log": str(tmp_path / "log")})
+    assert calls(tmp_path / "log") == 2
+
+
+def test_a_photo_that_crashes_the_decoder_is_blamed_at_once(dying, tmp_path):
+    with pytest.raises(Unprocessable, match="more time or memory"):
+        dying.call({"signal": signal.SIGSEGV, "times": 9, "log": str(tmp_path / "log")})
+    assert calls(tmp_path / "log") == 1
 
 
 def test_an_answer_that_was_not_read_is_nobody_elses(photo, monkeypatch):
