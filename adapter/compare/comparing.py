@@ -53,7 +53,8 @@ def compare(bridge: Bridge, actor: Actor, left_id: str, right_id: str) -> Compar
             return _keep(tx, bridge, actor, made, photos, pictures)
     except IntegrityError:  # asked twice at once, and the other one was first
         with bridge.db.snapshot() as tx:
-            return find_comparison(tx, left_id, right_id, made_by(placed)) or made
+            known = find_comparison(tx, left_id, right_id, made_by(placed))
+        return known or compare(bridge, actor, left_id, right_id)  # forgotten since: a photo changed its patient
 
 
 def place_landmarks(bridge: Bridge, actor: Actor, left_id: str, right_id: str, points: tuple[Pair, ...]) -> Comparison:

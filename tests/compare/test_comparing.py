@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 
 from adapter.access import SYSTEM, Actor
 from adapter.bridge import Bridge
 from adapter.capture.receive import Upload, receive
-from adapter.compare import alignment, changes
+from adapter.compare import alignment, changes, comparing
 from adapter.compare.comparing import ENGINE, PICTURES, compare, open_picture, place_landmarks, take_back_landmarks
 from adapter.db.tables import audit_event, binary, blob, comparison, landmarks
 from adapter.errors import BadInput, Forbidden, NotFound, Unprocessable
 from adapter.identity import merge_patients
-from adapter.records import create, find_where, get, update_resource
+from adapter.records import create, find_where, get, new_id, update_resource
+from adapter.records.comparisons import Comparison, forget_comparisons, keep_comparison
 from adapter.records.landmarks import Pair
 from mappings.terms import CONFIDENTIALITY, coding
 
@@ -201,6 +202,33 @@ def test_the_lattice_says_where_the_skin_is_in_the_other_photo_and_back(patients
         assert lattice[way][middle] == pytest.approx([0.5, 0.5 * height / width], abs=0.002)
     (x0, y0), (x1, y1) = lattice["left_in_right"][middle], lattice["left_in_right"][middle + 1]
     assert np.degrees(np.arctan2(y1 - y0, x1 - x0)) == pytest.approx(-6, abs=0.3)
+
+
+def test_who_was_overtaken_by_one_whose_comparison_was_forgotten_at_once_gets_pictures_that_are_there(
+    patients: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, right = (_photo(patients, data, "bo") for data in (MOLE.read_bytes(), _turned(MOLE)))
+    ask, find, overtaken = comparing._ask, comparing.find_comparison, list[Comparison]()
+
+    def ask_slowly(*asked: Any) -> Any:
+        made = ask(*asked)
+        if not overtaken:
+            overtaken.append(replace(made[0], id=new_id()))
+            with patients.db.transaction() as tx:
+                keep_comparison(tx, overtaken[0], at=patients.now())
+        return made
+
+    def find_late(tx: Connection, *pair: str) -> Comparison | None:
+        if overtaken:
+            with patients.db.transaction() as writing:
+                forget_comparisons(writing, [left])
+        with patients.db.snapshot() as later:
+            return find(later, *pair)
+
+    monkeypatch.setattr(comparing, "_ask", ask_slowly)
+    monkeypatch.setattr(comparing, "find_comparison", find_late)
+    found = compare(patients, SYSTEM, left, right)
+    assert overtaken and open_picture(patients, SYSTEM, found.id, "aligned").read()
 
 
 def test_a_photo_that_changes_its_patient_takes_its_comparisons_and_their_keys_away(patients: Bridge) -> None:
