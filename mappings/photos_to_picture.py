@@ -28,7 +28,7 @@ from mappings.terms import (
     reference,
 )
 
-_TAKEN_OVER: Final = ("modality", "bodySite")
+COMPARED: Final = ("modality", "bodySite")
 
 
 def photos_to_picture(
@@ -40,9 +40,11 @@ def photos_to_picture(
     operator: Json,
     sources: Sequence[str],
     note: str | None = None,
+    shared: Sequence[str] = COMPARED,
 ) -> Json:
     """`derivation` is a code of picture-derivation; `photos` are the Media it shows, all of one patient; `sources`
-    what else it was made from (the saved comparison). Of the photos' labels the highest count.
+    what else it was made from (the saved comparison). Of the photos' labels the highest count; of the elements
+    `shared`, those that are the same in all photos. A PDF has no `width` and `height`: they are 0 in `content`.
     """
     labels = [label for photo in photos for label in photo.get("meta", {}).get("security", [])]
     versions = [f"Media/{photo['id']}/_history/{photo['meta']['versionId']}" for photo in photos]
@@ -57,16 +59,19 @@ def photos_to_picture(
         "identifier": [{"system": URI, "value": f"urn:uuid:{media_id}"}],
         "status": "completed",
         "type": concept(MEDIA_TYPE, "image"),
-        **{name: photos[0][name] for name in _TAKEN_OVER if name in photos[0]},
+        **{name: photos[0][name] for name in shared if _same(photos, name)},
         "subject": reference(photos[0]["subject"]["reference"]),
         "createdDateTime": fhir_date_time(content.created),
         "issued": fhir_instant(content.created),
         "operator": operator,
-        "height": content.height,
-        "width": content.width,
+        **({"height": content.height, "width": content.width} if content.width else {}),
         "content": attachment(content) | {"title": codes_of("picture-derivation")[derivation]},
     }
     return picture | ({"note": [{"text": note}]} if note else {})
+
+
+def _same(photos: Sequence[Json], name: str) -> bool:
+    return name in photos[0] and all(one.get(name) == photos[0][name] for one in photos)
 
 
 def derivation_of(media: Mapping[str, Any]) -> str | None:

@@ -15,7 +15,7 @@ from adapter import access, governance
 from adapter.access import SYSTEM, Actor
 from adapter.bridge import Bridge
 from adapter.compare.comparing import compare
-from adapter.compare.pictures import Picture, drawn_by_engine, hide_pictures, keep_picture
+from adapter.compare.pictures import drawn_by_engine, hide_pictures
 from adapter.compare.reopening import comparisons_of, get_photo, get_saved, is_comparison, made_from
 from adapter.db.tables import media as media_table
 from adapter.db.tables import observation
@@ -23,6 +23,7 @@ from adapter.errors import BadInput, Conflict, Unprocessable
 from adapter.records import Resource, Stored, create, find_where, new_id, update_resource
 from adapter.records.comparisons import Comparison
 from adapter.records.confinement import patient_of
+from adapter.records.pictures import Picture, keep_picture
 from mappings.comparison_to_observation import View, comparison_to_observation, photos_of, withdrawn
 from mappings.external_photo import is_external
 from mappings.photos_to_picture import derivation_of
@@ -100,7 +101,8 @@ def _keep(
     if same := next((one for one in known if _told(one.resource) == _told(described)), None):
         return same
     saved = create(tx, described, at=at)
-    pictures = [keep_picture(tx, bridge, one, saved, media, operator=performer) for one in drawn]
+    versions = [saved.version_reference]
+    pictures = [keep_picture(tx, one, media, at=at, operator=performer, sources=versions) for one in drawn]
     sources = [Entity("derivation", one.version_reference) for one in seen]
     tell(tx, bridge, actor, "compare", [saved, *pictures], sources)
     return saved

@@ -12,7 +12,6 @@ from sqlalchemy import Connection
 from adapter import access, consent, delivery, governance
 from adapter.access import Actor
 from adapter.bridge import Bridge
-from adapter.compare.pictures import Picture, keep_picture, pictures_of
 from adapter.compare.reopening import Seen, get_saved, photos_seen
 from adapter.compare.saved import tell, who
 from adapter.delivery.destinations import known_profiles
@@ -20,6 +19,7 @@ from adapter.errors import BadInput, Conflict, Unavailable, Unprocessable
 from adapter.records import Stored, get
 from adapter.records.binaries import BinaryRow, find_rendition, get_binary, open_binary
 from adapter.records.confinement import patient_of
+from adapter.records.pictures import Picture, keep_picture, pictures_of
 from mappings.comparison_sheet import Sheet, comparison_sheet, findings, sheet_to_pdf, sheet_to_picture
 from mappings.external_photo import is_external
 from mappings.photo_caption import patient_line
@@ -95,7 +95,8 @@ def send_sheet(bridge: Bridge, actor: Actor, observation_id: str) -> list[str]:
 def _keep(tx: Connection, bridge: Bridge, actor: Actor, saved: Stored, seen: list[Seen], drawn: Picture) -> Stored:
     media = [one.media.resource for one in seen if one.media]
     note = " ".join(findings(saved.resource))
-    picture = keep_picture(tx, bridge, drawn, saved, media, operator=who(actor), note=note)
+    made_for = [saved.version_reference]
+    picture = keep_picture(tx, drawn, media, at=bridge.now(), operator=who(actor), sources=made_for, note=note)
     sources = [Entity("derivation", saved.version_reference)]
     tell(tx, bridge, actor, "compare", [picture], sources)
     return picture

@@ -9,7 +9,6 @@ from typing import Any
 from adapter.access import Actor, can, check_scope
 from adapter.bridge import Bridge
 from adapter.compare.comparing import PICTURES, compare
-from adapter.compare.pictures import pictures_of
 from adapter.compare.reopening import comparisons_of, measures_on
 from adapter.compare.saved import LEAST, MOST, save_comparison
 from adapter.errors import BadInput
@@ -18,6 +17,7 @@ from adapter.fhir_api.exchange import Answer, Request
 from adapter.fhir_api.server import Operation
 from adapter.records import Resource, Stored, get
 from adapter.records.confinement import patient_of
+from adapter.records.pictures import pictures_of
 from mappings.comparison_to_observation import View, photos_of
 from mappings.comparison_to_parameters import comparison_to_parameters
 from mappings.terms import CANON

@@ -13,13 +13,13 @@ from starlette.responses import Response
 from adapter import delivery, governance
 from adapter.access import Actor, can, has_right
 from adapter.bridge import Bridge
-from adapter.compare.pictures import pictures_of
 from adapter.compare.reopening import Seen, get_saved, photos_seen
 from adapter.compare.saved import MOST, save_comparison, withdraw
 from adapter.compare.sheets import destinations_for, export_sheet, send_sheet
 from adapter.errors import BadInput
 from adapter.records import Stored, find
 from adapter.records.confinement import patient_of
+from adapter.records.pictures import pictures_of
 from adapter.web.bodies import Form
 from adapter.web.compare_page import show_photos
 from adapter.web.gate import actor_of

@@ -13,12 +13,12 @@ import pytest
 
 from adapter.access import SYSTEM
 from adapter.bridge import Bridge, open_bridge
-from adapter.compare.pictures import pictures_of
 from adapter.compare.reopening import is_comparison
 from adapter.compare.saved import save_comparison
 from adapter.measure.measuring import Drawn, keep
 from adapter.records import Stored, find_where
 from adapter.records.binaries import get_binary, open_binary
+from adapter.records.pictures import pictures_of
 from adapter.settings import load_settings
 from mappings.comparison_to_observation import View
 from mappings.measurement_to_observation import observation_to_measurement

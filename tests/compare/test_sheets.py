@@ -14,7 +14,6 @@ from sqlalchemy import select
 from adapter import consent
 from adapter.access import SYSTEM, Actor
 from adapter.bridge import Bridge
-from adapter.compare.pictures import pictures_of
 from adapter.compare.saved import save_comparison, withdraw
 from adapter.compare.sheets import destinations_for, export_sheet, send_sheet
 from adapter.db.tables import delivery, media
@@ -22,6 +21,7 @@ from adapter.delivery import Destinations, deliver
 from adapter.errors import Conflict, Forbidden, Unprocessable
 from adapter.identity import Refiling, refile
 from adapter.records import Stored, find_where, get, update_resource
+from adapter.records.pictures import pictures_of
 from adapter.work import Lane, WorkLoop
 from mappings.comparison_sheet import comparison_sheet, sheet_to_pdf, sheet_to_picture
 from mappings.comparison_to_observation import View

@@ -11,10 +11,11 @@ import pytest
 
 from adapter.access import SYSTEM
 from adapter.bridge import Bridge
-from adapter.compare.pictures import pictures_of, raise_labels_of_pictures
+from adapter.compare.pictures import raise_labels_of_pictures
 from adapter.compare.reopening import comparisons_of
 from adapter.identity import Refiling, refile
 from adapter.records import create, find_where, get, update_resource
+from adapter.records.pictures import pictures_of
 from mappings.comparison_to_observation import view_of
 from mappings.terms import CONFIDENTIALITY, coding
 from tests.compare.conftest import compared, draw, keep_rendition
