@@ -81,20 +81,32 @@ BesideCertificate = Annotated[Path | None, AfterValidator(_beside_certificate)]
 
 
 class Client(_Frozen):
-    """A machine that may ask /auth/token for access (SMART backend services); it proves itself with its key."""
+    """Who may ask /auth/token for access: a machine (SMART backend services) or, with `redirect_uris`, an app that
+    people launch (SMART App Launch). A machine proves itself with its key, an app with key or secret, or is public."""
 
     client_id: str
     name: str
     scope: str = Field(description="the most it is granted, such as system/Media.rs; see docs/smart.md")
     jwks: dict[str, Any] | None = Field(default=None, description="its public keys")
     jwks_url: str | None = Field(default=None, description="where it publishes them")
+    client_secret: SecretStr | None = Field(default=None, description="of an app without a key; 32 letters or more")
+    redirect_uris: tuple[str, ...] = Field(default=(), description="where an app's people come back, to the letter")
     may_introspect: bool = Field(default=False, description="may ask about tokens of other clients")
 
     @model_validator(mode="after")
-    def _one_source_of_keys(self) -> Self:
-        if (self.jwks is None) == (self.jwks_url is None):
-            raise ValueError("needs either jwks or jwks_url")
+    def _one_proof(self) -> Self:
+        proofs = [one for one in (self.jwks, self.jwks_url, self.client_secret) if one is not None]
+        if len(proofs) > 1 or not (proofs or self.redirect_uris):
+            raise ValueError("needs one of jwks, jwks_url and client_secret; none only for an app with redirect_uris")
         return self
+
+    @property
+    def has_key(self) -> bool:
+        return self.jwks is not None or self.jwks_url is not None
+
+    @property
+    def is_public(self) -> bool:
+        return not self.has_key and self.client_secret is None
 
 
 class StaffLogin(_Frozen):
@@ -245,6 +257,7 @@ class Settings(_Frozen):
     emergency_minutes: int = Field(default=60, ge=1, le=720, description="how long breaking the glass lasts")
     session_idle_minutes: int = Field(default=15, ge=1)
     session_hours: int = Field(default=12, ge=1)
+    app_offline_days: int = Field(default=30, ge=1, le=366, description="how long an app goes on by offline_access")
     worker_threads: int = Field(default=4, ge=1, le=64)
     access_report_shows: Literal["names", "roles"] = Field(
         default="names", description="how the report for patients tells who looked at their photos"

@@ -478,10 +478,37 @@ access_token = Table(
     Column("secret_sha256", String(64), nullable=False, unique=True),
     Column("name", String(100), nullable=False),
     Column("client_id", String(200)),  # who asked /auth/token for it; None: issued by hand
+    Column("grant_id", String(36), index=True),  # the app_grant by which it acts for a person; None: a machine's own
     Column("scope", Text, nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("expires_at", Instant, index=True),
     Column("revoked_at", Instant),
+)
+app_grant = Table(  # a person let an app act for them: from the authorization code to the last refresh token
+    "app_grant",
+    metadata,
+    _id(primary_key=True),
+    Column("client_id", String(200), nullable=False),
+    Column("actor", Text, nullable=False),  # the person, confined to the patient of the launch
+    Column("actor_id", String(128), nullable=False, index=True),  # whose it is, for who ends it from elsewhere
+    Column("session_id", String(64), nullable=False, index=True),  # where it was given; ends with it unless offline
+    Column("is_offline", Boolean, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("request", Text, nullable=False),  # redirect_uri, code_challenge and nonce that the code must come back to
+    Column("code_sha256", String(64), nullable=False, unique=True),
+    Column("code_used_at", Instant),
+    Column("refresh_sha256", String(64)),  # of the one refresh token in force
+    Column("created_at", Instant, nullable=False),
+    Column("expires_at", Instant, nullable=False, index=True),
+    Column("ended_at", Instant),
+)
+id_token_key = Table(  # what id_tokens are signed with
+    "id_token_key",
+    metadata,
+    Column("id", String(64), primary_key=True),  # kid: RFC 7638 thumbprint
+    Column("wrapped_key", LargeBinary, nullable=False),  # opens the next
+    Column("sealed", LargeBinary, nullable=False),  # the RSA private key
+    Column("created_at", Instant, nullable=False),
 )
 used_assertion = Table(  # a client assertion works once (SMART backend services): kept until it has expired anyway
     "used_assertion",

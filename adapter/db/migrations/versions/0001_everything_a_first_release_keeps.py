@@ -8,6 +8,7 @@ from alembic import op
 
 import adapter.db.tables
 
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -22,6 +23,7 @@ def upgrade() -> None:
         sa.Column("secret_sha256", sa.String(length=64), nullable=False),
         sa.Column("name", sa.String(length=100), nullable=False),
         sa.Column("client_id", sa.String(length=200), nullable=True),
+        sa.Column("grant_id", sa.String(length=36), nullable=True),
         sa.Column("scope", sa.Text(), nullable=False),
         sa.Column("created_at", adapter.db.tables.Instant(timezone=True), nullable=False),
         sa.Column("expires_at", adapter.db.tables.Instant(timezone=True), nullable=True),
@@ -31,6 +33,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("access_token", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_access_token_expires_at"), ["expires_at"], unique=False)
+        batch_op.create_index(batch_op.f("ix_access_token_grant_id"), ["grant_id"], unique=False)
 
     op.create_table(
         "adt_message",
@@ -62,6 +65,30 @@ def upgrade() -> None:
         sa.Column("used", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.PrimaryKeyConstraint("destination", "span", "number"),
     )
+    op.create_table(
+        "app_grant",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("client_id", sa.String(length=200), nullable=False),
+        sa.Column("actor", sa.Text(), nullable=False),
+        sa.Column("actor_id", sa.String(length=128), nullable=False),
+        sa.Column("session_id", sa.String(length=64), nullable=False),
+        sa.Column("is_offline", sa.Boolean(), nullable=False),
+        sa.Column("scope", sa.Text(), nullable=False),
+        sa.Column("request", sa.Text(), nullable=False),
+        sa.Column("code_sha256", sa.String(length=64), nullable=False),
+        sa.Column("code_used_at", adapter.db.tables.Instant(timezone=True), nullable=True),
+        sa.Column("refresh_sha256", sa.String(length=64), nullable=True),
+        sa.Column("created_at", adapter.db.tables.Instant(timezone=True), nullable=False),
+        sa.Column("expires_at", adapter.db.tables.Instant(timezone=True), nullable=False),
+        sa.Column("ended_at", adapter.db.tables.Instant(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("code_sha256"),
+    )
+    with op.batch_alter_table("app_grant", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_app_grant_actor_id"), ["actor_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_app_grant_expires_at"), ["expires_at"], unique=False)
+        batch_op.create_index(batch_op.f("ix_app_grant_session_id"), ["session_id"], unique=False)
+
     op.create_table(
         "attempts",
         sa.Column("key", sa.String(length=64), nullable=False),
@@ -407,6 +434,14 @@ def upgrade() -> None:
         sa.Column("created_at", adapter.db.tables.Instant(timezone=True), nullable=False),
         sa.Column("expires_at", adapter.db.tables.Instant(timezone=True), nullable=False),
         sa.Column("used_at", adapter.db.tables.Instant(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
+        "id_token_key",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("wrapped_key", sa.LargeBinary(), nullable=False),
+        sa.Column("sealed", sa.LargeBinary(), nullable=False),
+        sa.Column("created_at", adapter.db.tables.Instant(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
