@@ -15,9 +15,10 @@ from sqlalchemy import Connection, update
 from adapter.db.tables import binary
 from adapter.records.binaries import BinaryRow, create_binary
 from adapter.records.ids import new_id
-from adapter.records.rows import Resource, Stored, create, find_by_index, update_resource
+from adapter.records.rows import Stored, create, find_by_index, update_resource
 from mappings.capture_to_media import Content
 from mappings.photos_to_picture import COMPARED, photos_to_picture
+from mappings.terms import Json
 
 ENTERED_IN_ERROR = "entered-in-error"
 
@@ -35,10 +36,10 @@ class Picture:
 def keep_picture(
     tx: Connection,
     picture: Picture,
-    photos: Sequence[Resource],
+    photos: Sequence[Json],
     *,
     at: datetime,
-    operator: Resource,
+    operator: Json,
     sources: Sequence[str] = (),
     note: str | None = None,
     shared: Sequence[str] = COMPARED,
