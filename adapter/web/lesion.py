@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, tzinfo
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -11,12 +13,12 @@ from adapter.access.reach import sensitivity
 from adapter.db.tables import media
 from adapter.errors import NotFound
 from adapter.measure.measuring import measurements_of_lesion
-from adapter.records import find, find_where
+from adapter.records import Stored, find, find_where
 from adapter.records.confinement import patient_of
 from adapter.web.gate import actor_of
 from adapter.web.measuring import measurement_card
 from adapter.web.pages import Web
-from adapter.web.photo_card import lesion_label, photo_card
+from adapter.web.photo_card import lesion_label, photo_card, taken_at
 from adapter.web.trend import charts_of
 from mappings.measurement_to_observation import observation_to_measurement
 
@@ -49,8 +51,10 @@ def lesion_page(web: Web, request: Request) -> Response:
         label=lesion_label(lesion),
         photos=[photo_card(one, [], zone) for one in photos if one.resource.get("status") != "entered-in-error"],
         charts=charts_of([observation_to_measurement(one.resource) for one in kept], zone),
-        kept=[
-            measurement_card(bridge, one)
-            for one in sorted(kept, key=lambda one: one.resource.get("effectiveDateTime", ""), reverse=True)
-        ],
+        kept=[measurement_card(bridge, one) for one in sorted(kept, key=lambda one: _when(one, zone), reverse=True)],
     )
+
+
+def _when(kept: Stored, zone: tzinfo) -> tuple[datetime, str]:
+    at = taken_at({"createdDateTime": kept.resource.get("effectiveDateTime")}, zone)
+    return at or datetime.min.replace(tzinfo=UTC), kept.id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import orjson
@@ -30,6 +31,10 @@ def store(bridge: Bridge, taken_at: str) -> str:
     with bridge.db.transaction() as tx:
         lesion = {"resourceType": "BodyStructure", "id": f"mole-{taken_at[:4]}", "patient": {"reference": "Patient/p1"}}
         create(tx, lesion, at=bridge.now())
+    return capture(bridge, taken_at)
+
+
+def capture(bridge: Bridge, taken_at: str) -> str:
     told = {"patient": "Patient/p1", "lesion": "BodyStructure/mole-2026", "taken_at": taken_at}
     return receive(bridge, SYSTEM, Upload(scene("card").jpeg, told)).id
 
@@ -94,6 +99,16 @@ def test_two_visits_make_a_chart_with_a_table(bridge: Bridge, media: str, clinic
     assert shown.count('class="chart-dot"') >= 2
     assert "As a table" in shown
     assert 'class="chart-dot"' in clinician.get(f"/photos/{later}").text
+
+
+def test_a_lesions_measurements_stand_in_the_order_of_time_whatever_the_clocks_zone(
+    bridge: Bridge, media: str, clinician: Browser
+) -> None:
+    east, west = (capture(bridge, at) for at in ("2026-11-24T05:00:00+13:00", "2026-11-23T20:00:00-05:00"))
+    for one in (east, west, media):  # 16:00, 01:00 of the next day, 09:00 in UTC
+        clinician.post(f"/photos/{one}/measurements", {"drawn": orjson.dumps(LINE).decode(), "keep": "1"})
+    listed = clinician.get("/lesions/mole-2026").text.partition("Measurements</h2>")[2]
+    assert re.findall(r'href="/photos/([^"/]+)"', listed) == [west, east, media]
 
 
 @pytest.mark.parametrize(
