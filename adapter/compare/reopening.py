@@ -72,13 +72,12 @@ def _seen(tx: Connection, actor: Actor, patient_id: str | None, media_id: str, v
 
 
 def comparisons_of(
-    tx: Connection, actor: Actor, *, patient_id: str, media_id: str | None = None, limit: int = LISTED
+    tx: Connection, actor: Actor, *, patient_id: str, media_ids: Sequence[str] = (), limit: int | None = LISTED
 ) -> list[Stored]:
-    """What was saved of a patient, or of one of the photos, newest first; what may not be seen is left out."""
+    """What was saved of a patient, and shows all of these photos, newest first; what may not be seen is left out."""
     conditions: list[Any] = [observation.c.patient == patient_id, observation.c.code == _COMPARISON, _FINAL]
     conditions += sensitivity(actor, "Observation")
-    if media_id is not None:
-        conditions.append(observation.c.id.in_(made_from([media_id])))
+    conditions += [observation.c.id.in_(made_from([one])) for one in media_ids]
     return find_where(tx, "Observation", *conditions, order_by=observation.c.id.desc(), limit=limit)
 
 

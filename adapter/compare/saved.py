@@ -97,7 +97,8 @@ def _keep(
         performer=performer,
         saved_at=at,
     )
-    known = comparisons_of(tx, actor, patient_id=patient_of(media[0]) or "", media_id=seen[0].id)
+    patient_id, ids = patient_of(media[0]) or "", [one.id for one in seen]
+    known = comparisons_of(tx, actor, patient_id=patient_id, media_ids=ids, limit=None)
     if same := next((one for one in known if _told(one.resource) == _told(described)), None):
         return same
     saved = create(tx, described, at=at)

@@ -71,8 +71,8 @@ def _references(bridge: Bridge, actor: Actor, photos: Sequence[str]) -> list[Res
         return []
     with bridge.db.snapshot() as tx:
         patient_id = patient_of(get(tx, "Media", photos[0]).resource) or ""
-        of_one = comparisons_of(tx, actor, patient_id=patient_id, media_id=photos[0])
-        saved = next((one for one in of_one if tuple(id for id, _ in photos_of(one.resource)) == tuple(photos)), None)
+        of_them = comparisons_of(tx, actor, patient_id=patient_id, media_ids=photos, limit=None)
+        saved = next((one for one in of_them if tuple(id for id, _ in photos_of(one.resource)) == tuple(photos)), None)
         pictures = pictures_of(tx, saved.reference) if saved else []
         measures = measures_on(tx, actor, patient_id=patient_id, media_ids=photos)
     named = [("saved", [saved] if saved else []), ("derived", pictures), ("measure", measures)]

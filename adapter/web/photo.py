@@ -189,7 +189,7 @@ def _comparisons(
 ) -> list[dict[str, Any]]:
     if patient_id is None or not can(actor, "s", "Observation"):
         return []
-    saved = comparisons_of(tx, actor, patient_id=patient_id, media_id=media.id)
+    saved = comparisons_of(tx, actor, patient_id=patient_id, media_ids=[media.id])
     return [saved_card(one, bridge.settings.zone) for one in saved]
 
 

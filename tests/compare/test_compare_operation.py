@@ -9,10 +9,13 @@ import pytest
 
 from adapter.access import Actor
 from adapter.bridge import Bridge
+from adapter.compare.reopening import LISTED
+from adapter.compare.saved import save_comparison
 from adapter.errors import BadInput, NotFound
 from adapter.fhir_api.comparing import compare_operation
 from adapter.fhir_api.exchange import Request
-from adapter.records import find_where
+from adapter.records import create_all, find_where, new_id
+from mappings.comparison_to_observation import View
 from mappings.fhir_check import check_resource
 from mappings.photos_to_picture import derivation_of
 from tests.compare.conftest import RESULT, clinician, compared, draw, photo
@@ -55,6 +58,17 @@ def test_persisting_keeps_an_observation_and_derived_media_that_later_answers_na
         one.reference for one in pictures
     }
     assert _named(_post(bridge, pair), "saved") == _named(answer, "saved")
+
+
+def test_what_was_saved_of_these_very_photos_is_named_however_much_was_saved_of_one_of_them_since(
+    bridge: Bridge, pair: tuple[str, str]
+) -> None:
+    saved = _named(_post(bridge, pair, persist={"valueBoolean": True}), "saved")
+    third = photo(bridge, draw(3), "asa")
+    other = save_comparison(bridge, clinician(), [(pair[0], None), (pair[1], None), (third, None)], view=View())
+    with bridge.db.transaction() as tx:
+        create_all(tx, [other.resource | {"id": new_id()} for _ in range(LISTED)], at=bridge.now())
+    assert _named(_post(bridge, pair), "saved") == saved
 
 
 def test_each_of_several_photos_is_compared_with_the_first(bridge: Bridge, pair: tuple[str, str]) -> None:

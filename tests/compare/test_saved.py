@@ -12,15 +12,15 @@ from adapter.access import SYSTEM
 from adapter.batch.operations import OPERATIONS
 from adapter.bridge import Bridge
 from adapter.compare.comparing import compare
-from adapter.compare.pictures import pictures_of
-from adapter.compare.reopening import comparisons_of, get_saved, photos_seen
+from adapter.compare.reopening import LISTED, comparisons_of, get_saved, photos_seen
 from adapter.compare.saved import save_comparison, withdraw
 from adapter.delivery import deliver_media, deliveries_of
 from adapter.errors import BadInput, Conflict, Forbidden, Gone, NotFound, Unprocessable
 from adapter.identity import Refiling, merge_patients, refile, unmerge_patients
-from adapter.records import Stored, find_where, get, update_resource
+from adapter.records import Stored, create_all, find_where, get, new_id, update_resource
 from adapter.records.binaries import get_binary
 from adapter.records.confinement import patient_of
+from adapter.records.pictures import pictures_of
 from mappings.comparison_to_observation import View, photos_of, verdict_of, view_of
 from mappings.fhir_check import check_resource
 from mappings.photos_to_picture import derivation_of
@@ -86,6 +86,14 @@ def test_the_very_same_is_kept_once_and_anything_else_beside_it(bridge: Bridge, 
     withdraw(bridge, clinician(), saved.id, why="other mole")
     assert _save(bridge, pair, note="darker").id != saved.id
     assert len(_all(bridge, "Observation")) == 3
+
+
+def test_the_very_same_is_known_however_much_was_saved_since(bridge: Bridge, pair: tuple[str, str]) -> None:
+    saved = _save(bridge, pair, note="darker")
+    since = [saved.resource | {"id": new_id(), "note": [{"text": f"{number}"}]} for number in range(LISTED)]
+    with bridge.db.transaction() as tx:
+        create_all(tx, since, at=bridge.now())
+    assert _save(bridge, pair, note="darker").id == saved.id
 
 
 def test_a_picture_made_of_photos_is_not_compared_again(bridge: Bridge, pair: tuple[str, str]) -> None:
