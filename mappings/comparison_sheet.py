@@ -10,18 +10,17 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
 from mappings.canonical_resources import codes_of
 from mappings.comparison_to_observation import components_of, photos_of, verdict_of
 from mappings.photo_caption import caption, title
+from mappings.photo_to_pdf import FONT
 
 if TYPE_CHECKING:
     from fpdf import FPDF
     from PIL import Image, ImageDraw, ImageFont
 
-FONT: Final = files("mappings") / "fonts" / "DejaVuSans.ttf"
 NO_DIAGNOSIS: Final = (
     "Differences of colour between photographs. Not a diagnosis: light, pressure and focus differ too."
 )

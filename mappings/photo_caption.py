@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from mappings.photos_to_picture import derivation_of
+from mappings.photos_to_picture import VISIT_SHEETS, derivation_of
 from mappings.terms import PHOTO_VIEW
 
 Resource = Mapping[str, Any]
@@ -44,5 +44,11 @@ def patient_line(patient: Resource, parts: Collection[str] = ("name", "number", 
 def title(media: Resource) -> str:
     """A short heading for lists in the EHR."""
     site = media.get("bodySite", {}).get("text")
-    kind = "Comparison of clinical photographs" if derivation_of(media) else "Clinical photograph"
+    match derivation_of(media):
+        case None:
+            kind = "Clinical photograph"
+        case sheet if sheet in VISIT_SHEETS:
+            kind = "Clinical photographs of a visit"
+        case _:
+            kind = "Comparison of clinical photographs"
     return f"{kind}, {site}" if site else kind

@@ -29,6 +29,7 @@ from mappings.terms import (
 )
 
 COMPARED: Final = ("modality", "bodySite")
+VISIT_SHEETS: Final = ("contact-sheet", "visit-report")  # derivations that show all photos of a visit
 
 
 def photos_to_picture(
@@ -80,8 +81,20 @@ def derivation_of(media: Mapping[str, Any]) -> str | None:
     return next((str(tag["code"]) for tag in tags if has_code([tag], PICTURE_DERIVATION)), None)
 
 
+def shown_on(media: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """(id, version) of the photographs a picture was made of; none for a photograph."""
+    parts = [reference.split("/") for reference in _made_of(media) if reference.startswith("Media/")]
+    return [(media_id, int(version)) for _, media_id, _, version in parts]
+
+
 def comparison_of(media: Mapping[str, Any]) -> str | None:
     """The id of the saved comparison that a picture was made for."""
-    named = (one["valueReference"]["reference"] for one in media.get("extension", ()) if one["url"] == DERIVED_FROM)
-    ids = (str(one).removeprefix("Observation/").partition("/")[0] for one in named if one.startswith("Observation/"))
+    ids = (
+        one.removeprefix("Observation/").partition("/")[0] for one in _made_of(media) if one.startswith("Observation/")
+    )
     return next(ids, None)
+
+
+def _made_of(media: Mapping[str, Any]) -> list[str]:
+    named = (one for one in media.get("extension", ()) if one["url"] == DERIVED_FROM)
+    return [str(one["valueReference"]["reference"]) for one in named]

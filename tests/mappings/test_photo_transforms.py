@@ -27,6 +27,8 @@ from mappings.photo_to_dicom import DERMOSCOPIC, VL_PHOTOGRAPHIC, DicomPlace, ph
 from mappings.photo_to_pdf import Plate, photos_to_pdf
 from mappings.photo_to_text import photo_to_note, photo_to_rtf, photo_to_xhtml
 from mappings.terms import DCM, LATERALITY, SNOMED
+from mappings.visit_sheet import visit_sheet
+from tests.pdf_text import pdf_text
 
 DATA = Path(__file__).parents[1] / "data"
 PHOTO = (Path(__file__).parents[1] / "docker" / "photo.jpg").read_bytes()
@@ -116,6 +118,30 @@ def test_a_photo_that_lies_on_its_side_is_turned_by_the_page(orientation: int) -
 def test_a_contact_sheet_puts_several_photos_on_each_page() -> None:
     sheet = photos_to_pdf([Plate(PHOTO, ("one",))] * 5, heading="Doe", title="", at=AT, columns=2, rows=2)
     assert sheet.count(b"/Type /Page\n") == 2
+
+
+def test_a_name_of_any_european_language_stands_on_the_page_as_it_is_written() -> None:
+    named = "Świętosławska, Łucja | Ελένη | Ђорђе | born 1970-01-01"
+    assert named in pdf_text(photos_to_pdf([Plate(PHOTO)], heading=named, title="", at=AT))
+
+
+def test_what_a_caption_says_is_broken_into_lines_instead_of_running_into_the_next_photo() -> None:
+    said = "Note: " + "asymmetric, darker than in May, " * 20
+    sheet = photos_to_pdf([Plate(PHOTO, (said,))] * 2, heading="", title="", at=AT, columns=2)
+    lines = [line for line in pdf_text(sheet).splitlines() if line]
+    assert len(lines) == 8 and lines[3].endswith(" ...") and max(map(len, lines)) < 70
+
+
+@pytest.mark.parametrize(("layout", "pages"), [("contact-sheet", 2), ("visit-report", 7)])
+def test_a_visit_is_one_pdf_that_says_on_every_page_whose_and_which_it_is(layout: str, pages: int) -> None:
+    media = MEDIA | {"deviceName": "C1"}
+    photos = [(media, PHOTO)] * 12 + [(media, None)]
+    visit = {"identifier": [{"value": "V-1"}], "period": {"start": "2026-11-23T08:00:00Z"}}
+    pdf = visit_sheet(layout, photos, patient=PATIENT, encounter=visit, at=AT)
+    text = pdf_text(pdf)
+    assert pdf.count(b"/Type /Page\n") == text.count(patient_line(PATIENT)) == pages
+    assert f"Visit V-1 of 2026-11-23: 13 photographs, page {pages}" in text and "Photo 12\n" in text
+    assert "Photo 13 cannot be shown here" in text and ("Device: C1" in text) == (layout == "visit-report")
 
 
 def test_dicom_encapsulates_the_very_bit_stream() -> None:
