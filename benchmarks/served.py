@@ -75,7 +75,8 @@ def serving(
     settings: Settings, secret: str = "", *options: str, program: Sequence[str] = DERMBRIDGE
 ) -> Iterator[Service]:
     """`dermbridge serve` with `options`, ready to answer; ended when the block is left."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("DERMBRIDGE_")} | {
+    ours = ("DERMBRIDGE_", "PYTHONDONTWRITEBYTECODE")  # a service finds its modules compiled, as after any first start
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)} | {
         "DERMBRIDGE_CONFIG": str(settings.data_dir.parent / "dermbridge.toml"),
         "DERMBRIDGE_DATA_DIR": str(settings.data_dir),
         "DERMBRIDGE_HTTP_PORT": str(settings.http_port),
