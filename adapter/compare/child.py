@@ -14,7 +14,8 @@ from adapter.compare.files import change_json
 from adapter.compare.landmarks import align_by_landmarks
 from adapter.compare.lattice import lattice
 from adapter.compare.prepared import Prepared, prepare
-from adapter.compare.render import aligned_jpeg, aligned_whole, change_png, overlay_jpeg
+from adapter.compare.render import aligned_jpeg, aligned_whole, change_png, moved, overlay_jpeg
+from adapter.measure.child import SHOWN, labelled_jpeg, normalised, shot_of
 
 _KEPT = 24
 _prepared: OrderedDict[str, Prepared] = OrderedDict()
@@ -24,7 +25,8 @@ _threads = ThreadPoolExecutor(2)
 def compare(request: dict[str, Any], contents: Sequence[bytes]) -> tuple[dict[str, Any], list[bytes]]:
     """`{"photos": [left id, right id], "max_pixels", "landmarks", "make"}` and both files. `make` "pictures": what was
     found and, with a verdict that allows it, the pictures aligned (JPEG), overlay (JPEG) and change (PNG), all in
-    LEFT's frame; "tiles": a description of the tiles of the aligned picture in all its pixels, and these (ZIP).
+    LEFT's frame; "tiles": a description of the tiles of the aligned picture in all its pixels, and these (ZIP);
+    "normalised": the aligned picture in the colours that RIGHT's card tells (JPEG).
 
     `landmarks` are pairs of points placed by hand, or None. A photo seen lately is not decoded again. Raises what
     `prepare` and `align_by_landmarks` raise.
@@ -36,6 +38,9 @@ def compare(request: dict[str, Any], contents: Sequence[bytes]) -> tuple[dict[st
     if request["make"] == "tiles":
         about, tiles = tiles_of(aligned_whole(alignment, contents[1], max_pixels=request["max_pixels"]))
         return about, [tiles]
+    if request["make"] == "normalised":
+        shot = shot_of(request["photos"][1], contents[1], max_pixels=request["max_pixels"])
+        return {}, [labelled_jpeg(moved(alignment, normalised(shot), SHOWN))]
     answer = alignment.as_json() | {"width": left.size[0], "height": left.size[1], "change": None}
     if alignment.skin_map is None:
         return answer, []

@@ -142,15 +142,12 @@ def describe_aligned_tiles(bridge: Bridge, actor: Actor, comparison_id: str) -> 
     Raises Forbidden, NotFound.
     """
     with bridge.db.snapshot() as tx:
-        found, photos = get_comparison(tx, actor, comparison_id)
-        if found.result["verdict"] == "not-aligned":
-            raise NotFound("these photos could not be aligned, so there is no such picture")
+        found, photos = _get_aligned(tx, actor, comparison_id)
         known = find_description(tx, bridge, found.security_context)
     _note(bridge, "read", actor, photos, detail="aligned tiles")
     if known:
         return known
-    by_hand = found.result.get("by_hand")
-    about, (content,) = _call(bridge, photos, by_hand["points"] if by_hand else None, "tiles")
+    about, (content,) = _call(bridge, photos, _points_of(found), "tiles")
     sealed = bridge.vault.seal(content)
     with bridge.db.transaction() as tx:
         bridge.db.lock(tx, f"patient:{patient_of(photos[0].resource)}")
@@ -159,12 +156,34 @@ def describe_aligned_tiles(bridge: Bridge, actor: Actor, comparison_id: str) -> 
     return about
 
 
+def normalise_aligned(bridge: Bridge, actor: Actor, comparison_id: str) -> bytes:
+    """The picture `aligned` in the colours that the photo's card tells, as `measure.normalised` is of the other: a JPEG
+    for comparison only, not kept. Raises Forbidden, NotFound, Unprocessable where no card tells.
+    """
+    with bridge.db.snapshot() as tx:
+        found, photos = _get_aligned(tx, actor, comparison_id)
+    _note(bridge, "read", actor, photos, detail="aligned, colours normalised")
+    return _call(bridge, photos, _points_of(found), "normalised")[1][0]
+
+
 def get_comparison(tx: Connection, actor: Actor, comparison_id: str) -> tuple[Comparison, list[Stored]]:
     """And its two photos. Raises Forbidden, NotFound."""
     found = find_comparison_by_id(tx, comparison_id)
     if found is None:
         raise NotFound("there is no such comparison; open it again")
     return found, [get_photo(tx, actor, media_id) for media_id in (found.left_media, found.right_media)]
+
+
+def _get_aligned(tx: Connection, actor: Actor, comparison_id: str) -> tuple[Comparison, list[Stored]]:
+    found, photos = get_comparison(tx, actor, comparison_id)
+    if found.result["verdict"] == "not-aligned":
+        raise NotFound("these photos could not be aligned, so there is no such picture")
+    return found, photos
+
+
+def _points_of(found: Comparison) -> Any:
+    """Those it was made from, where somebody placed any."""
+    return found.result["by_hand"]["points"] if "by_hand" in found.result else None
 
 
 def _note(bridge: Bridge, event: str, actor: Actor, photos: list[Stored], *, detail: str | None = None) -> None:

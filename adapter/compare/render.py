@@ -27,11 +27,19 @@ def aligned_jpeg(alignment: Alignment) -> bytes:
 
 def aligned_whole(alignment: Alignment, right: bytes, *, max_pixels: int) -> Image.Image:
     """RIGHT, whose file is `right`, moved onto LEFT in all its pixels, but no wider or higher than `WHOLE`."""
+    whole = np.asarray(upright(right, WHOLE, max_pixels=max_pixels)[0])
+    return Image.fromarray(moved(alignment, whole, WHOLE))
+
+
+def moved(alignment: Alignment, right: Picture, edge: int) -> Picture:
+    """A copy of RIGHT, of any size, moved onto LEFT; its longest edge is at most `edge`, black where it does not reach.
+
+    Raises Unprocessable where they are not aligned.
+    """
     if alignment.skin_map is None:
         raise Unprocessable(_NOT_ALIGNED)
-    whole = np.asarray(upright(right, WHOLE, max_pixels=max_pixels)[0])
-    frame = fitted(alignment.left.size, WHOLE)
-    return Image.fromarray(warped(whole, alignment.skin_map.lookup(frame, size_of(whole))))
+    frame = fitted(alignment.left.size, edge)
+    return warped(right, alignment.skin_map.lookup(frame, size_of(right)))
 
 
 def overlay_jpeg(alignment: Alignment) -> bytes:
@@ -57,10 +65,7 @@ def change_png(alignment: Alignment, change: Change) -> bytes:
 
 
 def _aligned(alignment: Alignment) -> Picture:
-    if alignment.skin_map is None:
-        raise Unprocessable(_NOT_ALIGNED)
-    where = alignment.skin_map.lookup(size_of(alignment.left.picture), size_of(alignment.right.picture))
-    return warped(alignment.right.picture, where)
+    return moved(alignment, alignment.right.picture, max(size_of(alignment.left.picture)))
 
 
 def _jpeg(picture: Picture) -> bytes:

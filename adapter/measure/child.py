@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from adapter.capture.renditions import upright
-from adapter.compare.geometry import Mask, Picture, Points, Size, inside
+from adapter.compare.geometry import Mask, Picture, Points, Size, fitted, inside, size_of
 from adapter.compare.skin import rim
 from adapter.errors import Unprocessable
 from adapter.measure.card import SeenCard, card_mask, find_card
@@ -62,7 +62,8 @@ class Shot:
 
 def measuring(request: Json, contents: Sequence[bytes]) -> tuple[Json, list[bytes]]:
     """`{"task", "photo": id, "max_pixels", …}` and the photo -> what was found. Raises Unprocessable."""
-    return _TASKS[request["task"]](_shot(request, contents[0]), request)
+    shot = shot_of(request["photo"], contents[0], max_pixels=request["max_pixels"])
+    return _TASKS[request["task"]](shot, request)
 
 
 def _look(shot: Shot, request: Json) -> tuple[Json, list[bytes]]:
@@ -106,30 +107,39 @@ def _measure(shot: Shot, request: Json) -> tuple[Json, list[bytes]]:
 
 
 def _normalise(shot: Shot, _request: Json) -> tuple[Json, list[bytes]]:
+    return {"colour": _colour_json(shot)}, [labelled_jpeg(normalised(shot))]
+
+
+def normalised(shot: Shot) -> Picture:
+    """A copy, its longest edge `SHOWN`, in the colours that the card tells. Raises Unprocessable where none tells."""
     if shot.correction is None:
         raise Unprocessable("There is no calibration card in this photo, so its colours cannot be normalised.")
-    width, height = (round(edge * min(1.0, SHOWN / max(shot.size))) for edge in shot.size)
-    small = np.asarray(cv2.resize(shot.picture, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-    picture = shot.correction.corrected(small)
+    small = cv2.resize(shot.picture, fitted(shot.size, SHOWN), interpolation=cv2.INTER_AREA)
+    return shot.correction.corrected(np.asarray(small, np.uint8))
+
+
+def labelled_jpeg(picture: Picture) -> bytes:
+    """With a line at its foot that says what it is for: two of the same size have it in the same place."""
     shown = np.ascontiguousarray(picture[..., ::-1])
+    width, height = size_of(picture)
     size = max(0.4, width / 2000)
     cv2.rectangle(shown, (0, height - round(44 * size)), (width, height), (30, 30, 30), cv2.FILLED)
     at = (round(14 * size), height - round(14 * size))
     cv2.putText(shown, _NOTE, at, cv2.FONT_HERSHEY_SIMPLEX, size, (255, 255, 255), max(1, round(size)), cv2.LINE_AA)
     _, content = cv2.imencode(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, 90])
-    return {"colour": _colour_json(shot)}, [bytes(content)]
+    return bytes(content)
 
 
 _TASKS = {"look": _look, "outline": _outline, "measure": _measure, "normalise": _normalise}
 
 
-def _shot(request: Json, content: bytes) -> Shot:
+def shot_of(photo_id: str, content: bytes, *, max_pixels: int) -> Shot:
     """A photo seen lately is not decoded again. Raises what `upright` raises."""
-    found = _shots.pop(request["photo"], None)
+    found = _shots.pop(photo_id, None)
     if found is None:
-        image, inspected = upright(content, EDGE, max_pixels=request["max_pixels"])
+        image, inspected = upright(content, EDGE, max_pixels=max_pixels)
         found = Shot(np.asarray(image), (inspected.width, inspected.height))
-    _shots[request["photo"]] = found
+    _shots[photo_id] = found
     if len(_shots) > _KEPT:
         _shots.popitem(last=False)
     return found

@@ -9,7 +9,14 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adapter.compare.comparing import PICTURES, compare, open_picture, place_landmarks, take_back_landmarks
+from adapter.compare.comparing import (
+    PICTURES,
+    compare,
+    normalise_aligned,
+    open_picture,
+    place_landmarks,
+    take_back_landmarks,
+)
 from adapter.errors import BadInput
 from adapter.records.comparisons import Comparison
 from adapter.records.landmarks import Pair
@@ -50,6 +57,13 @@ def comparison_picture(web: Web, request: Request) -> Response:
     return Response(opened.read(), media_type=opened.content_type, headers={"Content-Disposition": "inline"})
 
 
+def comparison_normalised(web: Web, request: Request) -> Response:
+    """GET /comparisons/{id}/normalised: as `aligned`, in the colours that the right one's card tells; never stored."""
+    content = normalise_aligned(web.bridge, actor_of(request), request.path_params["id"])
+    headers = {"Content-Disposition": "inline", "Cache-Control": "private, no-store"}
+    return Response(content, media_type="image/jpeg", headers=headers)
+
+
 def _pair(form: Form) -> tuple[str, str]:
     return form.get("left"), form.get("right")
 
@@ -58,6 +72,7 @@ def _answer(found: Comparison) -> Response:
     """The address of a picture names a photo, by which a browser with several charts open finds the right one."""
     is_aligned = found.result["verdict"] != "not-aligned"
     of = urlencode({"media": found.left_media})
-    pictures = {name: f"/comparisons/{found.id}/{name}?{of}" for name in PICTURES} if is_aligned else {}
+    named = (*PICTURES, "normalised") if is_aligned else ()
+    pictures = {name: f"/comparisons/{found.id}/{name}?{of}" for name in named}
     tiles = f"/comparisons/{found.id}/tiles?{of}" if is_aligned else None
     return JSONResponse({"id": found.id, **found.result, "pictures": pictures, "tiles": tiles})

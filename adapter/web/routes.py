@@ -93,6 +93,7 @@ GET: dict[str, Page] = {
     "/saved-comparisons/{id}/{form}": saved_comparisons.export,
     "/comparisons/{id}/tiles": deep_zoom.aligned_tiles,
     "/comparisons/{id}/tiles/{ticket}/{level}/{column}/{row}": deep_zoom.aligned_tile,
+    "/comparisons/{id}/normalised": comparisons.comparison_normalised,
     "/comparisons/{id}/{picture}": comparisons.comparison_picture,
     "/deliveries": deliveries.deliveries,
     "/worklist": worklist.worklist,

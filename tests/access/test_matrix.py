@@ -99,6 +99,7 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", "/saved-comparisons/{id}/withdraw"): Row("/saved-comparisons/o1/withdraw"),
     ("GET", "/comparisons/{id}/tiles"): Row("/comparisons/none/tiles"),
     ("GET", "/comparisons/{id}/tiles/{ticket}/{level}/{column}/{row}"): Row("/comparisons/none/tiles/none/0/0/0"),
+    ("GET", "/comparisons/{id}/normalised"): Row("/comparisons/none/normalised"),
     ("GET", "/comparisons/{id}/{picture}"): Row("/comparisons/none/overlay"),
     ("GET", "/captures/{id}"): Row("/captures/m1"),
     ("GET", "/captures/{id}/tiles"): Row("/captures/m1/tiles"),

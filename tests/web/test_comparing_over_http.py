@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 from sqlalchemy import func, select
@@ -17,6 +18,7 @@ from adapter.bridge import Bridge
 from adapter.db.tables import audit_event, binary
 from adapter.records import create
 from mappings.fhir_check import check_resource
+from tests.measure.scenes import scene
 from tests.web.conftest import Browser, visit
 
 pytestmark = pytest.mark.long
@@ -28,8 +30,12 @@ def _photo(browser: Browser, angle: float) -> str:
     out = io.BytesIO()
     with Image.open(MOLE) as image:
         image.convert("RGB").rotate(angle, Image.Resampling.BICUBIC, fillcolor=(180, 140, 120)).save(out, "JPEG")
+    return _captured(browser, out.getvalue())
+
+
+def _captured(browser: Browser, content: bytes) -> str:
     described = base64.urlsafe_b64encode(json.dumps({}).encode()).decode()
-    answer = browser.capture(out.getvalue(), **{"DermBridge-Metadata": described})
+    answer = browser.capture(content, **{"DermBridge-Metadata": described})
     assert answer.status_code == 201, answer.text
     return str(answer.json()["id"])
 
@@ -45,6 +51,8 @@ def test_the_page_gets_verdict_and_pictures_and_nobody_else_does(
     query = f"/comparison?media={pair[0]}&media={pair[1]}"
     found = clinician.get(query).json()
     assert found["verdict"] == "aligned", found["reasons"]
+    refused = clinician.get(found["pictures"].pop("normalised"), headers={"Accept": "application/json"})
+    assert refused.status_code == 422 and "no calibration card" in refused.text
     for url in found["pictures"].values():
         answer = clinician.get(url)
         assert answer.headers["content-type"] in ("image/jpeg", "image/png")
@@ -52,6 +60,34 @@ def test_the_page_gets_verdict_and_pictures_and_nobody_else_does(
         assert colleague.get(url).status_code == 404
     assert colleague.get(query).status_code == 404
     assert clinician.get(f"/comparison?media={pair[0]}").status_code == 400
+
+
+def test_photos_in_two_lights_are_laid_over_each_other_in_the_colours_that_their_cards_tell(
+    clinician: Browser, colleague: Browser, bridge: Bridge
+) -> None:
+    left, right = (_captured(clinician, scene(light).jpeg) for light in ("card", "coloured light"))
+    pictures = clinician.get(f"/comparison?media={left}&media={right}").json()["pictures"]
+
+    def colours(url: str) -> npt.NDArray[np.int16]:
+        image = Image.open(io.BytesIO(clinician.get(url).content)).convert("RGB")
+        return np.asarray(image.resize((700, 525)), np.int16)
+
+    def differ(ours: npt.NDArray[np.int16], theirs: npt.NDArray[np.int16]) -> float:
+        return float(np.abs(ours - theirs).mean())
+
+    before, corrected = _logged(bridge, "aligned, colours normalised"), colours(pictures["normalised"])
+    assert _logged(bridge, "aligned, colours normalised") == before + 1
+    beneath = colours(f"/photos/{left}/normalised")
+    apart = differ(beneath, corrected)
+    assert apart < 3
+    assert differ(beneath, colours(pictures["aligned"])) > 3 * apart
+    assert differ(beneath[-12:], corrected[-12:]) < 3  # both are labelled at the same place
+    assert colleague.get(pictures["normalised"]).status_code == 404
+
+
+def _logged(bridge: Bridge, detail: str) -> int:
+    with bridge.db.snapshot() as tx:
+        return sum(detail in str(body) for body in tx.execute(select(audit_event.c.body)).scalars())
 
 
 def test_media_compare_answers_with_parameters_and_is_audited_each_time(

@@ -70,6 +70,7 @@ ELSEWHERE = {
     ("GET", "/comparisons/{id}/{picture}"): "tests/compare/test_comparing.py",
     ("GET", "/photos/{id}/scale"): "tests/web/test_measuring_over_http.py",
     ("GET", "/photos/{id}/outline"): "tests/web/test_measuring_over_http.py",
+    ("GET", "/comparisons/{id}/normalised"): "tests/web/test_comparing_over_http.py",
     ("GET", "/photos/{id}/normalised"): "tests/web/test_measuring_over_http.py",
     ("POST", "/photos/{id}/measurements"): "tests/web/test_measuring_over_http.py",
     ("POST", "/photos/{id}/measurements/{measurement}/withdraw"): "tests/web/test_measuring_over_http.py",
