@@ -23,13 +23,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 from PIL import Image
-from sqlalchemy import insert
 
 from adapter import governance
 from adapter.access import Actor
@@ -37,16 +38,13 @@ from adapter.bridge import Bridge, open_bridge
 from adapter.cli import cli
 from adapter.db.engine import batches
 from adapter.db.schema import prepare as prepare_schema
-from adapter.db.tables import audit_event, audit_tail, search_index
 from adapter.governance.log import Question, find_events
 from adapter.governance.seal import seal_all
 from adapter.governance.verification import verify
-from adapter.records import change, new_id
-from adapter.records.search_parameters import columns_of, index_rows
+from adapter.records import insert_all
 from adapter.settings import load_settings
 from benchmarks.captures import PATIENTS, OverHttp, another
 from benchmarks.served import DERMBRIDGE, Service, prepare, report, serving
-from mappings.fhir_time import fhir_instant
 
 SILENT = (sys.executable, "-m", "benchmarks.audit", "--silent")
 CONNECTIONS, COST_TARGET, VERIFIED_TARGET, ANSWER_TARGET_MS = 24, 0.9, 10_000_000 / 600, 50.0
@@ -170,27 +168,20 @@ def fill(bridge: Bridge, events: int) -> None:
     start, each = datetime(2025, 11, 23, tzinfo=UTC), timedelta(days=365) / events
     users = [Actor("person", f"Practitioner/u{n}", f"User {n}", "clinician", address="10.0.0.7") for n in range(200)]
     for some in batches(range(events), 5_000):
-        rows, indexed, tail = [], [], []
+        told = []
         for n in some:
-            photo, at = n * 7919 % PHOTOS_SEEN, start + n * each
-            told = governance.audited(
-                bridge,
+            photo, then = n * 7919 % PHOTOS_SEEN, replace(bridge, now=partial(start.__add__, n * each))
+            about = governance.audited(
+                then,
                 "read",
                 users[n % 200],
                 patient_id=f"p{photo // 10}",
                 references=[f"Media/m{photo}/_history/1"],
                 detail="display",
             )
-            told |= {"id": new_id(at), "recorded": fhir_instant(at)}
-            stored = change(None, told, at=at).after
-            row = {"id": stored.id, "version_id": 1, "last_updated": at, "deleted": False, "body": stored.body}
-            rows.append(row | columns_of(told))
-            indexed += index_rows(told)
-            tail.append({"event_id": stored.id, "leaf_hash": stored.leaf_hash})
+            told.append(about)
         with bridge.db.transaction() as tx:
-            tx.execute(insert(audit_event), rows)
-            tx.execute(insert(search_index), indexed)
-            tx.execute(insert(audit_tail), tail)
+            insert_all(tx, told)
 
 
 def processor_seconds() -> float:

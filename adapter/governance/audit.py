@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Protocol
 
 from sqlalchemy import Connection
@@ -11,8 +12,9 @@ from sqlalchemy import Connection
 from adapter.access import Actor
 from adapter.bridge import Bridge
 from adapter.errors import Forbidden, OutOfReach
+from adapter.governance.form import ANY_TIME, Blanks, Form
 from adapter.governance.looks import write_looks
-from adapter.records import Stored, create_all, new_id
+from adapter.records import New, Stored, insert_all, new_id
 from mappings.audit_event import Outcome, Party, User, audit_event
 from mappings.terms import Json
 
@@ -20,6 +22,8 @@ _REFERENCE = re.compile(r"[A-Z][A-Za-z]{1,63}/[A-Za-z0-9.-]{1,64}")
 DEVICE = "Device/dermbridge"
 SHORT_NAMES = {"export": "disclose", "break-glass": "break-glass-start"}
 """What the rooms say -> the row of mappings/tables/audit_events.toml; every other event is called as its row is."""
+
+MOST_RECORDS = 16  # named by an event whose form is kept
 
 
 class Access(Protocol):
@@ -68,7 +72,8 @@ def audit(
         recipient=recipient,
         purpose=purpose,
     )
-    return create_all(tx, [told], at=bridge.now())[0]
+    insert_all(tx, [told])
+    return told.after
 
 
 def audited(
@@ -83,26 +88,32 @@ def audited(
     query: str | None = None,
     recipient: str | None = None,
     purpose: str | None = None,
-) -> Json:
+    request_id: str | None = None,
+) -> New:
     """The AuditEvent, for who writes many at once; `event` is one of mappings.audit_event.EVENTS or of `SHORT_NAMES`.
 
     `references` are the records touched, with their version; `recipient` is the name or URL an export went to,
     `purpose` a v3-ActReason code (TREAT for an export that states none). `detail` must hold no name, MRN or body.
     Raises ValueError for an unknown event or when an event lacks what it must say (break-glass: its detail).
     """
-    return _event(
-        bridge,
-        event,
+    kind, blanks = SHORT_NAMES.get(event, event), Blanks()
+    make = _form if len(references) <= MOST_RECORDS else _form.__wrapped__
+    form = make(
+        kind,
         actor,
-        patient_id,
-        references,
-        outcome=outcome,
-        query=query,
-        recipient=recipient,
-        purpose=purpose,
-        detail={"detail": detail} if detail and outcome == "0" else None,
-        outcome_desc=detail if outcome != "0" else None,
+        bridge.settings.base_url,
+        bridge.settings.site_name,
+        outcome,
+        recipient,
+        purpose or ("TREAT" if kind == "disclose" else None),
+        blanks.id("patient", patient_id),
+        blanks.references(tuple(dict.fromkeys(references))),
+        blanks.query((query or "?") if kind == "query" else query),
+        blanks.words("detail", detail),
+        blanks.id("request", request_id),
     )
+    at = bridge.now()
+    return form.filled(blanks, new_id(at), at)
 
 
 def audit_refusal(bridge: Bridge, actor: Actor, error: Exception, asked: str) -> None:
@@ -148,45 +159,61 @@ def fhir_audit(bridge: Bridge) -> FhirAudit:
 
     def record_accesses(tx: Connection | None, accesses: Sequence[Access], actor: Actor, *, request_id: str) -> None:
         told = [
-            _event(bridge, one.event, actor, one.patient_id, one.references, query=one.query, request_id=request_id)
+            audited(
+                bridge,
+                one.event,
+                actor,
+                patient_id=one.patient_id,
+                references=one.references,
+                query=one.query,
+                request_id=request_id,
+            )
             for one in accesses
         ]
         if tx is None:
             write_looks(bridge, told)
         elif told:
-            create_all(tx, told, at=bridge.now())
+            insert_all(tx, told)
 
     return record_accesses
 
 
-def _event(
-    bridge: Bridge,
-    event: str,
+def build_event(
+    kind: str,
     actor: Actor,
+    base_url: str,
+    site: str,
+    outcome: Outcome,
+    recipient: str | None,
+    purpose: str | None,
     patient_id: str | None,
-    references: Sequence[str],
-    *,
-    query: str | None = None,
-    recipient: str | None = None,
-    purpose: str | None = None,
-    **more: Any,
+    references: tuple[str, ...],
+    query: str | None,
+    detail: str | None,
+    request_id: str | None,
 ) -> Json:
-    at = bridge.now()
-    kind = SHORT_NAMES.get(event, event)
+    """The AuditEvent without its id, at ANY_TIME; `query` and `detail` as they are, not base64."""
     return audit_event(
         kind,
-        event_id=new_id(at),
-        recorded=at,
-        server=Party(who=DEVICE, address=bridge.settings.base_url),
-        site=bridge.settings.site_name,
+        recorded=ANY_TIME,
+        server=Party(who=DEVICE, address=base_url),
+        site=site,
         actor=_user(actor, recipient),
         client=_client(actor, recipient),
         patient_ref=f"Patient/{patient_id}" if patient_id else None,
-        entity_refs=tuple(dict.fromkeys(references)),
-        query=(query or "?") if kind == "query" else query,
-        purpose=purpose or ("TREAT" if kind == "disclose" else None),
-        **more,
+        entity_refs=references,
+        query=query,
+        purpose=purpose,
+        outcome=outcome,
+        detail={"detail": detail} if detail and outcome == "0" else None,
+        outcome_desc=detail if outcome != "0" else None,
+        request_id=request_id,
     )
+
+
+@lru_cache(2_000)
+def _form(*told: Any) -> Form:
+    return Form.of(build_event(*told))
 
 
 def _user(actor: Actor, recipient: str | None) -> User | None:
@@ -206,7 +233,11 @@ def _client(actor: Actor, recipient: str | None) -> Party | None:
         return Party(who={"display": recipient}, address=recipient)
     if actor.kind == "system":
         return None
-    return Party(who=_client_id(actor) if actor.kind == "machine" else {"display": "browser"}, address=actor.address)
+    if actor.kind == "machine":
+        return Party(who=_client_id(actor), address=actor.address)
+    return Party(
+        who={"identifier": {"value": actor.app}} if actor.app else {"display": "browser"}, address=actor.address
+    )
 
 
 def _client_id(actor: Actor) -> Json:

@@ -15,24 +15,23 @@ from contextvars import ContextVar
 from starlette.concurrency import run_in_threadpool
 
 from adapter.bridge import Bridge
-from adapter.records import create_all
-from mappings.terms import Json
+from adapter.records import New, insert_all
 
 
 class Looked:
     """What was looked at for one answer, until the answer takes it to be written."""
 
     def __init__(self) -> None:
-        self._told: list[Json] | None = []
+        self._told: list[New] | None = []
 
-    def note(self, told: Sequence[Json]) -> bool:
+    def note(self, told: Sequence[New]) -> bool:
         """False once the answer has begun: then whoever tells must write."""
         if self._told is None:
             return False
         self._told += told
         return True
 
-    def take(self) -> list[Json]:
+    def take(self) -> list[New]:
         told, self._told = self._told or [], None
         return told
 
@@ -51,16 +50,16 @@ def answering() -> Iterator[Looked]:
         _ANSWER.reset(token)
 
 
-def write_looks(bridge: Bridge, told: Sequence[Json]) -> None:
+def write_looks(bridge: Bridge, told: Sequence[New]) -> None:
     """Durable when the answer begins; when there is none to hold back, when this returns."""
     looked = _ANSWER.get()
     if told and (looked is None or not looked.note(told)):
         _write(bridge, told)
 
 
-def _write(bridge: Bridge, told: Sequence[Json]) -> None:
+def _write(bridge: Bridge, told: Sequence[New]) -> None:
     with bridge.db.transaction(wakes=False) as tx:
-        create_all(tx, told, at=bridge.now())
+        insert_all(tx, told)
 
 
 class LooksTogether:
@@ -68,10 +67,10 @@ class LooksTogether:
 
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
-        self._filling: list[Json] | None = None
+        self._filling: list[New] | None = None
         self._written: asyncio.Task[None] | None = None
 
-    async def write(self, told: Sequence[Json]) -> None:
+    async def write(self, told: Sequence[New]) -> None:
         """Return when these are durable. Raises what writing them raised, to everybody who waited for that batch.
 
         A reader who goes away takes nobody else's look along: the batch is a task of its own.
@@ -83,7 +82,7 @@ class LooksTogether:
         self._filling += told
         await asyncio.shield(self._written)
 
-    async def _write(self, filling: list[Json], before: asyncio.Task[None] | None) -> None:
+    async def _write(self, filling: list[New], before: asyncio.Task[None] | None) -> None:
         if before is not None and not before.done():
             await asyncio.wait([before])
         self._filling = None

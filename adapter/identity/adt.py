@@ -24,7 +24,7 @@ from adapter.identity.adt_steps import IN_MEMORY, carry_out
 from adapter.identity.application_acks import answer_application
 from adapter.identity.authorities import NotApplied, patient_tokens
 from adapter.identity.waiting import bind_waiting
-from adapter.records import Stored
+from adapter.records import Stored, insert_all
 from adapter.records.drafts import Drafts, identifiers_of
 from adapter.records.search_parameters import token_value
 from adapter.work import Work, bury, finish, finish_all
@@ -125,16 +125,18 @@ def _load(tx: Connection, bridge: Bridge, drafts: Drafts, events: Iterable[AdtEv
 def _conclude(tx: Connection, bridge: Bridge, drafts: Drafts, applied: Iterable[Applying]) -> None:
     """Write the drafts with their AuditEvents, then bind the photos that waited for these patients."""
     bindable: dict[str, Stored] = {}
+    audit_events = []
     for a in applied:
         certain = {a.patients[n].id for n, group in a.groups if n in a.patients and not group.has_uncertain_identity}
         for patient in a.patients_touched():
             references = [one.version_reference for one in a.touched_of(patient)]
             detail = f"ADT^{a.event.trigger_event}"
             told = audited(bridge, "adt-applied", SYSTEM, patient_id=patient.id, references=references, detail=detail)
-            drafts.put(None, told, at=bridge.now())
+            audit_events.append(told)
             if patient.id in certain and patient.resource.get("active", True):
                 bindable[patient.id] = patient
     drafts.write()
+    insert_all(tx, audit_events)
     for patient in _awaited(tx, list(bindable.values())):
         bind_waiting(tx, bridge, patient)
 

@@ -3,6 +3,7 @@
 from adapter.records.ids import new_id
 from adapter.records.rows import (
     Change,
+    New,
     Stored,
     change,
     create,
@@ -15,6 +16,7 @@ from adapter.records.rows import (
     find_where,
     get,
     history,
+    insert_all,
     selection,
     update_resource,
     write_all,
@@ -24,6 +26,7 @@ from adapter.records.search_parameters import TABLES, Resource
 __all__ = [
     "TABLES",
     "Change",
+    "New",
     "Resource",
     "Stored",
     "change",
@@ -37,6 +40,7 @@ __all__ = [
     "find_where",
     "get",
     "history",
+    "insert_all",
     "new_id",
     "selection",
     "update_resource",

@@ -8,17 +8,18 @@ served, searched and pushed from then on, never re-serialised through models. Th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Table, bindparam, insert, select, update
+from sqlalchemy import Connection, Table, bindparam, select, update
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.exc import IntegrityError
 
+from adapter.db.inserting import insert_rows
 from adapter.db.tables import audit_tail, resource_history, search_index
 from adapter.errors import Conflict, Gone, NotFound, Overtaken, PreconditionFailed
 from adapter.records.search_parameters import TABLES, Resource, columns_of, index_rows, token_value
@@ -68,6 +69,15 @@ class Change:
     resource: Resource
 
 
+@dataclass(frozen=True)
+class New:
+    """The first version of a resource, not yet written, with what it is found by: its columns and its index rows."""
+
+    after: Stored
+    columns: dict[str, Any]
+    index: list[dict[str, str]]
+
+
 def change(before: Stored | None, resource: Resource, *, at: datetime) -> Change:
     return Change(before, _version(resource, before.version_id + 1 if before else 1, at), resource)
 
@@ -77,23 +87,27 @@ def write_all(tx: Connection, changes: Sequence[Change]) -> None:
 
     Raises Conflict when a new id is taken, Overtaken when something was changed since it was read.
     """
-    for resource_type, table in _tables(changes):
+    insert_all(
+        tx, [New(one.after, columns_of(one.resource), index_rows(one.resource)) for one in changes if not one.before]
+    )
+    for resource_type in dict.fromkeys(one.after.resource_type for one in changes):
         mine = [one for one in changes if one.after.resource_type == resource_type]
-        if made := [{**_row(one.after), **columns_of(one.resource)} for one in mine if one.before is None]:
-            _insert(tx, table, resource_type, made)
-            if resource_type == "AuditEvent":  # however one gets into the log, the log's seal must come to cover it
-                tail = [{"event_id": one.after.id, "leaf_hash": one.after.leaf_hash} for one in mine]
-                tx.execute(insert(audit_tail), tail)
-        _supersede(tx, table, [_Revision.of(one.before, one) for one in mine if one.before is not None])
-    if rows := [row for one in changes if one.before is None for row in index_rows(one.resource)]:
-        tx.execute(insert(search_index), rows)
+        _supersede(tx, _table(resource_type), [_Revision.of(one.before, one) for one in mine if one.before is not None])
 
 
-def _insert(tx: Connection, table: Table, resource_type: str, rows: list[dict[str, Any]]) -> None:
-    try:
-        tx.execute(insert(table), rows)
-    except IntegrityError:  # the id is the only thing about a resource that must be unique
-        raise Conflict(f"a {resource_type} with this id exists already; update it, or choose another id") from None
+def insert_all(tx: Connection, made: Sequence[New]) -> None:
+    """Write new resources. Raises Conflict when an id is taken."""
+    for resource_type in dict.fromkeys(one.after.resource_type for one in made):
+        mine = [one for one in made if one.after.resource_type == resource_type]
+        try:
+            insert_rows(tx, _table(resource_type), [_row(one.after) | one.columns for one in mine])
+        except IntegrityError:  # the id is the only thing about a resource that must be unique
+            reason = f"a {resource_type} with this id exists already; update it, or choose another id"
+            raise Conflict(reason) from None
+        if resource_type == "AuditEvent":  # however one gets into the log, the log's seal must come to cover it
+            tail = [{"event_id": one.after.id, "leaf_hash": one.after.leaf_hash} for one in mine]
+            insert_rows(tx, audit_tail, tail)
+    insert_rows(tx, search_index, [row for one in made for row in one.index])
 
 
 def create(tx: Connection, resource: Resource, *, at: datetime) -> Stored:
@@ -308,17 +322,10 @@ def _supersede(tx: Connection, table: Table, revisions: Sequence[_Revision]) -> 
             )
     if not revisions:
         return
-    tx.execute(
-        insert(resource_history), [{**_row(r.before), "resource_type": r.before.resource_type} for r in revisions]
-    )
+    insert_rows(tx, resource_history, [{**_row(r.before), "resource_type": r.before.resource_type} for r in revisions])
     if stale := [{f"old_{name}": value for name, value in row.items()} for r in revisions for row in r.stale]:
         tx.execute(_UNINDEX, stale)
-    if fresh := [row for r in revisions for row in r.fresh]:
-        tx.execute(insert(search_index), fresh)
-
-
-def _tables(changes: Iterable[Change]) -> list[tuple[str, Table]]:
-    return [(name, _table(name)) for name in dict.fromkeys(one.after.resource_type for one in changes)]
+    insert_rows(tx, search_index, [row for r in revisions for row in r.fresh])
 
 
 @cache

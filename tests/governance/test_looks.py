@@ -18,8 +18,8 @@ from adapter.db.tables import audit_event, audit_tail
 from adapter.errors import DermBridgeError, Unavailable
 from adapter.governance import looks
 from adapter.governance.looks import LooksTogether, answering, write_looks
+from adapter.records import New
 from adapter.web.gates import Gate
-from mappings.terms import Json
 
 DOCTOR = Actor("person", "Practitioner/d1", "Dr. D", "clinician", address="10.0.0.7")
 
@@ -28,7 +28,7 @@ def look(bridge: Bridge, photo: str) -> None:
     governance.audit_look(bridge, DOCTOR, patient_id="p1", references=[f"Media/{photo}/_history/1"])
 
 
-def told(bridge: Bridge, photo: str) -> list[Json]:
+def told(bridge: Bridge, photo: str) -> list[New]:
     reference = f"Media/{photo}/_history/1"
     return [governance.audited(bridge, "read", DOCTOR, patient_id="p1", references=[reference])]
 
@@ -106,7 +106,7 @@ def test_who_comes_while_one_batch_is_written_is_written_with_the_next(
     sizes: list[int] = []
     original = looks._write
 
-    def counted(writing: Bridge, batch: Sequence[Json]) -> None:
+    def counted(writing: Bridge, batch: Sequence[New]) -> None:
         sizes.append(len(batch))
         original(writing, batch)
 
