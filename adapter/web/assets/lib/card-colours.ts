@@ -5,6 +5,7 @@ import type { Viewer } from "./viewer.ts";
 
 export class CardColours {
   #laid: OpenSeadragon.TiledImage | null = null;
+  #asked: Promise<string> | null = null;
 
   constructor(
     private readonly viewer: Viewer,
@@ -15,21 +16,24 @@ export class CardColours {
     return this.#laid !== null;
   }
 
-  /** Rejects with the reason where no card tells the colours. */
+  /** The picture's address while the page is open. Rejects with the reason where no card tells the colours. */
+  picture(): Promise<string> {
+    this.#asked ??= askPicture(`${this.photo}/normalised`);
+    this.#asked.catch(() => (this.#asked = null));
+    return this.#asked;
+  }
+
+  /** Rejects as `picture`. */
   async show(): Promise<void> {
-    const url = await askPicture(`${this.photo}/normalised`);
-    try {
-      this.#laid = await new Promise((laid, failed) => {
-        this.viewer.addTiledImage({
-          tileSource: { type: "image", url, buildPyramid: true },
-          width: 1,
-          success: (event) => laid((event as unknown as { item: OpenSeadragon.TiledImage }).item),
-          error: () => failed(new Error("The colours could not be shown.")),
-        });
+    const url = await this.picture();
+    this.#laid = await new Promise((laid, failed) => {
+      this.viewer.addTiledImage({
+        tileSource: { type: "image", url, buildPyramid: true },
+        width: 1,
+        success: (event) => laid((event as unknown as { item: OpenSeadragon.TiledImage }).item),
+        error: () => failed(new Error("The colours could not be shown.")),
       });
-    } finally {
-      URL.revokeObjectURL(url);
-    }
+    });
   }
 
   hide(): void {

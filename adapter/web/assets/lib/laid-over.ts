@@ -19,6 +19,7 @@ export interface Laid {
   reference: HTMLElement; // its .pane
   other: HTMLElement;
   found: Comparison;
+  inCardColours: () => Promise<[string, string]>; // pictures of both; rejects with the reason
 }
 
 const dayOf = (pane: HTMLElement): string => pane.dataset["day"] ?? "";
@@ -27,6 +28,7 @@ export class LaidOver {
   #overlay: Overlay | null = null;
   #laid: Laid | null = null;
   #mode: "side" | OverlayMode = "side";
+  #byCard = false;
   readonly #modes = get<HTMLElement>("#modes");
   readonly #stage = get<HTMLElement>("#laid");
   readonly #share = get<HTMLInputElement>("#share");
@@ -61,6 +63,12 @@ export class LaidOver {
     this.#overlay = null;
     for (const mode of OVERLAYS) get<HTMLButtonElement>(`[data-do="${mode}"]`, this.#modes).disabled = !this.#laid;
     this.show(this.#laid ? this.#mode : "side");
+  }
+
+  /** Whether both are shown in the colours that their cards tell; it says where that cannot be. */
+  set byCard(on: boolean) {
+    this.#byCard = on;
+    void this.#colour();
   }
 
   show(name: string): void {
@@ -104,7 +112,24 @@ export class LaidOver {
     this.#list(laid.found);
     this.#overlay = new Overlay(this.#stage, laid.found);
     this.#overlay.viewer.addHandler("zoom", this.zoomed);
+    void this.#colour();
     return this.#overlay;
+  }
+
+  async #colour(): Promise<void> {
+    const [overlay, said] = [this.#overlay, get("#laid-colours")];
+    overlay?.colour(null);
+    said.textContent = "";
+    if (!overlay || !this.#laid || !this.#byCard) return;
+    const stillAsked = (): boolean => overlay === this.#overlay && this.#byCard;
+    try {
+      const pictures = await this.#laid.inCardColours();
+      if (!stillAsked()) return;
+      overlay.colour(pictures);
+      said.textContent = "Colours by the cards";
+    } catch (error) {
+      if (stillAsked()) said.textContent = `Colours as photographed. ${error instanceof Error ? error.message : ""}`;
+    }
   }
 
   #list(found: Comparison): void {

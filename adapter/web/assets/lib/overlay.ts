@@ -23,7 +23,7 @@ export interface Comparison {
   lattice?: Lattice;
   by_hand?: { by: string; at: string };
   change: { method: string; version: string; regions: Region[] } | null;
-  pictures: Partial<Record<"aligned" | "overlay" | "change", string>>;
+  pictures: Partial<Record<"aligned" | "overlay" | "change" | "normalised", string>>;
   tiles: string | null; // of the picture `aligned`
 }
 
@@ -32,6 +32,7 @@ export class Overlay {
   readonly #divider = document.createElement("div");
   #upper: OpenSeadragon.TiledImage | null = null;
   #change: OpenSeadragon.TiledImage | null = null;
+  #byCard: OpenSeadragon.TiledImage[] = []; // the reference, and over it the other photo
   #mode: OverlayMode = "slider";
   #share = 0.5;
 
@@ -58,6 +59,21 @@ export class Overlay {
   set mode(mode: OverlayMode) {
     this.#mode = mode;
     this.#draw();
+  }
+
+  /** Both photos in other colours (addresses of pictures: the reference's and the other's, aligned), or as they are. */
+  colour(pictures: [string, string] | null): void {
+    for (const laid of this.#byCard) this.viewer.world.removeItem(laid);
+    const laid: OpenSeadragon.TiledImage[] = (this.#byCard = []);
+    this.#draw();
+    const keep = (image: OpenSeadragon.TiledImage): void => {
+      if (laid === this.#byCard) laid.push(image);
+      else this.viewer.world.removeItem(image); // asked otherwise meanwhile
+    };
+    this.#lay(pictures?.[0], (below) => {
+      keep(below);
+      this.#lay(pictures?.[1], keep);
+    });
   }
 
   close(): void {
@@ -108,8 +124,11 @@ export class Overlay {
     const mode = this.#mode;
     this.#divider.hidden = mode !== "slider";
     this.#change?.setOpacity(mode === "change" ? 1 : 0);
-    const upper = this.#upper;
+    const [below, above] = this.#byCard;
+    below?.setOpacity(above && mode !== "change" ? 1 : 0);
+    const upper = above ?? this.#upper;
     if (!upper) return;
+    if (above) this.#upper?.setOpacity(0);
     const size = upper.getContentSize();
     const { x, width } = this.viewer.viewport.getBounds(true);
     const line = Math.min(Math.max(x + this.#share * width, 0), 1); // of what is in view, however close

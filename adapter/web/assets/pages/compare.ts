@@ -5,6 +5,7 @@ import { bindCommands, setPressed } from "../lib/commands.ts";
 import { all, find, get, isTyping } from "../lib/dom.ts";
 import { bindStrip } from "../lib/filmstrip.ts";
 import { bindKept } from "../lib/kept.ts";
+import { askPicture } from "../lib/http.ts";
 import { LaidOver } from "../lib/laid-over.ts";
 import { LinkedViewers } from "../lib/linked.ts";
 import { Loupe, type Pane } from "../lib/loupe.ts";
@@ -82,7 +83,16 @@ function summarise(): void {
 
 function layOver(): void {
   const said = found.get(other);
-  if (laidOver) laidOver.laid = said ? { reference: reference.figure, other: other.figure, found: said } : null;
+  if (!laidOver) return;
+  const inCardColours = () => cardColours(reference, other, said?.pictures.normalised ?? "");
+  laidOver.laid = said ? { reference: reference.figure, other: other.figure, found: said, inCardColours } : null;
+}
+
+/** The reference as its card tells, and the other as its own does, aligned. */
+function cardColours(below: Pane, above: Pane, aligned: string): Promise<[string, string]> {
+  const of = (pane: Pane, asked: Promise<string>): Promise<string> =>
+    asked.catch((error: Error) => Promise.reject(new Error(`${dayOf(pane)}: ${error.message}`)));
+  return Promise.all([of(below, colours.get(below)!.picture()), of(above, askPicture(aligned))]);
 }
 
 // --- by hand -------------------------------------------------------------------------------------------------------
@@ -190,6 +200,7 @@ function magnify(on: boolean): void {
 async function colour(): Promise<void> {
   const wanted = ![...colours.values()].some((one) => one.on);
   setPressed(find('#tools [data-do="colours"]'), wanted);
+  if (laidOver) laidOver.byCard = wanted;
   await Promise.all(
     [...colours].map(async ([pane, one]) => {
       const said = get(".pane-colours", pane.figure);
