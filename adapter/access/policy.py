@@ -16,7 +16,7 @@ from adapter.access.actor import Actor
 from adapter.access.scopes import SCOPE, grants_for, parse_scopes
 from adapter.errors import Forbidden, OutOfReach, Unprocessable
 from adapter.records.confinement import same_patients
-from adapter.records.search_parameters import Resource, confidentiality_of
+from adapter.records.extraction import Resource, confidentiality_of
 from mappings.external_photo import holder_of
 
 __all__ = ["ROLES", "SCOPE", "Letter", "Right", "grants_of", "parse_scopes"]

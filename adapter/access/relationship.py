@@ -20,7 +20,7 @@ from adapter.bridge import Bridge
 from adapter.db.tables import encounter, media, search_index
 from adapter.errors import Forbidden, OutOfReach
 from adapter.records.confinement import same_patients
-from adapter.records.search_parameters import token_value
+from adapter.records.extraction import token_value
 
 NEVER_TOOK_PLACE = [token_value(status, None) for status in ("cancelled", "entered-in-error")]
 

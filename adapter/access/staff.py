@@ -28,7 +28,7 @@ from adapter.access.sessions import NOBODY
 from adapter.access.smart import redirect_uri
 from adapter.bridge import Bridge
 from adapter.errors import Forbidden, NotFound
-from adapter.records.search_parameters import token_value
+from adapter.records.extraction import token_value
 from adapter.settings import StaffLogin
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from adapter.errors import BadInput, NotAllowed, NotFound
 from adapter.fhir_api.answers import bundle, json_answer
 from adapter.fhir_api.exchange import Answer, Request
-from adapter.records.search_parameters import Resource
+from adapter.records.extraction import Resource
 
 SEARCHED_BY: Final = {"_id": "id", "url": "url", "version": "version", "name": "name", "status": "status"}
 KINDS: Final = {"_id": "token", "url": "uri", "version": "token", "name": "string", "status": "token"}

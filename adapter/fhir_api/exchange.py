@@ -13,7 +13,7 @@ import orjson
 
 from adapter.access import Actor
 from adapter.errors import BadInput, NotAcceptable, NotAuthenticated, UnsupportedMedia
-from adapter.records.search_parameters import Resource
+from adapter.records.extraction import Resource
 
 FHIR_JSON = "application/fhir+json"
 _JSON = frozenset({FHIR_JSON, "application/json", "text/json"})

@@ -26,7 +26,7 @@ from adapter.fhir_api.capability import capability_statement
 from adapter.fhir_api.definitions import Definitions, answer_definition
 from adapter.fhir_api.exchange import Access, Answer, Request
 from adapter.records.paging import PageCodec
-from adapter.records.search_parameters import Resource
+from adapter.records.extraction import Resource
 from mappings.fhir_check import InvalidResource, check_resource
 
 

@@ -21,7 +21,7 @@ from adapter.records.confinement import is_shared, patient_of
 from adapter.records.ids import new_id
 from adapter.records.rows import Stored, update_resource
 from adapter.records.search import Page, search
-from adapter.records.search_parameters import Resource
+from adapter.records.extraction import Resource
 
 if TYPE_CHECKING:
     from adapter.fhir_api.server import FhirServer

@@ -26,7 +26,7 @@ from adapter.identity.authorities import NotApplied, patient_tokens
 from adapter.identity.waiting import bind_waiting
 from adapter.records import Stored, insert_all
 from adapter.records.drafts import Drafts, identifiers_of
-from adapter.records.search_parameters import token_value
+from adapter.records.extraction import token_value
 from adapter.work import Work, bury, finish, finish_all
 from mappings.hl7v2.adt_event import AdtEvent, adt_to_event
 from mappings.hl7v2.er7 import Message

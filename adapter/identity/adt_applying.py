@@ -15,7 +15,7 @@ from adapter.identity.authorities import NotApplied, default_system, patient_tok
 from adapter.identity.matching import owns, replaced_by
 from adapter.records import Resource, Stored, find_by_index, new_id
 from adapter.records.drafts import Drafts
-from adapter.records.search_parameters import token_value
+from adapter.records.extraction import token_value
 from mappings.hl7v2.adt_event import AdtEvent, PatientGroup
 from mappings.hl7v2.datatypes import CX, identifier_type
 from mappings.terms import CANON

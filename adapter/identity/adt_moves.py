@@ -16,7 +16,7 @@ from adapter.identity.matching import owns, replaced_by
 from adapter.identity.merges import everything_of
 from adapter.identity.moves import Edit, Reason, carry_out, records_of, references_to
 from adapter.records import TABLES, Stored, find_by_index, find_where
-from adapter.records.search_parameters import token_value
+from adapter.records.extraction import token_value
 from mappings.hl7v2.adt_event import PatientGroup
 from mappings.wrong_patient import quarantined
 

@@ -21,7 +21,7 @@ from adapter.identity.matching import find_encounter_at, find_survivor, given_wi
 from adapter.identity.waiting import has_exact_time
 from adapter.records import Resource, Stored, find_where
 from adapter.records.date_intervals import date_interval
-from adapter.records.search_parameters import folded, token_value
+from adapter.records.extraction import folded, token_value
 from mappings.record_linkage import Score, one_edit_variants, score, swapped_day_and_month
 from mappings.terms import IDENTITY_STATE
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, bindparam, or_
 
 from adapter.errors import BadInput, Unprocessable
 from adapter.records import TABLES, Resource, Stored, find, find_by_identifier, find_selected, selection
-from adapter.records.search_parameters import folded
+from adapter.records.extraction import folded
 from mappings.capture_to_media import IdentityState
 from mappings.terms import CANON, Json, extension
 

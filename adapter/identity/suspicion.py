@@ -18,7 +18,7 @@ from adapter.db.tables import audit_event, blob, capture, encounter, media
 from adapter.identity.matching import TOOK_PLACE, Whose
 from adapter.records import Stored, get
 from adapter.records.confinement import same_patients
-from adapter.records.search_parameters import token_value
+from adapter.records.extraction import token_value
 from mappings.body_sites import BODY_SITES
 from mappings.canonical_resources import codes_of
 from mappings.terms import DCM

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, select
 
 from adapter.db.tables import WAITING, media
 from adapter.records import Stored, find_where
-from adapter.records.search_parameters import token_value
+from adapter.records.extraction import token_value
 from mappings.terms import IDENTITY_STATE
 
 STATES = ("unidentified", "quarantined", "awaiting-patient")

@@ -20,7 +20,7 @@ from adapter.measure.measuring import withdraw_strays
 from adapter.records import Resource, Stored, create, find_by_index, new_id, update_resource
 from adapter.records.comparisons import forget_comparisons
 from adapter.records.date_intervals import date_interval
-from adapter.records.search_parameters import token_value
+from adapter.records.extraction import token_value
 from mappings.canonical_resources import codes_of
 from mappings.capture_to_media import KEEP, Keep, bind_media, site_code
 from mappings.provenance import Agent, Entity, provenance

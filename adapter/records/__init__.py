@@ -1,5 +1,6 @@
 """What we keep: versioned FHIR rows and photos at rest."""
 
+from adapter.records.extraction import Resource
 from adapter.records.ids import new_id
 from adapter.records.rows import (
     Change,
@@ -21,7 +22,7 @@ from adapter.records.rows import (
     update_resource,
     write_all,
 )
-from adapter.records.search_parameters import TABLES, Resource
+from adapter.records.search_parameters import TABLES
 
 __all__ = [
     "TABLES",

@@ -23,7 +23,8 @@ from sqlalchemy import (
 )
 
 from adapter.db.tables import patient, search_index
-from adapter.records.search_parameters import TABLES, Resource, columns_of
+from adapter.records.extraction import Resource
+from adapter.records.search_parameters import TABLES, columns_of
 
 SHARED_WITHOUT_PATIENT = frozenset({"Device"})  # a camera belongs to nobody, an implant to its patient
 

@@ -9,8 +9,8 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from adapter.db.engine import batches
+from adapter.records.extraction import Resource, token_value
 from adapter.records.rows import Change, Stored, change, find, records_with_index, write_all
-from adapter.records.search_parameters import Resource, token_value
 
 Reference = tuple[str, str]
 """(resource type, id)"""

@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, Connection, and_, func, or_, select
 
 from adapter.db.tables import audit_event, media, patient, search_index
+from adapter.records.extraction import folded
 from adapter.records.rows import Stored, find_where
-from adapter.records.search_parameters import folded
 
 RECENT_EVENTS = 300
 

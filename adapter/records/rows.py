@@ -22,7 +22,8 @@ from sqlalchemy.exc import IntegrityError
 from adapter.db.inserting import insert_rows
 from adapter.db.tables import audit_tail, resource_history, search_index
 from adapter.errors import Conflict, Gone, NotFound, Overtaken, PreconditionFailed
-from adapter.records.search_parameters import TABLES, Resource, columns_of, index_rows, token_value
+from adapter.records.extraction import Resource, token_value
+from adapter.records.search_parameters import TABLES, columns_of, index_rows
 from mappings.fhir_time import fhir_instant
 
 

@@ -19,8 +19,9 @@ from sqlalchemy import Boolean, ColumnElement, Connection, Table, and_, exists, 
 from adapter.db.tables import search_index
 from adapter.errors import BadInput
 from adapter.records.confinement import confinement, same_patients
+from adapter.records.extraction import folded, token_value
 from adapter.records.search_dates import date_conditions
-from adapter.records.search_parameters import TABLES, SearchParameter, fitted, folded, search_parameters, token_value
+from adapter.records.search_parameters import TABLES, SearchParameter, fitted, search_parameters
 
 Condition = ColumnElement[bool]
 

@@ -8,18 +8,16 @@ search by code alone is an index prefix scan and a search by both an equality.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Literal
 
 from sqlalchemy import String, Table
 
 from adapter.db import tables
-from adapter.records.date_intervals import date_interval
+from adapter.records import extraction
+from adapter.records.extraction import Resource
 
-Resource = dict[str, Any]
 Kind = Literal["token", "reference", "date", "string"]
 
 
@@ -47,207 +45,30 @@ class SearchParameter:
         return self.expression.partition(".")[0]
 
 
-def token_value(code: str, system: str | None) -> str:
-    return f"{code}|{system or ''}"
-
-
-# --- extraction: small readers over the JSON, tolerant of absent elements -------------------------------------------
-
-
-def _walk(value: Any, path: Iterable[str]) -> list[Any]:
-    """Every value at `path`, descending into lists. Plain loops: this runs for every column of every record."""
-    values = [value]
-    for step in path:
-        found: list[Any] = []
-        for outer in values:
-            if isinstance(outer, dict) and (inner := outer.get(step)) is not None:
-                if isinstance(inner, list):
-                    found += inner
-                else:
-                    found.append(inner)
-        if not found:
-            return found
-        values = found
-    return values
-
-
-def _first(value: Any, path: tuple[str, ...]) -> Any:
-    return next(iter(_walk(value, path)), None)
-
-
-def _steps(path: str) -> tuple[str, ...]:
-    return tuple(path.split("."))
-
-
-def _tokens(path: str) -> Callable[[Resource], list[str]]:
-    steps = _steps(path)
-
-    def extract(resource: Resource) -> list[str]:
-        return [token for value in _walk(resource, steps) for token in _as_tokens(value)]
-
-    return extract
-
-
-def _as_tokens(value: Any) -> list[str]:
-    if isinstance(value, bool):
-        return [token_value(str(value).lower(), None)]
-    if isinstance(value, str):
-        return [token_value(value, None)]
-    if "coding" in value:
-        return [token_value(c["code"], c.get("system")) for c in value["coding"] if "code" in c]
-    if "code" in value:  # Coding
-        return [token_value(value["code"], value.get("system"))]
-    return [token_value(value["value"], value.get("system"))] if "value" in value else []  # Identifier
-
-
-def _token(path: str) -> Callable[[Resource], str | None]:
-    every = _tokens(path)
-    return lambda resource: next(iter(every(resource)), None)
-
-
-def _references(path: str) -> Callable[[Resource], list[str]]:
-    steps = _steps(path)
-
-    def extract(resource: Resource) -> list[str]:
-        found = [value.get("reference") for value in _walk(resource, steps)]
-        return [_versionless(reference) for reference in found if reference]
-
-    return extract
-
-
-def _versionless(reference: str) -> str:
-    return reference.partition("/_history/")[0]
-
-
-def _reference(path: str, target: str | None = None) -> Callable[[Resource], str | None]:
-    every = _references(path)
-
-    def extract(resource: Resource) -> str | None:
-        for found in every(resource):
-            if target is None:
-                return found
-            if found.startswith(f"{target}/"):
-                return found.removeprefix(f"{target}/")
-        return None
-
-    return extract
-
-
-def _participants(resource: Resource) -> list[str]:
-    """Whom a visit names as taking part: by reference, or by number ("value|system") where ADT knows no more."""
-    numbers = _tokens("participant.individual.identifier")
-    return [*_references("participant.individual")(resource), *numbers(resource)]
-
-
-def _string(path: str) -> Callable[[Resource], str | None]:
-    steps = _steps(path)
-
-    def extract(resource: Resource) -> str | None:
-        value = _first(resource, steps)
-        return folded(value) if isinstance(value, str) else None
-
-    return extract
-
-
-def folded(text: str) -> str:
-    """Without case and accents, as FHIR string search compares."""
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
-    return "".join(letter for letter in decomposed if not unicodedata.combining(letter))
-
-
-def _instant(path: str, *, end: bool = False) -> Callable[[Resource], datetime | None]:
-    steps = _steps(path)
-
-    def extract(resource: Resource) -> datetime | None:
-        value = _first(resource, steps)
-        return None if value is None else date_interval(value)[1 if end else 0]
-
-    return extract
-
-
-def _lesion(resource: Resource) -> str | None:
-    for extension in _walk(resource, ("bodySite", "extension")):
-        if extension.get("url") == "http://hl7.org/fhir/StructureDefinition/bodySite":
-            reference: str = extension.get("valueReference", {}).get("reference", "")
-            return reference.removeprefix("BodyStructure/") or None
-    return None
-
-
-def _identity_state(resource: Resource) -> str | None:
-    for tag in _walk(resource, ("meta", "tag")):
-        if "code" in tag and tag.get("system", "").endswith("/CodeSystem/identity-state"):
-            return token_value(tag["code"], tag["system"])
-    return None
-
-
-def _origin(resource: Resource) -> list[str]:
-    tags = [tag for tag in _walk(resource, ("meta", "tag")) if "code" in tag and "system" in tag]
-    return [token_value(tag["code"], tag["system"]) for tag in tags if tag["system"].endswith("/photo-origin")]
-
-
-def _derivation(resource: Resource) -> str | None:
-    for tag in _walk(resource, ("meta", "tag")):
-        if "code" in tag and tag.get("system", "").endswith("/CodeSystem/picture-derivation"):
-            return token_value(tag["code"], tag["system"])
-    return None
-
-
-def _derived_from(resource: Resource) -> list[str]:
-    """Our extension on a picture made from others; R4 Media has no element for it."""
-    named = (one for one in resource.get("extension", ()) if one.get("url", "").endswith("/derived-from"))
-    return [_versionless(one["valueReference"]["reference"]) for one in named]
-
-
-_CONFIDENTIALITY = "ULMNRV"  # http://terminology.hl7.org/CodeSystem/v3-Confidentiality, least restricted first
-
-
-def confidentiality_of(resource: Resource) -> str:
-    """The highest level among `meta.security`, N without one; an intimate photograph of a minor is always V."""
-    labels = _walk(resource, ("meta", "security"))
-    levels = [one["code"] for one in labels if one.get("system", "").endswith("/v3-Confidentiality") and "code" in one]
-    local = {one.get("code") for one in labels if one.get("system", "").endswith("/CodeSystem/photo-label")}
-    if local >= {"minor", "intimate"} or any(level not in _CONFIDENTIALITY for level in levels):
-        return "V"
-    return max(levels, key=_CONFIDENTIALITY.index, default="N")
-
-
-def _replaced_by(resource: Resource) -> str | None:
-    for link in _walk(resource, ("link",)):
-        if link.get("type") == "replaced-by":
-            reference: str = link["other"].get("reference", "")
-            return reference.removeprefix("Patient/") or None
-    return None
-
-
 # --- the table ------------------------------------------------------------------------------------------------------
 
 
 def _token_parameter(name: str, path: str, column: str | None = None) -> SearchParameter:
-    return SearchParameter(name, "token", _token(path) if column else _tokens(path), path, column)
+    return SearchParameter(name, "token", extraction.token(path) if column else extraction.tokens(path), path, column)
 
 
 def _reference_parameter(name: str, path: str, column: str | None = None, target: str | None = None) -> SearchParameter:
-    extract = _reference(path, target) if column else _references(path)
+    extract = extraction.reference(path, target) if column else extraction.references(path)
     return SearchParameter(name, "reference", extract, path, column, target)
 
 
 def _date_parameter(name: str, path: str, column: str) -> SearchParameter:
-    return SearchParameter(name, "date", _instant(path), path, column)
+    return SearchParameter(name, "date", extraction.instant(path), path, column)
 
 
 def _date_time(name: str, path: str, column: str) -> tuple[SearchParameter, SearchParameter]:
     """A dateTime that may be as vague as a year; then, and only then, its end is kept as well."""
-    start = SearchParameter(name, "date", _instant(path), path, column, end_column=f"{column}_end")
-    end, steps = _instant(path, end=True), _steps(path)
-
-    def vague_end(resource: Resource) -> datetime | None:
-        return end(resource) if len(str(_first(resource, steps))) <= len("2026-11-23") else None
-
-    return start, SearchParameter("", "date", vague_end, path, f"{column}_end")
+    start = SearchParameter(name, "date", extraction.instant(path), path, column, end_column=f"{column}_end")
+    return start, SearchParameter("", "date", extraction.vague_end(path), path, f"{column}_end")
 
 
 def _string_parameter(name: str, path: str, column: str) -> SearchParameter:
-    return SearchParameter(name, "string", _string(path), path, column)
+    return SearchParameter(name, "string", extraction.string(path), path, column)
 
 
 _IDENTIFIER = _token_parameter("identifier", "identifier")
@@ -259,9 +80,9 @@ def _patient(path: str) -> SearchParameter:
 
 def _period(path: str) -> tuple[SearchParameter, SearchParameter]:
     start = SearchParameter(
-        "date", "date", _instant(f"{path}.start"), path, "date", end_column="date_end", open_ended=True
+        "date", "date", extraction.instant(f"{path}.start"), path, "date", end_column="date_end", open_ended=True
     )
-    end = SearchParameter("", "date", _instant(f"{path}.end", end=True), path, "date_end")
+    end = SearchParameter("", "date", extraction.instant(f"{path}.end", end=True), path, "date_end")
     return start, end
 
 
@@ -275,7 +96,7 @@ _PARAMETERS: dict[str, tuple[Table, tuple[SearchParameter, ...]]] = {
             SearchParameter("birthdate", "date", lambda r: r.get("birthDate"), "birthDate", "birthdate"),
             _token_parameter("gender", "gender", "gender"),
             SearchParameter("active", "token", lambda r: r.get("active", True), "active", "active"),
-            SearchParameter("link", "reference", _replaced_by, "link.other", "replaced_by", "Patient"),
+            SearchParameter("link", "reference", extraction.replaced_by, "link.other", "replaced_by", "Patient"),
         ),
     ),
     "Encounter": (
@@ -287,7 +108,7 @@ _PARAMETERS: dict[str, tuple[Table, tuple[SearchParameter, ...]]] = {
             _token_parameter("status", "status", "status"),
             _token_parameter("class", "class", "class"),
             _reference_parameter("account", "account"),
-            SearchParameter("participant", "reference", _participants, "participant.individual"),
+            SearchParameter("participant", "reference", extraction.participants, "participant.individual"),
         ),
     ),
     "Media": (
@@ -304,12 +125,12 @@ _PARAMETERS: dict[str, tuple[Table, tuple[SearchParameter, ...]]] = {
             _token_parameter("modality", "modality", "modality"),
             _token_parameter("view", "view", "view"),
             _token_parameter("site", "bodySite", "site"),
-            SearchParameter("identity-state", "token", _identity_state, "meta.tag", "identity_state"),
-            SearchParameter("", "token", confidentiality_of, "meta.security", "confidentiality"),
+            SearchParameter("identity-state", "token", extraction.identity_state, "meta.tag", "identity_state"),
+            SearchParameter("", "token", extraction.confidentiality_of, "meta.security", "confidentiality"),
             SearchParameter(
                 "lesion",
                 "reference",
-                _lesion,
+                extraction.lesion,
                 "bodySite.extension('http://hl7.org/fhir/StructureDefinition/bodySite').value",
                 "lesion",
                 "BodyStructure",
@@ -317,9 +138,9 @@ _PARAMETERS: dict[str, tuple[Table, tuple[SearchParameter, ...]]] = {
             _reference_parameter("operator", "operator", "operator"),
             _reference_parameter("device", "device", "device"),
             _reference_parameter("based-on", "basedOn", "based_on"),
-            SearchParameter("origin", "token", _origin, "meta.tag"),
-            SearchParameter("derivation", "token", _derivation, "meta.tag", "derivation"),
-            SearchParameter("derived-from", "reference", _derived_from, "extension"),
+            SearchParameter("origin", "token", extraction.origin, "meta.tag"),
+            SearchParameter("derivation", "token", extraction.derivation, "meta.tag", "derivation"),
+            SearchParameter("derived-from", "reference", extraction.derived_from, "extension"),
         ),
     ),
     "Consent": (
@@ -368,7 +189,7 @@ _PARAMETERS: dict[str, tuple[Table, tuple[SearchParameter, ...]]] = {
             _token_parameter("code", "code", "code"),
             _token_parameter("category", "category"),
             _token_parameter("value-concept", "valueCodeableConcept"),
-            SearchParameter("", "token", confidentiality_of, "meta.security", "confidentiality"),
+            SearchParameter("", "token", extraction.confidentiality_of, "meta.security", "confidentiality"),
             _reference_parameter("performer", "performer", "performer"),
             _reference_parameter("derived-from", "derivedFrom"),
         ),
@@ -456,7 +277,11 @@ def _indexed(parameters: Iterable[SearchParameter]) -> Iterator[tuple[str, str, 
         if parameter.column is None:
             yield parameter.name, parameter.element, parameter.extract
         if parameter.kind == "reference":
-            yield f"{parameter.name}:identifier", parameter.element, _tokens(f"{parameter.expression}.identifier")
+            yield (
+                f"{parameter.name}:identifier",
+                parameter.element,
+                extraction.tokens(f"{parameter.expression}.identifier"),
+            )
 
 
 _INDEXED = {resource_type: tuple(_indexed(parameters)) for resource_type, (_, parameters) in _PARAMETERS.items()}

@@ -12,7 +12,8 @@ from sqlalchemy import Connection
 from adapter.errors import Conflict, NotFound, Unavailable
 from adapter.identity.mllp_client import send
 from adapter.records import Resource, Stored, create, find_by_identifier, find_where, get, new_id, update_resource
-from adapter.records.search_parameters import TABLES, token_value
+from adapter.records.extraction import token_value
+from adapter.records.search_parameters import TABLES
 from adapter.sandbox.ehr import AUTHORITY, MRN_SYSTEM, VISIT_SYSTEM, SandboxEhr, new_encounter, new_patient
 from mappings.hl7v2.escapes import Escapes
 from mappings.hl7v2.header import ADT_EVENTS, Separators

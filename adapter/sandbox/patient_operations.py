@@ -13,7 +13,7 @@ from adapter.fhir_api.answers import json_answer
 from adapter.fhir_api.exchange import Answer, Request
 from adapter.fhir_api.server import Operation
 from adapter.records import TABLES, Resource, Stored, find_by_identifier, find_where
-from adapter.records.search_parameters import folded
+from adapter.records.extraction import folded
 from mappings.record_linkage import Score, score
 
 MATCH_GRADE = "http://hl7.org/fhir/StructureDefinition/match-grade"
