@@ -25,8 +25,8 @@ from adapter.fhir_api.bundle import process_bundle
 from adapter.fhir_api.capability import capability_statement
 from adapter.fhir_api.definitions import Definitions, answer_definition
 from adapter.fhir_api.exchange import Access, Answer, Request
-from adapter.records.paging import PageCodec
 from adapter.records.extraction import Resource
+from adapter.records.paging import PageCodec
 from mappings.fhir_check import InvalidResource, check_resource
 
 

@@ -18,10 +18,10 @@ from adapter.fhir_api.reads import get_visible, patients_within, reach_of
 from adapter.records import create as create_row
 from adapter.records import delete as delete_row
 from adapter.records.confinement import is_shared, patient_of
+from adapter.records.extraction import Resource
 from adapter.records.ids import new_id
 from adapter.records.rows import Stored, update_resource
 from adapter.records.search import Page, search
-from adapter.records.extraction import Resource
 
 if TYPE_CHECKING:
     from adapter.fhir_api.server import FhirServer
