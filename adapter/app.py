@@ -28,7 +28,7 @@ from adapter.delivery.lane import delivery_lane
 from adapter.delivery.patient_lookup import ask_destination
 from adapter.errors import DermBridgeError, NotAuthenticated, Throttled, Unavailable
 from adapter.fhir_api import fhir_routes
-from adapter.fhir_api.cors import FhirCors
+from adapter.fhir_api.cors import FhirCors, origins_of
 from adapter.fhir_api.offered import fhir_server
 from adapter.governance import feeds
 from adapter.web.auth import auth_routes
@@ -41,7 +41,7 @@ from mappings.error_to_outcome import Issue, error_to_outcome
 
 log = structlog.get_logger()
 
-MACHINE_PATHS = ("/fhir", "/captures", "/auth")
+MACHINE_PATHS = ("/fhir", "/captures", "/auth/token", "/auth/revoke", "/auth/introspect")
 
 
 def build_app(
@@ -57,7 +57,7 @@ def build_app(
     app.state.bridge, app.state.http = bridge, http
     app.state.metrics = Metrics(bridge)
     app.add_middleware(Gate, bridge=bridge, http=http, refuse=error_response)
-    if origins := bridge.settings.fhir_cors_origins:
+    if origins := origins_of(bridge.settings):
         app.add_middleware(FhirCors, origins=origins)
     app.add_middleware(Timed, metrics=app.state.metrics)
     return app

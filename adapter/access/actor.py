@@ -19,7 +19,7 @@ class Actor:
     scopes, `rights` our own words for what FHIR scopes cannot say (see access.policy). A session launched from a
     chart is confined to `patient_id`. `emergency` is the reason for which the glass is broken, until
     `emergency_until`. `practitioner` is the number by which ADT calls a person ("value|system", see
-    access.relationship).
+    access.relationship). `app` is the client_id of the app through which a person acts.
     """
 
     kind: ActorKind
@@ -37,6 +37,7 @@ class Actor:
     emergency: str | None = None
     emergency_until: datetime | None = None
     practitioner: str | None = None
+    app: str | None = None
 
     def to_json(self) -> str:
         values = asdict(self) | {"scopes": sorted(self.scopes), "rights": sorted(self.rights)}

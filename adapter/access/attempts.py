@@ -32,6 +32,7 @@ class Limit:
 _MINUTE = timedelta(minutes=1)
 LIMITS = {
     "token": Limit(120, _MINUTE, 10, 5 * _MINUTE),
+    "app": Limit(1200, _MINUTE, 200, _MINUTE),  # as a launch
     "launch": Limit(1200, _MINUTE, 200, _MINUTE),  # a whole hospital may come from one address
     "callback": Limit(1200, _MINUTE, 200, _MINUTE),
     "bearer": Limit(0, _MINUTE, 30, 5 * _MINUTE),  # good tokens are not counted, only wrong ones

@@ -1,34 +1,33 @@
-"""Machines come in by SMART Backend Services (https://hl7.org/fhir/smart-app-launch/backend-services.html).
+"""Which client is asking: each proves it in the way it is registered for, at every request to a token endpoint.
 
-A registered client signs an assertion with its private key and gets an access token for a few minutes, never with more
-than its registration allows. The same proof revokes (RFC 7009) and introspects (RFC 7662) tokens.
+With its key (RFC 7523, https://hl7.org/fhir/smart-app-launch/client-confidential-asymmetric.html), with its secret (RFC
+6749 section 2.3.1), or not at all: a public app, whose code PKCE protects instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+import binascii
+import secrets
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import unquote
 
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
-from sqlalchemy import Connection, delete, insert, select, update
 
-from adapter.access.jwks import PublishedKeys, claims_of, header_of, read_keys
-from adapter.access.scopes import RIGHT, find_grant, is_narrowed, parse_scopes
-from adapter.access.tokens import digest, issue_token
-from adapter.bridge import Bridge
-from adapter.db.tables import access_token, used_assertion
-from adapter.errors import BadInput, DermBridgeError, Misconfigured
+from adapter.access.jwks import claims_of, header_of
+from adapter.errors import DermBridgeError
 from adapter.settings import Client
 
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 ALGORITHMS = ["RS384", "ES384"]
+METHODS = ["private_key_jwt", "client_secret_basic", "client_secret_post", "none"]
 LONGEST_ASSERTION = timedelta(minutes=5)
 CLOCK_SKEW = timedelta(seconds=30)
-TOKEN_LIFETIME = timedelta(minutes=5)
 
 
 class OAuthError(DermBridgeError):
@@ -42,155 +41,94 @@ class OAuthError(DermBridgeError):
 
 
 @dataclass(frozen=True)
-class TokenEndpoint:
-    """The authorization server for machines; `keys` fetches what clients publish."""
+class Asking:
+    """What a client sends to a token endpoint: its form, and the Authorization header."""
 
-    bridge: Bridge
-    keys: PublishedKeys
+    form: Mapping[str, str]
+    authorization: str = ""
+
+    def __getitem__(self, name: str) -> str:
+        """A parameter that must be there. Raises OAuthError."""
+        if not self.form.get(name):
+            raise OAuthError("invalid_request", f"{name} is missing")
+        return self.form[name]
 
     @property
-    def url(self) -> str:
-        """What an assertion must name as its audience."""
-        return f"{self.bridge.settings.base_url}/auth/token"
+    def assertion(self) -> str:
+        return self.form.get("client_assertion", "")
 
-    def issue(self, form: Mapping[str, str]) -> tuple[Client, dict[str, Any]]:
-        """(client, token response). Raises OAuthError."""
-        if form.get("grant_type") != "client_credentials":
-            raise OAuthError("unsupported_grant_type", "grant_type must be client_credentials")
-        client = self.authenticate(form)
-        scopes = granted_scopes(client, form.get("scope", ""))
-        now = self.bridge.now()
-        with self.bridge.db.transaction() as tx:
-            _, secret = issue_token(
-                tx,
-                name=client.name,
-                scope=" ".join(scopes),
-                at=now,
-                lifetime=TOKEN_LIFETIME,
-                client_id=client.client_id,
-            )
-            # What ended a day ago is of no use any more, not even to somebody who asks about it.
-            tx.execute(
-                delete(access_token).where(
-                    access_token.c.expires_at < now - timedelta(days=1), access_token.c.client_id.is_not(None)
-                )
-            )
-        answer = {
-            "access_token": secret,
-            "token_type": "Bearer",
-            "expires_in": int(TOKEN_LIFETIME.total_seconds()),
-            "scope": " ".join(sorted(scopes)),
-        }
-        return client, answer
+    @property
+    def named(self) -> tuple[str, str | None]:
+        """(client_id, secret) as given in the header or the form; unverified."""
+        if not self.authorization:
+            return self.form.get("client_id", ""), self.form.get("client_secret")
+        kind, _, encoded = self.authorization.partition(" ")
+        try:
+            pair = base64.b64decode(encoded, validate=True).decode() if kind.lower() == "basic" else ""
+        except (binascii.Error, UnicodeDecodeError):
+            pair = ""
+        client_id, _, secret = pair.partition(":")
+        return unquote(client_id), unquote(secret)
 
-    def revoke(self, form: Mapping[str, str]) -> Client:
-        """A client ends a token of its own; anybody else's, or one that is none, is left alone without a word."""
-        client, now = self.authenticate(form), self.bridge.now()
-        mine = access_token.c.client_id == client.client_id, access_token.c.revoked_at.is_(None)
-        with self.bridge.db.transaction() as tx:
-            this = access_token.c.secret_sha256 == digest(_required(form, "token"))
-            tx.execute(update(access_token).where(this, *mine).values(revoked_at=now))
+    @property
+    def claimed(self) -> str:
+        """Who it says it is."""
+        return str(claims_of(self.assertion).get("iss") if self.assertion else self.named[0])[:200]
+
+
+@dataclass(frozen=True)
+class Register:
+    """The clients of one authorization server.
+
+    `keys` gives a client's public keys (by the `kid` wanted); `use_once` is told the jti of an assertion and until when
+    it holds, and answers whether it is new.
+    """
+
+    clients: Mapping[str, Client]
+    token_url: str
+    now: Callable[[], datetime]
+    keys: Callable[[Client, str], KeySet]
+    use_once: Callable[[Client, str, datetime], bool]
+
+    def authenticate(self, asking: Asking) -> Client:
+        """Raises OAuthError (invalid_client)."""
+        client = self.clients.get(asking.claimed)
+        if client is None:
+            raise invalid_client("this client is not registered; add it under [[clients]] in dermbridge.toml")
+        if client.has_key:
+            self._check_assertion(client, asking)
+        elif client.client_secret is not None:
+            given, held = asking.named[1] or "", client.client_secret.get_secret_value()
+            if asking.assertion or not secrets.compare_digest(given.encode(), held.encode()):
+                raise invalid_client("this client proves itself with its secret, and this is not it")
+        elif asking.assertion or asking.named[1] is not None:
+            raise invalid_client("this client is public: it sends its client_id and neither secret nor assertion")
         return client
 
-    def introspect(self, form: Mapping[str, str]) -> dict[str, Any]:
-        """What a token is good for, to whom it was issued or who may ask about all."""
-        client = self.authenticate(form)
-        with self.bridge.db.snapshot() as tx:
-            return self._told(tx, client, _required(form, "token"))
-
-    def _told(self, tx: Connection, client: Client, token: str) -> dict[str, Any]:
-        row = tx.execute(select(access_token).where(access_token.c.secret_sha256 == digest(token))).one_or_none()
-        if row is None or row.revoked_at is not None or (row.expires_at and row.expires_at <= self.bridge.now()):
-            return {"active": False}
-        if row.client_id != client.client_id and not client.may_introspect:
-            return {"active": False}
-        told = {
-            "active": True,
-            "scope": row.scope,
-            "client_id": row.client_id or row.name,
-            "token_type": "Bearer",
-            "iat": int(row.created_at.timestamp()),
-            "aud": f"{self.bridge.settings.base_url}/fhir",
-            "jti": row.id,
-        }
-        return told | ({"exp": int(row.expires_at.timestamp())} if row.expires_at else {})
-
-    # --- who asks ---------------------------------------------------------------------------------------------------
-
-    def authenticate(self, form: Mapping[str, str]) -> Client:
-        """The client whose assertion this is; each works once. Raises OAuthError."""
-        if form.get("client_assertion_type") != ASSERTION_TYPE:
-            raise _invalid_client(f"client_assertion_type must be {ASSERTION_TYPE}")
-        assertion = form.get("client_assertion", "")
-        client = self._claimed(assertion)
-        if form.get("client_id", client.client_id) != client.client_id:
-            raise _invalid_client("client_id is not the one in the assertion")
-        claims, now = self._verified(client, assertion), self.bridge.now()
-        expires_at = _checked_end(claims, client, self.url, now)
-        self._use_once(client, str(claims["jti"]), expires_at)
-        return client
-
-    def _claimed(self, assertion: str) -> Client:
-        client_id = claims_of(assertion).get("iss")
-        for client in self.bridge.settings.clients:
-            if client.client_id == client_id:
-                return client
-        raise _invalid_client("this client is not registered; add it under [[clients]] in dermbridge.toml")
+    def _check_assertion(self, client: Client, asking: Asking) -> None:
+        if asking.form.get("client_assertion_type") != ASSERTION_TYPE:
+            raise invalid_client(f"client_assertion_type must be {ASSERTION_TYPE}")
+        if asking.form.get("client_id", client.client_id) != client.client_id:
+            raise invalid_client("client_id is not the one in the assertion")
+        claims = self._verified(client, asking.assertion)
+        expires_at = _checked_end(claims, client, self.token_url, self.now())
+        if not self.use_once(client, str(claims["jti"]), expires_at):
+            raise invalid_client("this assertion was used before; make a new one with a new jti")
 
     def _verified(self, client: Client, assertion: str) -> dict[str, Any]:
         header = header_of(assertion)
         if not isinstance(header.get("kid"), str) or header.get("typ", "JWT") != "JWT":
-            raise _invalid_client("the assertion's header needs typ JWT and the kid of its key")
+            raise invalid_client("the assertion's header needs typ JWT and the kid of its key")
         if header.get("jku", client.jwks_url) != client.jwks_url:
-            raise _invalid_client("jku is not the registered address of this client's keys")
+            raise invalid_client("jku is not the registered address of this client's keys")
         try:
-            return dict(jwt.decode(assertion, self._keys_of(client, header["kid"]), algorithms=ALGORITHMS).claims)
+            return dict(jwt.decode(assertion, self.keys(client, header["kid"]), algorithms=ALGORITHMS).claims)
         except (JoseError, ValueError):
-            raise _invalid_client("the assertion's signature does not verify; sign it with RS384 or ES384") from None
-
-    def _keys_of(self, client: Client, kid: str) -> KeySet:
-        if client.jwks_url:
-            return self.keys.get(client.jwks_url, client.name, kid=kid, now=self.bridge.now())
-        return read_keys(client.jwks or {}, client.name)
-
-    def _use_once(self, client: Client, jti: str, expires_at: datetime) -> None:
-        use = digest(f"{client.client_id}\x00{jti}")
-        with self.bridge.db.transaction() as tx:
-            self.bridge.db.lock(tx, use)
-            tx.execute(delete(used_assertion).where(used_assertion.c.expires_at < self.bridge.now() - CLOCK_SKEW))
-            if tx.execute(select(used_assertion.c.id).where(used_assertion.c.id == use)).first():
-                raise _invalid_client("this assertion was used before; make a new one with a new jti")
-            tx.execute(insert(used_assertion), {"id": use, "expires_at": expires_at})
+            raise invalid_client("the assertion's signature does not verify; sign it with RS384 or ES384") from None
 
 
-def check_clients(clients: tuple[Client, ...]) -> None:
-    """What settings alone cannot tell. Raises Misconfigured."""
-    for client in clients:
-        try:
-            foreign = [one for one in parse_scopes(client.scope) if not one.startswith(("system/", "right/"))]
-        except BadInput as error:
-            raise Misconfigured(f"[[clients]] {client.client_id}: scope: {error}") from None
-        if foreign:
-            raise Misconfigured(f"[[clients]] {client.client_id}: scope: {foreign[0]} is for people; write system/…")
-
-
-def granted_scopes(client: Client, asked: str) -> frozenset[str]:
-    """What of `asked` the registration allows, each scope as it was asked or not at all (RFC 6749 section 3.3).
-
-    Raises OAuthError when nothing is left.
-    """
-    registered, granted = parse_scopes(client.scope), set()
-    for scope in asked.split() or client.scope.split():
-        try:
-            (one,) = parse_scopes(scope)
-        except (BadInput, ValueError):
-            continue
-        grant = find_grant(one)
-        if one in registered if RIGHT.match(one) else grant is not None and is_narrowed(grant, registered):
-            granted.add(one)
-    if not granted:
-        raise OAuthError("invalid_scope", "none of these scopes is granted to this client")
-    return frozenset(granted)
+def invalid_client(message: str) -> OAuthError:
+    return OAuthError("invalid_client", message)
 
 
 def _checked_end(claims: Mapping[str, Any], client: Client, audience: str, now: datetime) -> datetime:
@@ -205,9 +143,9 @@ def _checked_end(claims: Mapping[str, Any], client: Client, audience: str, now: 
         "iat must not lie ahead": not _is_past(claims.get("iat", 0), now),
     }
     if broken := [rule for rule, is_broken in wrong.items() if is_broken]:
-        raise _invalid_client(broken[0])
+        raise invalid_client(broken[0])
     if not now - CLOCK_SKEW < (ends := _instant(claims["exp"])) <= now + LONGEST_ASSERTION + CLOCK_SKEW:
-        raise _invalid_client("exp must lie ahead, by at most five minutes")
+        raise invalid_client("exp must lie ahead, by at most five minutes")
     return ends
 
 
@@ -221,13 +159,3 @@ def _is_past(value: object, now: datetime) -> bool:
 
 def _instant(value: Any) -> datetime:
     return datetime.fromtimestamp(value, UTC)
-
-
-def _required(form: Mapping[str, str], name: str) -> str:
-    if not form.get(name):
-        raise OAuthError("invalid_request", f"{name} is missing")
-    return form[name]
-
-
-def _invalid_client(message: str) -> OAuthError:
-    return OAuthError("invalid_client", message)

@@ -8,12 +8,13 @@ is its sensitivity within what this actor may see. What FHIR scopes cannot expre
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal
 
 from sqlalchemy import Connection
 
 from adapter.access.actor import Actor
-from adapter.access.scopes import SCOPE, grants_for, parse_scopes
+from adapter.access.scopes import SCOPE, grants_for, grants_in, meet, parse_scopes
 from adapter.errors import Forbidden, OutOfReach, Unprocessable
 from adapter.records.confinement import same_patients
 from adapter.records.extraction import Resource, confidentiality_of
@@ -58,6 +59,13 @@ def grants_of(role: str) -> tuple[frozenset[str], frozenset[str]]:
     """(scopes, rights) of a role; an unknown role has none."""
     scopes, rights = ROLES.get(role, (set(), set()))
     return frozenset(scopes), frozenset(rights)
+
+
+@lru_cache(maxsize=4096)
+def still_granted(scope: str, role: str) -> frozenset[str]:
+    """What of the scopes that a person granted to an app the person's role has today."""
+    own = grants_in(grants_of(role)[0])
+    return frozenset(str(one) for granted in grants_in(scope.split()) for one in meet(granted, own))
 
 
 # --- scopes ---------------------------------------------------------------------------------------------------------

@@ -8,9 +8,10 @@ search would find. Beside them stand our own `right/…` scopes, which give a ma
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from adapter.errors import BadInput
 from adapter.records.search_filters import Filter, find_filter
@@ -29,6 +30,10 @@ class Grant(NamedTuple):
     letters: str
     query: tuple[tuple[str, str], ...] = ()
 
+    def __str__(self) -> str:
+        asked = f"?{urlencode(self.query, safe='/:|,')}" if self.query else ""
+        return f"{self.level}/{self.resource_type}.{self.letters}{asked}"
+
 
 @lru_cache(maxsize=4096)
 def find_grant(scope: str) -> Grant | None:
@@ -38,6 +43,11 @@ def find_grant(scope: str) -> Grant | None:
         return None
     query = parse_qsl((match[4] or "")[1:], keep_blank_values=True, max_num_fields=20)
     return Grant(match[1], match[2], match[3], tuple(query))
+
+
+def grants_in(scopes: Iterable[str]) -> list[Grant]:
+    """Those on records, in a fixed order."""
+    return [grant for grant in map(find_grant, sorted(scopes)) if grant is not None]
 
 
 def parse_scopes(text: str) -> frozenset[str]:
@@ -79,3 +89,14 @@ def is_narrowed(grant: Grant, granted: frozenset[str]) -> bool:
         for wider in map(find_grant, granted)
         if wider is not None
     )
+
+
+def meet(asked: Grant, granted: Iterable[Grant]) -> list[Grant]:
+    """What of `asked` lies within `granted`, whatever the level of those: fewer types, letters and records."""
+    found = []
+    for one in granted:
+        letters = "".join(letter for letter in asked.letters if letter in one.letters)
+        if letters and ("*" in (asked.resource_type, one.resource_type) or asked.resource_type == one.resource_type):
+            named = one.resource_type if asked.resource_type == "*" else asked.resource_type
+            found.append(Grant(asked.level, named, letters, tuple(dict.fromkeys((*asked.query, *one.query)))))
+    return found

@@ -74,15 +74,17 @@ def get_ehr(bridge: Bridge, iss: str) -> Ehr:
     raise Forbidden("this EHR is not registered here; add its FHIR base address under [[ehrs]] in dermbridge.toml")
 
 
-def begin_launch(bridge: Bridge, http: httpx.Client, *, iss: str, launch_token: str | None) -> Begun:
-    """Raises Forbidden or Unavailable."""
+def begin_launch(
+    bridge: Bridge, http: httpx.Client, *, iss: str, launch_token: str | None, then: str | None = None
+) -> Begun:
+    """`then` is the page of ours to go on to; None: that of the chart. Raises Forbidden or Unavailable."""
     ehr = get_ehr(bridge, iss)
     return begin(
         bridge,
         registration_of(bridge, ehr),
         _discover(http, ehr),
         scope=ehr.scope if launch_token else ehr.scope.replace("launch ", "launch/patient ", 1),
-        kept={"iss": ehr.iss},
+        kept={"iss": ehr.iss, "then": then},
         more={"aud": ehr.iss} | ({"launch": launch_token} if launch_token else {}),
     )
 

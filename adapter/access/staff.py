@@ -43,14 +43,17 @@ def get_login(bridge: Bridge, name: str | None) -> StaffLogin:
     raise NotFound("no such sign-in is configured; staff sign in through [[staff_logins]] in dermbridge.toml")
 
 
-def begin_login(bridge: Bridge, http: httpx.Client, login: StaffLogin) -> Begun:
-    """Raises Unavailable when the provider does not answer or is not who it should be."""
+def begin_login(bridge: Bridge, http: httpx.Client, login: StaffLogin, then: str = "/") -> Begun:
+    """`then` is the page of ours to go on to.
+
+    Raises Unavailable when the provider does not answer or is not who it should be.
+    """
     found = get_json(http, f"{login.issuer.rstrip('/')}/.well-known/openid-configuration", login.name)
     if found.get("issuer") != login.issuer:
         raise Forbidden(f"{login.name} names another issuer than the one in the settings; make them equal")
     names = ("authorization_endpoint", "token_endpoint", "jwks_uri")
     check_endpoints(found, names, asked=login.issuer, whose=login.name)
-    kept = {"staff_login": login.name}
+    kept = {"staff_login": login.name, "then": then}
     return begin(bridge, _registration(bridge, login), found, scope=login.scope, kept=kept, more={})
 
 

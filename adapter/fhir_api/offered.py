@@ -9,6 +9,7 @@ from adapter import governance
 from adapter.bridge import Bridge
 from adapter.fhir_api.binary import BINARY_TYPES
 from adapter.fhir_api.comparing import compare_operation
+from adapter.fhir_api.cors import origins_of
 from adapter.fhir_api.definitions import by_type
 from adapter.fhir_api.intake import PICTURE_TYPES, create_consent, create_photo
 from adapter.fhir_api.patient_feed import OPERATION, process_message
@@ -51,5 +52,5 @@ def fhir_server(bridge: Bridge) -> FhirServer:
         base_url=f"{bridge.settings.base_url}/fhir",
         description=f"Clinical photographs of {bridge.settings.site_name}",
         version=version("dermbridge"),
-        cors=bool(bridge.settings.fhir_cors_origins),
+        cors=bool(origins_of(bridge.settings)),
     )

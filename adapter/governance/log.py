@@ -35,6 +35,8 @@ _WORDS = {  # subtype, or type where an event has none -> what was done
     "110129": "Changed the configuration",
     "110132": "Was refused",
     "110137": "Changed who may sign in",
+    "app-authorized": "Decided on an app",
+    "app-ended": "Ended an app's access",
     "110127": "Broke the glass",
     "110138": "Ended breaking the glass",
     "merge": "Merged patients",

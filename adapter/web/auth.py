@@ -1,11 +1,12 @@
-"""/auth/token, /auth/revoke, /auth/introspect and SMART discovery: the door for machines.
+"""/auth/token, /auth/revoke, /auth/introspect and the discovery documents: the doors for programs.
 
-Answers are those of OAuth (RFC 6749 section 5), not OperationOutcomes.
+Answers are those of OAuth (RFC 6749 section 5), not OperationOutcomes. People meet /auth/authorize: web/authorize.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -17,63 +18,77 @@ from starlette.routing import Route
 from adapter import governance
 from adapter.access import Actor
 from adapter.access.attempts import attempt
-from adapter.access.clients import ALGORITHMS, OAuthError, TokenEndpoint, check_clients
-from adapter.access.jwks import PublishedKeys, claims_of
+from adapter.access.clients import ALGORITHMS, METHODS, Asking, OAuthError
+from adapter.access.granting import check_clients
+from adapter.access.id_tokens import ALGORITHM
+from adapter.access.jwks import PublishedKeys
+from adapter.access.token_endpoint import TokenEndpoint
 from adapter.bridge import Bridge
 from adapter.errors import BadInput, DermBridgeError, Throttled
-from adapter.settings import Client
 from adapter.web.bodies import content_type_of, parse_form, read_body
+from mappings.audit_event import Outcome
 
 MOST_BYTES = 64 * 1024
 _NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 _OPEN = {"Access-Control-Allow-Origin": "*", "Cache-Control": "public, max-age=300"}
-CAPABILITIES = ["client-confidential-asymmetric", "permission-v1", "permission-v2"]
+_KINDS = ("Media", "Patient", "Encounter", "Consent", "Observation", "Binary", "Provenance")
+CAPABILITIES = (
+    "launch-standalone client-public client-confidential-symmetric client-confidential-asymmetric sso-openid-connect "
+    "context-banner context-standalone-patient permission-offline permission-online permission-patient permission-user "
+    "permission-v1 permission-v2"
+)
+Door = Callable[[TokenEndpoint, Asking, str], dict[str, Any] | None]
 
 
 def auth_routes(bridge: Bridge, http: httpx.Client) -> list[Route]:
-    """Raises Misconfigured when a client is registered for what no machine may have."""
+    """Raises Misconfigured when a client is registered for what it may not have."""
     check_clients(bridge.settings.clients)
     endpoint = TokenEndpoint(bridge, PublishedKeys(http))
     configuration = smart_configuration(endpoint)
-    doors: dict[str, Callable[[TokenEndpoint, dict[str, str], str], dict[str, Any] | None]] = {
-        "/auth/token": _token,
-        "/auth/revoke": _revoke,
-        "/auth/introspect": _introspect,
-    }
+    doors: dict[str, Door] = {"/auth/token": _token, "/auth/revoke": _revoke, "/auth/introspect": _introspect}
+    documents = ("/fhir/.well-known/smart-configuration", "/.well-known/openid-configuration")
 
     async def discovery(_request: Request) -> Response:
         return JSONResponse(configuration, headers=_OPEN)
 
     return [
-        Route("/fhir/.well-known/smart-configuration", discovery, methods=["GET"]),
+        *(Route(path, discovery, methods=["GET"]) for path in documents),
         *(Route(path, _door(endpoint, answer), methods=["POST"]) for path, answer in doors.items()),
     ]
 
 
 def smart_configuration(endpoint: TokenEndpoint) -> dict[str, Any]:
-    """https://hl7.org/fhir/smart-app-launch/conformance.html; people are authorized by their EHR, so machines only."""
+    """https://hl7.org/fhir/smart-app-launch/conformance.html, and as much of OpenID Connect Discovery as it shares."""
     base = endpoint.bridge.settings.base_url
     return {
+        "issuer": base,
+        "jwks_uri": f"{base}/.well-known/jwks.json",
+        "authorization_endpoint": f"{base}/auth/authorize",
         "token_endpoint": endpoint.url,
         "revocation_endpoint": f"{base}/auth/revoke",
         "introspection_endpoint": f"{base}/auth/introspect",
-        "grant_types_supported": ["client_credentials"],
-        "response_types_supported": [],
-        "token_endpoint_auth_methods_supported": ["private_key_jwt"],
+        "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials"],
+        "response_types_supported": ["code"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": [ALGORITHM],
+        "authorization_response_iss_parameter_supported": True,
+        "token_endpoint_auth_methods_supported": METHODS,
         "token_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
         "code_challenge_methods_supported": ["S256"],
-        "scopes_supported": [f"system/{kind}.rs" for kind in ("Media", "Patient", "Encounter", "Consent", "Provenance")]
-        + ["system/Media.c", "system/*.rs"],
-        "capabilities": CAPABILITIES,
+        "scopes_supported": ["openid", "fhirUser", "launch/patient", "online_access", "offline_access"]
+        + [f"{level}/{kind}.rs" for level in ("patient", "user", "system") for kind in _KINDS]
+        + [f"{level}/Media.c" for level in ("patient", "user", "system")]
+        + ["system/*.rs"],
+        "capabilities": CAPABILITIES.split(),
     }
 
 
-def _door(endpoint: TokenEndpoint, answer: Callable[..., dict[str, Any] | None]) -> Any:
+def _door(endpoint: TokenEndpoint, answer: Door) -> Any:
     async def handle(request: Request) -> Response:
         address = request.client.host if request.client else ""
         try:
-            form = await _form(request)
-            told = await run_in_threadpool(_counted, endpoint, answer, form, address)
+            asking = Asking(await _form(request), request.headers.get("authorization", ""))
+            told = await run_in_threadpool(_counted, endpoint, answer, asking, address)
         except OAuthError as error:
             return _refusal(error.code, str(error), 401 if error.code == "invalid_client" else 400)
         except Throttled as error:
@@ -88,7 +103,8 @@ def _door(endpoint: TokenEndpoint, answer: Callable[..., dict[str, Any] | None])
 
 
 def _refusal(code: str, message: str, status: int, more: dict[str, str] | None = None) -> Response:
-    return JSONResponse({"error": code, "error_description": message}, status, _NO_STORE | (more or {}))
+    headers = _NO_STORE | ({"WWW-Authenticate": "Basic"} if code == "invalid_client" else {}) | (more or {})
+    return JSONResponse({"error": code, "error_description": message}, status, headers)
 
 
 async def _form(request: Request) -> dict[str, str]:
@@ -104,38 +120,43 @@ async def _form(request: Request) -> dict[str, str]:
     return dict(fields)
 
 
-def _counted(
-    endpoint: TokenEndpoint,
-    answer: Callable[[TokenEndpoint, dict[str, str], str], dict[str, Any] | None],
-    form: dict[str, str],
-    address: str,
-) -> dict[str, Any] | None:
-    claimed = str(claims_of(form.get("client_assertion", "")).get("iss"))[:200]
-    with attempt(endpoint.bridge, "token", address, claimed):
+def _counted(endpoint: TokenEndpoint, answer: Door, asking: Asking, address: str) -> dict[str, Any] | None:
+    # A whole hospital's browsers may come from one address for one app, and codes and tokens cannot be guessed.
+    kind = "app" if asking.form.get("grant_type") in ("authorization_code", "refresh_token") else "token"
+    with attempt(endpoint.bridge, kind, address, asking.claimed):
         try:
-            return answer(endpoint, form, address)
+            return answer(endpoint, asking, address)
         except OAuthError as error:
             if error.code == "invalid_client":
-                _tell(endpoint.bridge, "node-authentication-failed", "unknown", claimed, address, str(error))
+                unknown = Actor("machine", asking.claimed, "unknown", "machine")
+                _tell(endpoint.bridge, "node-authentication-failed", unknown, address, str(error))
             raise
 
 
-def _token(endpoint: TokenEndpoint, form: dict[str, str], address: str) -> dict[str, Any]:
-    client, told = endpoint.issue(form)
-    _tell(endpoint.bridge, "login", client.name, client.client_id, address)
-    return told
+def _token(endpoint: TokenEndpoint, asking: Asking, address: str) -> dict[str, Any]:
+    issued = endpoint.issue(asking)
+    if issued.ended:
+        why = f"app {issued.ended.client_id}: its code or refresh token came twice, or not from whom it was given to"
+        _tell(endpoint.bridge, "app-ended", issued.actor, address, detail=why)
+    if issued.answer is None:
+        raise OAuthError("invalid_grant", "this code or refresh token is unknown, used, expired or not for this client")
+    _tell(endpoint.bridge, "login", issued.actor, address)
+    return issued.answer
 
 
-def _revoke(endpoint: TokenEndpoint, form: dict[str, str], address: str) -> None:
-    client: Client = endpoint.revoke(form)
-    _tell(endpoint.bridge, "logout", client.name, client.client_id, address)
+def _revoke(endpoint: TokenEndpoint, asking: Asking, address: str) -> None:
+    client = endpoint.revoke(asking)
+    _tell(endpoint.bridge, "logout", Actor("machine", client.client_id, client.name, "machine"), address)
 
 
-def _introspect(endpoint: TokenEndpoint, form: dict[str, str], _address: str) -> dict[str, Any]:
-    return endpoint.introspect(form)
+def _introspect(endpoint: TokenEndpoint, asking: Asking, _address: str) -> dict[str, Any]:
+    return endpoint.introspect(asking)
 
 
-def _tell(bridge: Bridge, event: str, name: str, client_id: str, address: str, problem: str | None = None) -> None:
-    actor = Actor("machine", client_id, name, "machine", address=address)
+def _tell(
+    bridge: Bridge, event: str, actor: Actor, address: str, problem: str | None = None, *, detail: str | None = None
+) -> None:
+    who, patient_id = replace(actor, address=address), actor.patient_id or None
     with bridge.db.transaction() as tx:
-        governance.audit(tx, bridge, event, actor, outcome="4" if problem else "0", detail=problem)
+        outcome: Outcome = "4" if problem else "0"
+        governance.audit(tx, bridge, event, who, patient_id=patient_id, outcome=outcome, detail=problem or detail)

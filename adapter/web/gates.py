@@ -25,9 +25,11 @@ from adapter.bridge import Bridge
 from adapter.errors import BadInput, DermBridgeError, Forbidden, NotAuthenticated
 from adapter.governance.looks import Looked, LooksTogether, answering
 from adapter.web.charts import find_patient_named, session_of_chart
+from adapter.web.headers import security_headers
 from adapter.web.routes import is_public
 
 UNSAFE = {"POST", "PUT", "PATCH", "DELETE"}
+APP_PATHS = ("/fhir/", "/captures/")
 MAX_FORM_BYTES = 2**20
 _REFUSED = {401: b'Bearer error="invalid_token"', 403: b'Bearer error="insufficient_scope"'}  # RFC 6750 section 3.1
 
@@ -97,6 +99,8 @@ class Gate:
         if actor is None:
             count_failure(self._bridge, "bearer", address)
             raise NotAuthenticated("this token is unknown, expired or revoked; issue one: dermbridge token issue")
+        if actor.app is not None and not f"{request.url.path}/".startswith(APP_PATHS):
+            raise Forbidden("an app that acts for a person has /fhir and /captures; pages are for the person")
         return actor
 
     def _sessions(self, request: Request) -> list[Session]:
@@ -175,37 +179,6 @@ class Gate:
         signed_in = request.scope.get("state", {}).get("session") is not None
         is_page = headers.get(b"content-type", b"").startswith(b"text/html")
         return signed_in and is_page and request.url.path != "/capture"
-
-
-def security_headers(frame_ancestors: list[str], *, https: bool) -> list[tuple[bytes, bytes]]:
-    """What every answer carries unless it says otherwise itself."""
-    policy = "; ".join(
-        (
-            "default-src 'none'",
-            "script-src 'self'",
-            "style-src 'self'",
-            "img-src 'self' blob: data:",
-            "connect-src 'self'",
-            "font-src 'self'",
-            "media-src 'self' blob:",
-            "form-action 'self'",
-            "object-src 'none'",
-            "base-uri 'none'",
-            f"frame-ancestors {' '.join(frame_ancestors) or chr(39) + 'none' + chr(39)}",
-        )
-    )
-    headers = {
-        "content-security-policy": policy,
-        "x-content-type-options": "nosniff",
-        "referrer-policy": "no-referrer",
-        "cache-control": "private, no-store",
-        "permissions-policy": "camera=(self), geolocation=(), microphone=()",
-        "cross-origin-resource-policy": "same-origin",
-        "cross-origin-opener-policy": "same-origin",
-    }
-    if https:
-        headers["strict-transport-security"] = "max-age=31536000; includeSubDomains"
-    return [(name.encode(), value.encode()) for name, value in headers.items()]
 
 
 def _session_cookies(request: Request) -> list[str]:

@@ -36,6 +36,7 @@ from adapter.web.bodies import Form
 from adapter.web.gate import actor_of, session_of
 from adapter.web.pages import Web
 
+AUTHORIZE = "/auth/authorize"
 INTENTS = {"capture": "/capture?patient={}", "consent": "/patients/{}/consents"}
 """SMART `intent` -> the page it means; any other opens the photos."""
 
@@ -46,14 +47,16 @@ def launch(web: Web, request: Request) -> Response:
     if not iss:
         raise BadInput("a launch names its EHR: /launch?iss=…; open DermBridge from the patient's chart")
     with attempt(web.bridge, "launch", _address(request)):
-        begun = begin_launch(web.bridge, web.http, iss=iss, launch_token=request.query_params.get("launch"))
+        launch_token = request.query_params.get("launch")
+        begun = begin_launch(web.bridge, web.http, iss=iss, launch_token=launch_token, then=_then(request))
     return _send_off(web, begun)
 
 
 def login(web: Web, request: Request) -> Response:
-    """GET /login?at=<name of a staff sign-in>; the name may be left out where there is only one."""
+    """GET /login?at=<name of a staff sign-in>&then=<an app's request>; `at` may be left out where there is one."""
     with attempt(web.bridge, "launch", _address(request)):
-        begun = begin_login(web.bridge, web.http, get_login(web.bridge, request.query_params.get("at")))
+        login = get_login(web.bridge, request.query_params.get("at"))
+        begun = begin_login(web.bridge, web.http, login, then=_then(request) or "/")
     return _send_off(web, begun)
 
 
@@ -84,7 +87,7 @@ def logout(web: Web, request: Request, _form: Form) -> Response:
     """POST /logout: this browser's sessions end here, and the EHR is told; signing in again needs the EHR."""
     if session_of(request) is None:
         raise Forbidden("a token is not signed in and cannot sign out; revoke it with: dermbridge token revoke")
-    actor, sessions = actor_of(request), _open_sessions(web.bridge, request)
+    actor, sessions = actor_of(request), open_sessions(web.bridge, request)
     with web.bridge.db.transaction() as tx:
         for one in sessions.values():
             end_session(tx, one.id)
@@ -104,6 +107,12 @@ def style(_web: Web, request: Request) -> Response:
     if (session := session_of(request)) is None:
         raise NotFound("only a chart that an EHR opened has its style")
     return Response(style_sheet(session.style or {}), media_type="text/css")
+
+
+def _then(request: Request) -> str | None:
+    """Where somebody was who must sign in first: at an app's request to act for them, and nowhere else."""
+    then = request.query_params.get("then", "")
+    return then if then.startswith(f"{AUTHORIZE}?") else None
 
 
 # --- who came back --------------------------------------------------------------------------------------------------
@@ -132,7 +141,9 @@ def _came_back(web: Web, request: Request) -> _Came:
     if "error" in query or not query.get("code"):
         raise Forbidden("the EHR did not grant the launch; open DermBridge from the chart again or ask its operator")
     if "staff_login" in begun:
-        return _Came(replace(finish_login(bridge, web.http, begun, query["code"]), address=_address(request)), "/")
+        return _Came(
+            replace(finish_login(bridge, web.http, begun, query["code"]), address=_address(request)), begun["then"]
+        )
     return _from_chart(web, begun, query["code"], _address(request))
 
 
@@ -140,6 +151,7 @@ def _from_chart(web: Web, begun: Mapping[str, Any], code: str, address: str) -> 
     found = finish_launch(web.bridge, web.http, begun, code)
     with web.bridge.db.transaction() as tx:
         actor, home = _in_chart(tx, web.bridge, found, _actor_of_launch(found, address))
+    home = begun["then"] or home
     style = fetch_style(web.http, found.style_url, found.ehr.name) if found.style_url else None
     return _Came(actor, home, seal(web.bridge, found.grant) if found.grant else None, style)
 
@@ -191,7 +203,7 @@ def _send_off(web: Web, begun: Begun) -> Response:
     return response
 
 
-def _open_sessions(bridge: Bridge, request: Request) -> dict[str, Session]:
+def open_sessions(bridge: Bridge, request: Request) -> dict[str, Session]:
     """The browser's live sessions by the name of their cookie, the newest first."""
     cookies = {value: name for name, value in request.cookies.items() if is_session_cookie(name)}
     idle = timedelta(minutes=bridge.settings.session_idle_minutes)
@@ -202,7 +214,7 @@ def _open_sessions(bridge: Bridge, request: Request) -> dict[str, Session]:
 
 def _end_others(bridge: Bridge, request: Request, response: Response, name: str, actor: Actor) -> None:
     """The former session of this chart, those of another user, those opened too long ago, and dead cookies."""
-    live = _open_sessions(bridge, request)
+    live = open_sessions(bridge, request)
     own = [cookie for cookie, one in live.items() if cookie != name and one.actor.id == actor.id]
     kept = own[: MOST_CHARTS - 1]
     with bridge.db.transaction() as tx:

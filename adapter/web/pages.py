@@ -37,6 +37,7 @@ FLASHES = {  # what a page says once after a change: `?said=saved`
     "replayed": ("ok", "The message was applied again; if it still waits, its reason says why."),
     "dismissed": ("ok", "The message is dismissed; those that waited behind it go on."),
     "session-ended": ("ok", "The session is ended."),
+    "app-ended": ("ok", "The app has no access any more."),
     "bound": ("ok", "The photo is bound to its patient, who is registered here from the EHR until ADT confirms."),
     "copied": ("ok", "The photo is copied here. It is read only; what is said of it is said where it lives."),
     "copied-before": ("info", "The photo was here already."),

@@ -15,12 +15,14 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from adapter.access import id_tokens
 from adapter.access.signing import public_keys
 from adapter.bridge import Bridge
 from adapter.delivery import published_keys
 from adapter.web import (
     admin,
     audit_page,
+    authorize,
     break_glass,
     capture_page,
     captures,
@@ -59,6 +61,7 @@ Change = Callable[[Web, Request, Form], Response]
 PUBLIC = frozenset(
     {"/launch", "/callback", "/login", "/healthz", "/readyz", "/metrics", "/openapi.json", "/.well-known/jwks.json"}
     | {"/auth/token", "/auth/revoke", "/auth/introspect"}  # who asks proves itself with every request
+    | {"/auth/authorize"}  # shows who is not signed in where to do so
 )
 PUBLIC_PREFIXES = ("/static/", "/h/", "/callback/", "/fhir/.well-known/", "/.well-known/")
 PUBLIC_FHIR = frozenset({"/fhir/metadata"})
@@ -69,6 +72,7 @@ GET: dict[str, Page] = {
     "/callback": launch.callback,
     "/callback/{callback}": launch.callback,
     "/login": launch.login,
+    "/auth/authorize": authorize.authorize,
     "/style.css": launch.style,
     "/break-glass": break_glass.break_glass_page,
     "/charts": charts_page.charts,
@@ -136,7 +140,9 @@ POST: dict[str, Change] = {
     "/worklist/photos/{id}/ask": worklist.ask,
     "/worklist/adt/{id}/replay": worklist.replay,
     "/worklist/adt/{id}/dismiss": worklist.dismiss,
+    "/auth/authorize/decision": authorize.decide,
     "/sessions/{id}/end": sessions_page.end,
+    "/sessions/apps/{id}/end": sessions_page.end_app,
     "/admin/destinations/{name}/check": admin.check_destination,
     "/admin/work/{id}/replay": admin.replay,
     "/jobs": jobs.post_job,
@@ -207,8 +213,9 @@ def _ready(web: Web, _request: Request) -> Response:
 
 
 def _published_keys(web: Web, _request: Request) -> Response:
-    """The public keys by which EHRs and authorization servers verify that it is we who ask (RFC 7517)."""
-    keys = public_keys(web.bridge.settings)["keys"]
+    """The public keys by which EHRs and authorization servers verify that it is we who ask, and apps our id_tokens (RFC
+    7517)."""
+    keys = public_keys(web.bridge.settings)["keys"] + id_tokens.published_keys(web.bridge)
     known = {key["kid"] for key in keys}
     keys += [key for key in published_keys(web.bridge) if key["kid"] not in known]
     return JSONResponse({"keys": keys}, headers={"Cache-Control": "public, max-age=300"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adapter.web.gates import security_headers
+from adapter.web.headers import security_headers
 from tests.access.conftest import Serve
 from tests.web.conftest import sign_in
 

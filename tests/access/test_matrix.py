@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
 import httpx
 import pytest
@@ -26,6 +27,7 @@ from adapter.fhir_api.offered import INTERACTIONS
 from adapter.records import create_all
 from adapter.web.routes import is_public
 from mappings.comparison_to_observation import View, comparison_to_observation
+from tests.access.apps import APP, asked
 from tests.access.conftest import Serve, photo
 from tests.conftest import Clock
 from tests.fhir_api.conftest import InProcess
@@ -50,6 +52,7 @@ OPERATOR = {"who": "engineer", "in_chart": False, "not_role": "clinician"}
 TRIAGE = {"who": "photographer", "in_chart": False, "not_role": "clinician"}
 AUDITOR = {"who": "privacy-officer", "in_chart": False, "not_role": "administrator"}
 PAIR = (("left", "m1"), ("right", "overview"))
+ASKED = urlencode(asked())
 LINE = '{"kind": "length", "points": [[1, 1], [40, 40]], "version": 1}'
 
 ROWS: dict[tuple[str, str], Row] = {
@@ -127,6 +130,14 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", "/sessions/{id}/end"): Row(
         "/sessions/s1/end", who="administrator", in_chart=False, not_role="privacy-officer", somebody_elses=False
     ),
+    ("POST", "/sessions/apps/{id}/end"): Row(
+        "/sessions/apps/g1/end", who="administrator", in_chart=False, not_role="privacy-officer", somebody_elses=False
+    ),
+    ("POST", "/auth/authorize/decision"): Row(
+        "/auth/authorize/decision",
+        not_role=None,  # with fewer scopes of their own they grant fewer: tests/access/test_app_launch.py
+        fields=(("request", ASKED), ("decision", "allow"), ("patient", "p1")),
+    ),
     ("GET", "/audit"): Row("/audit", **AUDITOR),
     ("GET", "/audit.csv"): Row("/audit.csv", **AUDITOR),
     ("GET", "/imports"): Row("/imports", **TRIAGE),
@@ -146,9 +157,11 @@ PUBLIC = {  # open on purpose, with what protects each instead
     "/callback/{callback}": "the same",
     "/login": "only configured providers; attempts are counted",
     "/h/{secret}": "a secret that works once, for minutes",
-    "/auth/token": "a signed assertion",
-    "/auth/revoke": "a signed assertion",
-    "/auth/introspect": "a signed assertion",
+    "/auth/authorize": "says where to sign in; charts are shown to who is signed in: tests/access/test_app_launch.py",
+    "/auth/token": "a signed assertion, a secret, or a code or refresh token of one use",
+    "/auth/revoke": "a signed assertion, a secret, or the token itself",
+    "/auth/introspect": "a signed assertion or a secret",
+    "/.well-known/openid-configuration": "describes, holds no data",
     "/healthz": "says nothing",
     "/readyz": "says whether a photo could be stored",
     "/metrics": "this machine, a scope or a right: tests/web/test_metrics.py",
@@ -190,7 +203,7 @@ class Site(NamedTuple):
 
 @pytest.fixture
 def site(serve: Serve) -> Site:
-    bridge, client = serve()
+    bridge, client = serve(clients=[APP.model_dump()])
     clinician = Actor("person", "Practitioner/clinician", "clinician", "clinician", *grants_of("clinician"))
     at = bridge.now()
     consented = {
@@ -222,6 +235,9 @@ def site(serve: Serve) -> Site:
         tx.execute(insert(tables.delivery), sent | {"created_at": at, "updated_at": at})
         open_elsewhere = {"id": "s1", "actor": clinician.to_json(), "actor_id": clinician.id, "csrf": "", "seen_at": at}
         tx.execute(insert(tables.session), open_elsewhere | {"created_at": at, "expires_at": at + timedelta(days=1)})
+        let_in = {"id": "g1", "client_id": "app", "actor": clinician.to_json(), "actor_id": clinician.id, "scope": ""}
+        let_in |= {"session_id": "s1", "is_offline": False, "request": "{}", "code_sha256": "", "created_at": at}
+        tx.execute(insert(tables.app_grant), let_in | {"expires_at": at + timedelta(days=1)})
         tx.execute(insert(tables.import_run), {"id": "i1", "folder": "card", "started_at": at})
     return Site(bridge, client._transport._inner.app, client)  # type: ignore[attr-defined]
 

@@ -163,14 +163,43 @@ def sessions() -> dict[str, Any]:
         times = {"started": NOW, "seen": NOW, "current": False, "end_href": f"/sessions/{number}/end"}
         return {"id": str(number), **person, "place": place, "address": "10.0.3.17", **times} | more
 
+    def app(number: int, until: Any) -> dict[str, Any]:
+        person = {"app": "Lesion Tracker", "name": "Dr. R. Okafor", "reference": "Practitioner/42"}
+        says = ["See and add photos", "See who the patient is"]
+        return {**person, "says": says, "since": NOW, "until": until, "end_href": f"/sessions/apps/{number}/end"}
+
     return frame(
         "Sessions",
         None,
         everybody=True,
         query="",
         sessions=[one(1, "Larkfield", current=True), one(2, "Phone, by a link from Larkfield", address=None)],
+        apps=[app(1, None), app(2, NOW)],
         truncated=True,
     )
+
+
+def authorize(*, searching: bool = False) -> dict[str, Any]:
+    return frame(
+        "Lesion Tracker asks for access",
+        None,
+        nav=[],
+        app="Lesion Tracker",
+        host="tracker.example",
+        says=["See, search and add photos", "See who the patient is"],
+        lasts=30 if searching else None,
+        choosing=True,
+        searching=searching,
+        query="",
+        patients=[PATIENT, PATIENT | {"id": "p2", "name": "OKAFOR, Ada"}] if searching else [PATIENT],
+        params={"client_id": "tracker"},
+        asked="client_id=tracker",
+    )
+
+
+def authorize_sign_in() -> dict[str, Any]:
+    ways = [{"label": "Larkfield", "href": "/launch?iss=x"}, {"label": "hospital", "href": "/login?at=hospital"}]
+    return frame("Sign in", None, user=None, app="Lesion Tracker", ways=ways)
 
 
 def charts() -> dict[str, Any]:

@@ -1,0 +1,101 @@
+"""What a person may grant to an app at this moment: from which of their sessions, and for which patient.
+
+An app is launched for one patient at most, whose chart must be open in a session of this browser, or open to the person
+by a relationship or by role. It never gets what breaking the glass opened beyond the glass's own time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from sqlalchemy import Connection
+
+from adapter.access.actor import Actor
+from adapter.access.handoff import is_phone
+from adapter.access.policy import grants_of, has_right
+from adapter.access.relationship import can_open_charts, find_relationship
+from adapter.access.sessions import Session
+from adapter.bridge import Bridge
+from adapter.errors import OutOfReach
+from adapter.records import find
+from adapter.records.confinement import same_patients
+
+
+class Launched(NamedTuple):
+    """The person as the app acts for them, and how long it may at most."""
+
+    session: Session
+    actor: Actor
+    is_offline: bool
+    expires_at: datetime
+
+
+def granting_sessions(sessions: Sequence[Session]) -> list[Session]:
+    """The sessions of who signed in last, the newest first; a phone that was handed a chart grants nothing."""
+    own = [one for one in sessions if not is_phone(one.actor)]
+    return [one for one in own if (one.actor.id, one.actor.ehr) == (own[0].actor.id, own[0].actor.ehr)]
+
+
+def needs_patient(scope: str) -> bool:
+    """Whether the person must name the patient of the launch."""
+    return any(one == "launch/patient" or one.startswith("patient/") for one in scope.split())
+
+
+def launched(
+    tx: Connection,
+    bridge: Bridge,
+    sessions: Sequence[Session],
+    *,
+    patient_id: str | None,
+    client_id: str,
+    offline: bool,
+) -> Launched:
+    """What is granted, but for the scopes. Raises OutOfReach for a chart that is not this person's to open."""
+    session, confined_to = (sessions[0], sessions[0].actor.patient_id)
+    if patient_id is not None:
+        session, confined_to = _session_for(tx, bridge, sessions, patient_id), patient_id
+    actor = replace(
+        session.actor,
+        scopes=frozenset(),
+        rights=frozenset(),
+        patient_id=confined_to,
+        encounter_id=None,
+        address=None,
+        show_banner=True,
+        emergency=None,
+        emergency_until=None,
+        app=client_id,
+    )
+    settings, ends_at = bridge.settings, session.actor.emergency_until
+    is_offline = offline and ends_at is None
+    lifetime = timedelta(days=settings.app_offline_days) if is_offline else timedelta(hours=settings.session_hours)
+    expires_at = bridge.now() + lifetime
+    return Launched(session, actor, is_offline, min(ends_at, expires_at) if ends_at else expires_at)
+
+
+def may_go_on(tx: Connection, bridge: Bridge, actor: Actor) -> bool:
+    """Whether a person who is not there could still grant what an offline app has: its EHR is registered and gives the
+    same role, or the relationship with the patient holds."""
+    if actor.ehr is not None:
+        ehrs = [one for one in bridge.settings.ehrs if one.iss == actor.ehr]
+        return any(one.roles.get(actor.id, one.default_role) == actor.role for one in ehrs)
+    if actor.patient_id is None or "launch-any-patient" in grants_of(actor.role)[1]:
+        return True
+    return find_relationship(tx, bridge, actor, actor.patient_id) is not None
+
+
+def _session_for(tx: Connection, bridge: Bridge, sessions: Sequence[Session], patient_id: str) -> Session:
+    same = same_patients(tx, {patient_id})
+    for one in sessions:
+        if one.actor.patient_id in same:
+            return one
+    newest = sessions[0]
+    everybody = newest.actor.patient_id is None and has_right(newest.actor, "launch-any-patient")
+    if find(tx, "Patient", patient_id) is not None:
+        treats = can_open_charts(newest.actor) and find_relationship(tx, bridge, newest.actor, patient_id)
+        if everybody or treats:
+            return newest
+    raise OutOfReach("you have no such chart open; open the patient first", reference=f"Patient/{patient_id}")

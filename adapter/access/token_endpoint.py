@@ -1,0 +1,233 @@
+"""The token endpoint: tokens for machines (SMART Backend Services), and for apps that a person launched (SMART App
+Launch); their revocation (RFC 7009) and introspection (RFC 7662).
+
+https://hl7.org/fhir/smart-app-launch/backend-services.html, https://hl7.org/fhir/smart-app-launch/app-launch.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from joserfc.jwk import KeySet
+from sqlalchemy import Connection, insert, select, update
+
+from adapter.access.actor import Actor
+from adapter.access.app_grants import (
+    AppGrant,
+    end_grant,
+    find_app_grant,
+    find_refreshable,
+    new_refresh_token,
+    rotate,
+    take_code,
+)
+from adapter.access.app_launch import may_go_on, needs_patient
+from adapter.access.authorization import fits
+from adapter.access.clients import CLOCK_SKEW, Asking, OAuthError, Register
+from adapter.access.granting import granted_to_machine
+from adapter.access.id_tokens import fhir_user, id_token, subject_of
+from adapter.access.jwks import PublishedKeys, read_keys
+from adapter.access.tokens import digest, find_token_row, issue_app_token, issue_token
+from adapter.bridge import Bridge
+from adapter.db.tables import access_token, used_assertion
+from adapter.settings import Client
+
+TOKEN_LIFETIME = timedelta(minutes=5)
+APP_TOKEN_LIFETIME = timedelta(minutes=15)
+
+
+class Issued(NamedTuple):
+    """`answer` is the token response; None: it was refused (invalid_grant), and `ended` is the grant that ended for it.
+
+    `actor` is who the token is for.
+    """
+
+    actor: Actor
+    answer: dict[str, Any] | None
+    ended: AppGrant | None = None
+
+
+@dataclass(frozen=True)
+class TokenEndpoint:
+    """The authorization server's own side; `keys` fetches what clients publish."""
+
+    bridge: Bridge
+    keys: PublishedKeys
+
+    @property
+    def url(self) -> str:
+        """What an assertion must name as its audience."""
+        return f"{self.bridge.settings.base_url}/auth/token"
+
+    @cached_property
+    def register(self) -> Register:
+        clients = {client.client_id: client for client in self.bridge.settings.clients}
+        return Register(clients, self.url, self.bridge.now, self._keys_of, self._use_once)
+
+    def issue(self, asking: Asking) -> Issued:
+        """Raises OAuthError."""
+        grants: dict[str, Callable[[Client, Asking], Issued]] = {
+            "client_credentials": self._for_machine,
+            "authorization_code": self._by_code,
+            "refresh_token": self._by_refresh_token,
+        }
+        grant = grants.get(asking.form.get("grant_type", ""))
+        if grant is None:
+            raise OAuthError("unsupported_grant_type", f"grant_type must be one of {', '.join(grants)}")
+        return grant(self.register.authenticate(asking), asking)
+
+    def revoke(self, asking: Asking) -> Client:
+        """A client ends a token of its own, with a refresh token all of that grant; any other is left alone without a
+        word."""
+        client, token, now = self.register.authenticate(asking), asking["token"], self.bridge.now()
+        mine = access_token.c.client_id == client.client_id, access_token.c.revoked_at.is_(None)
+        with self.bridge.db.transaction() as tx:
+            this = access_token.c.secret_sha256 == digest(token)
+            tx.execute(update(access_token).where(this, *mine).values(revoked_at=now))
+            grant = find_refreshable(tx, token, now=now)
+            if grant is not None and grant.client_id == client.client_id:
+                end_grant(tx, grant.id, at=now)
+        return client
+
+    def introspect(self, asking: Asking) -> dict[str, Any]:
+        """What a token is good for, to whom it was issued or who may ask about all."""
+        client, token = self.register.authenticate(asking), asking["token"]
+        if client.is_public:
+            raise OAuthError("unauthorized_client", "an app without key or secret cannot ask about tokens")
+        with self.bridge.db.snapshot() as tx:
+            return self._told(tx, client, token)
+
+    def _told(self, tx: Connection, client: Client, token: str) -> dict[str, Any]:
+        now, scope, kind = self.bridge.now(), "", "Bearer"
+        row = find_token_row(tx, token, now=now)
+        grant = find_app_grant(tx, row.grant_id) if row and row.grant_id else None
+        if row is not None:
+            owner, scope, begins, ends, jti = row.client_id, row.scope, row.created_at, row.expires_at, row.id
+        elif (grant := find_refreshable(tx, token, now=now)) is not None:
+            owner, scope, begins, ends, jti = (
+                grant.client_id,
+                grant.scope,
+                grant.created_at,
+                grant.expires_at,
+                grant.id,
+            )
+            kind = "refresh_token"
+        else:
+            return {"active": False}
+        if owner != client.client_id and not client.may_introspect:
+            return {"active": False}
+        told = {
+            "active": True,
+            "scope": scope,
+            "client_id": owner or (row.name if row else ""),
+            "token_type": kind,
+            "iat": int(begins.timestamp()),
+            "aud": f"{self.bridge.settings.base_url}/fhir",
+            "jti": jti,
+        }
+        told |= {"exp": int(ends.timestamp())} if ends else {}
+        return told | (_context(grant) | self._who(grant) if grant else {})
+
+    def _who(self, grant: AppGrant) -> dict[str, str]:
+        told = {"iss": self.bridge.settings.base_url, "sub": subject_of(grant.actor)}
+        return told | ({"fhirUser": fhir_user(self.bridge, grant.actor)} if "fhirUser" in grant.scopes else {})
+
+    # --- the three grants -------------------------------------------------------------------------------------------
+
+    def _for_machine(self, client: Client, asking: Asking) -> Issued:
+        if not client.has_key:
+            raise OAuthError("unauthorized_client", "client_credentials is for machines with a key")
+        scope = " ".join(sorted(granted_to_machine(client, asking.form.get("scope", ""))))
+        now = self.bridge.now()
+        with self.bridge.db.transaction() as tx:
+            _, secret = issue_token(
+                tx, name=client.name, scope=scope, at=now, lifetime=TOKEN_LIFETIME, client_id=client.client_id
+            )
+        return Issued(
+            Actor("machine", client.client_id, client.name, "machine"), _bearer(secret, scope, TOKEN_LIFETIME)
+        )
+
+    def _by_code(self, client: Client, asking: Asking) -> Issued:
+        code, redirect_uri, verifier = asking["code"], asking["redirect_uri"], asking["code_verifier"]
+        now = self.bridge.now()
+        with self.bridge.db.transaction() as tx:
+            grant, ended = take_code(tx, code, at=now)
+            if grant is None:
+                return _refused(client, ended)
+            asked = grant.request
+            is_same = (grant.client_id, asked["redirect_uri"]) == (client.client_id, redirect_uri)
+            if not is_same or not fits(asked["code_challenge"], verifier):
+                end_grant(tx, grant.id, at=now)
+                return _refused(client, grant)
+            refreshes = grant.is_offline or "online_access" in grant.scopes
+            refresh = new_refresh_token(tx, grant.id) if refreshes else None
+            answer = self._bearer_of(tx, client, grant, grant.scope, refresh)
+        answer |= {"id_token": id_token(self.bridge, grant)} if "openid" in grant.scopes else {}
+        return Issued(grant.actor, answer)
+
+    def _by_refresh_token(self, client: Client, asking: Asking) -> Issued:
+        token, now = asking["refresh_token"], self.bridge.now()
+        with self.bridge.db.transaction() as tx:
+            renewed, ended = rotate(tx, token, client_id=client.client_id, at=now)
+            if renewed is None:
+                return _refused(client, ended)
+            grant, following = renewed
+            if grant.is_offline and not may_go_on(tx, self.bridge, grant.actor):
+                end_grant(tx, grant.id, at=now)
+                return _refused(client, grant)
+            scope = asking.form.get("scope", grant.scope)
+            if not set(scope.split()) <= grant.scopes:
+                raise OAuthError("invalid_scope", "a refresh can only ask for scopes that were granted")
+            return Issued(grant.actor, self._bearer_of(tx, client, grant, scope, following))
+
+    def _bearer_of(
+        self, tx: Connection, client: Client, grant: AppGrant, scope: str, refresh: str | None
+    ) -> dict[str, Any]:
+        now = self.bridge.now()
+        lifetime = min(APP_TOKEN_LIFETIME, grant.expires_at - now)
+        secret = issue_app_token(
+            tx,
+            name=client.name,
+            scopes=frozenset(scope.split()),
+            at=now,
+            lifetime=lifetime,
+            client_id=client.client_id,
+            grant_id=grant.id,
+        )
+        return _bearer(secret, scope, lifetime) | _context(grant) | ({"refresh_token": refresh} if refresh else {})
+
+    # --- who asks ---------------------------------------------------------------------------------------------------
+
+    def _keys_of(self, client: Client, kid: str) -> KeySet:
+        if client.jwks_url:
+            return self.keys.get(client.jwks_url, client.name, kid=kid, now=self.bridge.now())
+        return read_keys(client.jwks or {}, client.name)
+
+    def _use_once(self, client: Client, jti: str, expires_at: datetime) -> bool:
+        use = digest(f"{client.client_id}\x00{jti}")
+        with self.bridge.db.transaction() as tx:
+            self.bridge.db.lock(tx, use)
+            if tx.execute(select(used_assertion.c.id).where(used_assertion.c.id == use)).first():
+                return False
+            tx.execute(insert(used_assertion), {"id": use, "expires_at": expires_at + CLOCK_SKEW})
+        return True
+
+
+def _bearer(secret: str, scope: str, lifetime: timedelta) -> dict[str, Any]:
+    seconds = int(lifetime.total_seconds())
+    return {"access_token": secret, "token_type": "Bearer", "expires_in": seconds, "scope": scope}
+
+
+def _context(grant: AppGrant) -> dict[str, Any]:
+    """The launch context: which patient, and that the app must show whose record it is."""
+    if not needs_patient(grant.scope) or not grant.actor.patient_id:
+        return {}
+    return {"patient": grant.actor.patient_id, "need_patient_banner": True}
+
+
+def _refused(client: Client, ended: AppGrant | None) -> Issued:
+    return Issued(ended.actor if ended else Actor("machine", client.client_id, client.name, "machine"), None, ended)

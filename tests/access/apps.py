@@ -1,0 +1,88 @@
+"""An app registered with the service under test, and a person who lets it in."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import httpx
+
+from adapter.access.oauth import s256
+from adapter.settings import Client
+from tests.web.conftest import Browser
+
+VERIFIER = "v" * 43
+BACK = "https://app.example/back"
+FHIR = "http://127.0.0.1:8000/fhir"
+SCOPE = "openid fhirUser launch/patient online_access patient/Media.crs patient/Patient.r"
+APP = Client(
+    client_id="app",
+    name="Lesion Tracker",
+    scope="patient/*.cruds user/*.cruds offline_access",
+    redirect_uris=(BACK, "https://app.example/other?x=1"),
+)
+OTHER = APP.model_copy(update={"client_id": "other", "name": "Other App"})
+
+
+def asked(**changed: str | None) -> dict[str, str]:
+    """The parameters of an authorize request in order, but for what is changed or None."""
+    params = {
+        "response_type": "code",
+        "client_id": "app",
+        "redirect_uri": BACK,
+        "scope": SCOPE,
+        "state": "s-1",
+        "aud": FHIR,
+        "nonce": "n-1",
+        "code_challenge": s256(VERIFIER),
+        "code_challenge_method": "S256",
+    } | changed
+    return {name: value for name, value in params.items() if value is not None}
+
+
+def told(answer: httpx.Response) -> dict[str, str]:
+    """What the app finds in the address it is called back at."""
+    assert answer.status_code == 303, answer.text
+    return {name: values[0] for name, values in parse_qs(urlsplit(answer.headers["location"]).query).items()}
+
+
+def decide(browser: Browser, patient: str | None = "p1", decision: str = "allow", **changed: str | None) -> Any:
+    """The person looks at the page and decides."""
+    fields = {"request": urlencode(asked(**changed)), "decision": decision} | ({"patient": patient} if patient else {})
+    return browser.post("/auth/authorize/decision", fields)
+
+
+def code_for(browser: Browser, patient: str | None = "p1", **changed: str | None) -> str:
+    return told(decide(browser, patient, **changed))["code"]
+
+
+def exchange(client: httpx.Client, code: str, **changed: str | None) -> httpx.Response:
+    form = {
+        "grant_type": "authorization_code",
+        "client_id": "app",
+        "code": code,
+        "redirect_uri": BACK,
+        "code_verifier": VERIFIER,
+    } | changed
+    return client.post("/auth/token", data={name: value for name, value in form.items() if value is not None})
+
+
+def refresh(client: httpx.Client, token: str, **changed: str) -> httpx.Response:
+    form = {"grant_type": "refresh_token", "client_id": "app", "refresh_token": token}
+    return client.post("/auth/token", data=form | changed)
+
+
+def tokens(client: httpx.Client, browser: Browser, patient: str | None = "p1", **changed: str | None) -> dict[str, Any]:
+    answer = exchange(client, code_for(browser, patient, **changed))
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def patients_offered(page: str) -> list[str]:
+    return re.findall(r'name="patient" value="([^"]+)"', page)
