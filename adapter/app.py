@@ -26,6 +26,8 @@ from adapter.capture.render import render_photo
 from adapter.delivery.destinations import Destinations
 from adapter.delivery.lane import delivery_lane
 from adapter.delivery.patient_lookup import ask_destination
+from adapter.delivery.visit_sheets import make_sheets
+from adapter.delivery.visits import KIND as VISIT_SHEET
 from adapter.errors import DermBridgeError, NotAuthenticated, Throttled, Unavailable
 from adapter.fhir_api import fhir_routes
 from adapter.fhir_api.cors import FhirCors, origins_of
@@ -94,6 +96,7 @@ def work_lanes(bridge: Bridge, destinations: Destinations) -> Mapping[str, Lane]
             partial(identity.look_up_patient, bridge, partial(ask_destination, destinations)), threads=2
         ),
         external_upkeep.KIND: Lane(partial(external_upkeep.look_at_external, bridge, destinations)),
+        VISIT_SHEET: Lane(partial(make_sheets, bridge)),
         "render": Lane(partial(render_photo, bridge), threads=2),
         "job": Lane(partial(run_job, bridge), threads=2),
         feeds.KIND: Lane(partial(feeds.tell, bridge, feeds.open_repository(bridge))),

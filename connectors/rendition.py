@@ -40,6 +40,8 @@ _OVERHEAD: Final = 8192
 def rendered(parcel: Parcel, profile: Profile) -> Parcel:
     """The parcel to send. Raises RouteRefused when no rendition this destination takes can be made."""
     to, parcel = profile.transform.to, _noted(parcel, profile)
+    if to == "pdf" and parcel.content_type == PDF:  # a visit's sheet is one already
+        to = "none"
     try:
         content, content_type = _FORMS[to](parcel, profile) if to != "none" else _as_taken(parcel, profile)
     except CannotFit as error:

@@ -249,6 +249,11 @@ def site_code(media: Mapping[str, Any]) -> str | None:
     return _site_of(media)["code"]
 
 
+def is_bound(media: Json) -> bool:
+    """Whether the identity state of a Media is `bound`."""
+    return has_code(media.get("meta", {}).get("tag"), IDENTITY_STATE, "bound")
+
+
 def attachment(content: Content) -> Json:
     """`Media.content` of a clean copy."""
     return {

@@ -12,8 +12,6 @@ from datetime import datetime
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
-from mappings.photo_fit import as_jpeg, read_jpeg
-
 if TYPE_CHECKING:
     from fpdf import FPDF
 
@@ -100,6 +98,8 @@ def _broken(pdf: FPDF, line: str, width: float) -> list[str]:
 
 def _draw(pdf: FPDF, jpeg: bytes, x: float, y: float, width: float, room: float) -> float:
     """How far down it goes."""
+    from mappings.photo_fit import as_jpeg, read_jpeg
+
     picture = read_jpeg(jpeg)
     if picture.orientation not in _ANGLES:  # mirrored: no rotation makes it upright
         jpeg = as_jpeg(jpeg, "image/jpeg", upright=True)

@@ -10,7 +10,6 @@ from adapter.delivery.outbox import (
     deliveries_of,
     destination_names,
     hold,
-    is_bound,
     release_withheld,
     send_again,
     take_back,
@@ -26,6 +25,7 @@ from adapter.delivery.photos_elsewhere import (
     photo_destinations,
 )
 from connectors.photos_found import Fetched, PhotoFound
+from mappings.capture_to_media import is_bound
 
 __all__ = [
     "AskedEhr",

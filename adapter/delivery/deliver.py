@@ -23,11 +23,11 @@ from adapter.delivery.destinations import Destinations
 from adapter.delivery.orders import Order, may_not_stay, prepare
 from adapter.delivery.outbox import DeliveryState, explain, get_delivery, mark, start_retraction
 from adapter.errors import Misconfigured, NotFound
-from adapter.records import create, new_id
+from adapter.records import Stored, create, new_id
 from adapter.work import Work, finish, hasten, postpone
 from adapter.work.loop import back_off
 from connectors.contract import CannotLook, Connector, DeliveryError, Evidence, Receipt, Retry
-from mappings.photos_to_picture import derivation_of
+from mappings.photos_to_picture import VISIT_SHEETS, derivation_of
 from mappings.provenance import Agent, Entity, provenance
 
 S = DeliveryState
@@ -237,8 +237,7 @@ def _retract(attempt: Attempt, connector: Connector) -> None:
     order = attempt.order
     receipt = order.receipt
     assert receipt is not None  # start_retraction takes no other
-    wrong = "Comparison withdrawn" if derivation_of(order.media.resource) else "Filed under the wrong patient"
-    reason = "The patient withdrew consent" if order.refusal else wrong
+    reason = "The patient withdrew consent" if order.refusal else _what_is_wrong(order.media)
     taken = attempt.step("retract", lambda: connector.retract(order.parcel, receipt, reason))
     seen = taken if taken.duplicate else connector.retract(order.parcel, taken, reason)
     if not seen.duplicate:
@@ -257,6 +256,16 @@ def _retract(attempt: Attempt, connector: Connector) -> None:
             recipient=order.row.destination,
         )
         finish(tx, attempt.work)
+
+
+def _what_is_wrong(media: Stored) -> str:
+    match derivation_of(media.resource):
+        case None:
+            return "Filed under the wrong patient"
+        case sheet if sheet in VISIT_SHEETS:
+            return "It shows a photo that is not of this visit"
+        case _:
+            return "Comparison withdrawn"
 
 
 def _set_aside(attempt: Attempt, error: DeliveryError) -> None:

@@ -12,16 +12,25 @@ from adapter import consent
 from adapter.bridge import Bridge
 from adapter.db.tables import delivery
 from adapter.delivery.destinations import known_profiles
-from adapter.delivery.outbox import DeliveryState, is_bound, mark, taking_back
+from adapter.delivery.outbox import DeliveryState, mark, taking_back
 from adapter.errors import NotFound
 from adapter.records import Stored, find, get
 from adapter.records.binaries import BinaryRow, get_binary, open_binary
 from connectors.contract import DeliveryError, Parcel, Receipt, Retry
+from mappings.capture_to_media import is_bound
 from mappings.consent_decision import ConsentDecision
+from mappings.photos_to_picture import shown_on
 
 S = DeliveryState
 ACTIVE = frozenset({S.PENDING, S.SENDING, S.UNKNOWN, S.ACCEPTED, S.RETRACTING})
-SUFFIX = {"image/jpeg": ".jpg", "image/png": ".png", "image/heic": ".heic", "image/webp": ".webp", "image/tiff": ".tif"}
+SUFFIX = {
+    "image/jpeg": ".jpg",
+    "image/png": ".png",
+    "image/heic": ".heic",
+    "image/webp": ".webp",
+    "image/tiff": ".tif",
+    "application/pdf": ".pdf",
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,7 @@ def prepare(tx: Connection, bridge: Bridge, row: Row[Any]) -> Order | None:
     newer = _has_newer(tx, row) or not _is_his(current)
     if state is S.PENDING and not _may_leave(tx, bridge, row, current, newer):
         return None
-    decision = decide_for(tx, bridge, row.patient, row.destination)
+    decision = decide_for(tx, bridge, row.patient, row.destination, current)
     if state is S.PENDING and not decision.permit:
         remedy = "record the patient's consent; it is sent as soon as it permits"
         mark(tx, row.id, S.WITHHELD, at=bridge.now(), reason=decision.because, remedy=remedy)
@@ -76,12 +85,23 @@ def prepare(tx: Connection, bridge: Bridge, row: Row[Any]) -> Order | None:
     return Order(row, state, media, parcel, None if decision.permit else decision.because, newer, replaced)
 
 
-def decide_for(tx: Connection, bridge: Bridge, patient_id: str, destination: str) -> ConsentDecision:
-    """What consent says; a destination that `requires_consent` is treated as at a site that does."""
+def decide_for(
+    tx: Connection, bridge: Bridge, patient_id: str, destination: str, media: Stored | None
+) -> ConsentDecision:
+    """What consent says of a photo, or of every photo that a picture shows: one that may not leave keeps all here.
+
+    A destination that `requires_consent` is treated as at a site that does.
+    """
     profile = known_profiles(bridge.settings).get(destination)
     if profile and profile.requires_consent:
         bridge = replace(bridge, settings=bridge.settings.model_copy(update={"consent_mode": "required"}))
-    return consent.decide(tx, bridge, patient_id)
+    shown = [find(tx, "Media", media_id) for media_id, _ in shown_on(media.resource)] if media else []
+    decisions = [consent.decide(tx, bridge, patient_id, media=one) for one in shown or [media]]
+    refused = next((one for one in decisions if not one.permit), None)
+    if refused or len(decisions) == 1:
+        return refused or decisions[0]
+    consent_ids = dict.fromkeys(consent_id for one in decisions for consent_id in one.consent_ids)
+    return ConsentDecision(True, decisions[0].because, tuple(consent_ids))
 
 
 def _has_newer(tx: Connection, row: Row[Any]) -> bool:
@@ -95,15 +115,17 @@ def _has_newer(tx: Connection, row: Row[Any]) -> bool:
 
 def _is_his(current: Stored | None) -> bool:
     """Whether the photo is filed under somebody, whom a newer delivery then names; if not, no copy may stay."""
-    return current is None or is_bound(current.resource)
+    return current is None or (is_bound(current.resource) and current.resource.get("status") != "entered-in-error")
 
 
 def may_not_stay(tx: Connection, bridge: Bridge, row: Row[Any]) -> str | None:
     """Why a copy that has just arrived is to be taken back: what changed while it was being sent."""
     bridge.db.lock(tx, f"consent:{row.patient}")
-    if not _is_his(find(tx, "Media", row.media_id)):
+    current = find(tx, "Media", row.media_id)
+    if not _is_his(current):
         return "while it was sent, the photo turned out not to be this patient's"
-    if row.destination in taking_back(bridge) and not decide_for(tx, bridge, row.patient, row.destination).permit:
+    taken_back = row.destination in taking_back(bridge)
+    if taken_back and not decide_for(tx, bridge, row.patient, row.destination, current).permit:
         return "while it was sent, the patient withdrew consent"
     return None
 

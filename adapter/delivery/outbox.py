@@ -20,11 +20,14 @@ from adapter.bridge import Bridge
 from adapter.db.engine import batches
 from adapter.db.tables import delivery
 from adapter.delivery.destinations import known_profiles
+from adapter.delivery.visits import goes_alone, renew_sheets, renew_sheets_of
 from adapter.errors import Conflict, NotFound
 from adapter.records import Stored, new_id
 from adapter.work import Work, cancel, cancel_all, enqueue, enqueue_all
+from connectors.profile import Profile
+from mappings.capture_to_media import is_bound
 from mappings.external_photo import is_external
-from mappings.photos_to_picture import derivation_of
+from mappings.photos_to_picture import VISIT_SHEETS, derivation_of
 
 
 class DeliveryState(StrEnum):
@@ -66,11 +69,14 @@ def deliver_media(tx: Connection, bridge: Bridge, *photos: Stored, only: str | N
     """Put these versions in line for every destination, or for one; older versions not yet sent are superseded.
 
     Only bound photos of ours are delivered; for any other this does nothing. A picture made of photos goes only where
-    it was asked for: to `only`, and from then on in each new version to where it went before. Returns the delivery ids.
+    it was asked for: to `only`, and from then on in each new version to where it went before. What shows a visit is
+    made again. Returns the delivery ids.
     """
+    renew_sheets(tx, bridge, photos)
+    profiles = known_profiles(bridge.settings)
     names = [name for name in destination_names(bridge) if only in {None, name}]
     found = [(photo, patient_id) for photo in photos if (patient_id := _patient_of_bound(photo.resource))]
-    due = [(*one, to) for one in found if (to := names if only else _wanted_by(tx, one[0], names))]
+    due = [(*one, to) for one in found if (to := names if only else _wanted_by(tx, one[0], names, profiles))]
     if not due:
         return []
     at = bridge.now()
@@ -91,16 +97,18 @@ def deliver_media(tx: Connection, bridge: Bridge, *photos: Stored, only: str | N
     ]
     tx.execute(insert(delivery), rows)
     visits = {photo.id: photo.resource.get("encounter", {}).get("reference", "") for photo, _, _ in due}
-    profiles = known_profiles(bridge.settings)
     serialised = {name for name in names if name in profiles and profiles[name].limits.serialise == "encounter"}
     items = [_work(row, visits[row["media_id"]] if row["destination"] in serialised else "") for row in rows]
     enqueue_all(tx, items, at=at)
     return [row["id"] for row in rows]
 
 
-def _wanted_by(tx: Connection, photo: Stored, names: list[str]) -> list[str]:
-    if derivation_of(photo.resource) is None:
-        return names
+def _wanted_by(tx: Connection, photo: Stored, names: list[str], profiles: Mapping[str, Profile]) -> list[str]:
+    made = derivation_of(photo.resource)
+    if made is None:
+        return [name for name in names if goes_alone(profiles.get(name), photo.resource)]
+    if made in VISIT_SHEETS:  # never as it was: made again, and sent then
+        return []
     asked = {row.destination for row in deliveries_of(tx, photo.id)}
     return [name for name in names if name in asked]
 
@@ -108,12 +116,6 @@ def _wanted_by(tx: Connection, photo: Stored, names: list[str]) -> list[str]:
 def _patient_of_bound(media: dict[str, Any]) -> str | None:
     patient_id: str = media.get("subject", {}).get("reference", "").removeprefix("Patient/")
     return patient_id if patient_id and is_bound(media) and not is_external(media) else None
-
-
-def is_bound(media: dict[str, Any]) -> bool:
-    """Whether the identity state of a Media is `bound`."""
-    tags = media.get("meta", {}).get("tag", [])
-    return any(tag["code"] == "bound" for tag in tags if tag.get("system", "").endswith("/identity-state"))
 
 
 def _work(row: Mapping[str, Any], visit: str = "") -> Work:
@@ -241,6 +243,7 @@ def hold(tx: Connection, bridge: Bridge, delivery_id: str) -> None:
 
 def release_withheld(tx: Connection, bridge: Bridge, patient_id: str) -> None:
     """Consent changed: everything withheld for this patient is decided again."""
+    renew_sheets_of(tx, bridge, patient_id)
     withheld = select(delivery.c.id).where(delivery.c.patient == patient_id, delivery.c.state == DeliveryState.WITHHELD)
     for (delivery_id,) in tx.execute(withheld).all():
         send_again(tx, bridge, delivery_id)

@@ -21,7 +21,7 @@ from adapter.db.tables import delivery
 from adapter.delivery.circuit import circuits
 from adapter.delivery.destinations import Destinations
 from adapter.delivery.orders import decide_for, parcel_of
-from adapter.delivery.outbox import DeliveryState, deliver_media, is_bound, send_again
+from adapter.delivery.outbox import DeliveryState, deliver_media, send_again
 from adapter.errors import BadInput, Conflict, Misconfigured, NotFound
 from adapter.records import get
 from adapter.settings import Settings
@@ -32,6 +32,7 @@ from connectors.preview import Outgoing, preview
 from connectors.profile import ProfileError, build_profile, find_shipped_profiles, read_shipped
 from connectors.schema import profile_schema
 from connectors.signing_key import new_signing_key, read_signing_key
+from mappings.capture_to_media import is_bound
 from mappings.terms import SNOMED, URI
 
 __all__ = ["is_question", "profile_schema"]
@@ -101,7 +102,7 @@ def dry_run(bridge: Bridge, name: str, *, media_id: str | None, photo: Path | No
         if not is_bound(media.resource):
             raise Conflict(f"photo {media_id} is not bound to a patient yet, so it goes nowhere")
         patient = str(media.resource["subject"]["reference"]).removeprefix("Patient/")
-        decision = decide_for(tx, bridge, patient, name)
+        decision = decide_for(tx, bridge, patient, name, media)
         row = SimpleNamespace(
             id="dry-run",
             media_id=media_id,

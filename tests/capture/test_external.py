@@ -255,7 +255,7 @@ def test_labels_there_are_carried_over_and_what_is_very_restricted_stays_hidden(
 def test_where_consent_does_not_permit_photos_none_is_copied(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     site = opened()
     photo_id = site.there()
-    monkeypatch.setattr(consent, "decide", lambda tx, bridge, patient_id: consent_says(False))
+    monkeypatch.setattr(consent, "decide", lambda tx, bridge, patient_id, media=None: consent_says(False))
     with pytest.raises(Unprocessable, match="withdrew consent"):
         site.pull(photo_id)
     assert not site.audited("110107")
@@ -429,4 +429,4 @@ def test_while_the_system_is_away_a_copy_stays_and_the_list_says_why(opened: Ope
 @pytest.fixture
 def permit(monkeypatch: pytest.MonkeyPatch) -> None:
     said = consent_says(True)
-    monkeypatch.setattr(consent, "decide", lambda tx, bridge, patient_id: said)
+    monkeypatch.setattr(consent, "decide", lambda tx, bridge, patient_id, media=None: said)

@@ -308,6 +308,8 @@ ELSEWHERE = {
     "patient_lookup": "tests/connectors/test_patient_query.py",
     "photos": "tests/connectors/test_photos_there.py",
     "comparisons": "tests/compare/test_sheets.py",
+    "visit_sheet": "tests/delivery/test_visit_sheets.py",
+    "single_photos": "tests/delivery/test_visit_sheets.py",
 }
 # Said to people by `connectors check` and `explain`; nothing is sent differently.
 FOR_PEOPLE = {"tested", "landing.zone", "landing.reviewed_by_people", "launch", "environment", "landing.recorded_as"}

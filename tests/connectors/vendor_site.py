@@ -20,6 +20,8 @@ from adapter.db.tables import delivery
 from adapter.delivery import deliver_media, send_again
 from adapter.delivery.deliver import deliver
 from adapter.delivery.destinations import Destinations
+from adapter.delivery.visit_sheets import make_sheets
+from adapter.delivery.visits import KIND as VISIT_SHEET
 from adapter.records import Stored, create, get, update_resource
 from adapter.records.binaries import create_binary, whole_blob
 from adapter.sandbox.vendors import Fault, RunningVendor, behaviour_names, running_vendor
@@ -139,7 +141,10 @@ class DeliverySite:
 
     def run(self) -> None:
         """The worker does all that is due; after a crash a new process begins with nothing in memory."""
-        lanes = {"deliver": Lane(lambda item: deliver(self.bridge, self.destinations, item))}
+        lanes = {
+            "deliver": Lane(lambda item: deliver(self.bridge, self.destinations, item)),
+            VISIT_SHEET: Lane(lambda item: make_sheets(self.bridge, item)),
+        }
         try:
             WorkLoop(self.bridge.db, lanes, now=self.clock).run_until_idle()
         except Crash:

@@ -122,7 +122,7 @@ def media_of(patient: str) -> dict[str, Any]:
 def permit(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """What consent says; `real` decides as the product does."""
     said = SimpleNamespace(permit=True, because="the patient withdrew consent", consent_ids=(), real=consent.decide)
-    monkeypatch.setattr(consent, "decide", lambda tx, bridge, patient_id: said)
+    monkeypatch.setattr(consent, "decide", lambda tx, bridge, patient_id, media=None: said)
     return said
 
 
