@@ -29,14 +29,21 @@ from mappings.terms import (
 )
 
 COMPARISON: Final = "comparison"
-_VALUES: Final = {str: "valueCode", bool: "valueBoolean", float: "valueDecimal", int: "valuePositiveInt"}
+_VALUES: Final = {
+    str: "valueCode",
+    bool: "valueBoolean",
+    float: "valueDecimal",
+    int: "valuePositiveInt",
+    tuple: "valueString",
+}
 _NOT_COMPARED: Final = "http://terminology.hl7.org/CodeSystem/data-absent-reason"
 
 
 @dataclass(frozen=True, slots=True)
 class View:
     """How it was looked at: extension comparison-view. `x`, `y` are shares of the reference's width; `reference` and
-    `other`, which is laid over it, count the photos from 1."""
+    `other`, which is laid over it, count the photos from 1; `speed` is that of the blinking, 1 to 5; `hands` is how each
+    photo was moved by hand from the reference: x, y and scale, in their order."""
 
     mode: str = "side"
     zoom: float = 1.0
@@ -46,6 +53,9 @@ class View:
     linked: bool = True
     reference: int = 1
     other: int | None = None
+    speed: int | None = None
+    colours: bool = False
+    hands: tuple[float, ...] = ()
 
 
 def comparison_to_observation(
@@ -120,7 +130,8 @@ def view_of(observation: Json) -> View:
     """Parts that are not there are as `View` has them."""
     saved = [one for one in observation.get("extension", ()) if one["url"] == COMPARISON_VIEW]
     parts = (part for one in saved for part in one["extension"])
-    return View(**{part["url"]: value for part in parts for name, value in part.items() if name != "url"})
+    given = {part["url"]: value for part in parts for name, value in part.items() if name != "url"}
+    return View(**given | {"hands": tuple(float(one) for one in given.get("hands", "").split())})
 
 
 def verdict_of(observation: Json) -> str | None:
@@ -147,5 +158,6 @@ def _version(photo: Json) -> str:
 
 
 def _view(view: View) -> list[Json]:
-    given = {name: value for name, value in asdict(view).items() if value is not None}
-    return [extension(name, **{_VALUES[type(value)]: value}) for name, value in given.items()]
+    given = {name: value for name, value in asdict(view).items() if value not in (None, ())}
+    given |= {"hands": " ".join(f"{one}" for one in view.hands)} if view.hands else {}
+    return [extension(name, **{_VALUES[type(getattr(view, name))]: value}) for name, value in given.items()]

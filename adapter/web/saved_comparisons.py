@@ -35,7 +35,9 @@ _WITHIN: dict[str, tuple[type[float], float, float]] = {  # numbers of a view: k
     "blend": (float, 0, 1),
     "reference": (int, 1, MOST),
     "other": (int, 1, MOST),
+    "speed": (int, 1, 5),
 }
+_MOVED = (float, -100, 100)  # by hand: widths of a photo, and how much larger
 
 
 def saved_page(web: Web, request: Request) -> Response:
@@ -127,7 +129,11 @@ def _view(form: Form) -> View:
     mode = form.get("mode") or "side"
     if not mode.isascii() or not mode.isalpha() or len(mode) > 32:
         raise BadInput("the mode is not one of this page; open the comparison again")
-    return View(mode=mode, linked=form.get("linked") != "false", **numbers)
+    hands = tuple(_number(one, *_MOVED) for one in form.get("hands").split())
+    if len(hands) not in (0, 3 * len(form.all("media"))):
+        raise BadInput("three numbers say how a photo was moved by hand; open the comparison again")
+    linked, colours = form.get("linked") != "false", form.get("colours") == "true"
+    return View(mode=mode, linked=linked, colours=colours, hands=hands, **numbers)
 
 
 def _number(given: str, kind: type[float], least: float, greatest: float) -> float:

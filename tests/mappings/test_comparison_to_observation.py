@@ -45,11 +45,19 @@ def _saved(*photos: Json, view: View = View()) -> Json:  # noqa: B008 - a frozen
     numbers=st.tuples(st.floats(0.01, 40), SHARE, SHARE, st.floats(0, 1)),
     linked=st.booleans(),
     photos=st.tuples(st.integers(1, 8), st.none() | st.integers(1, 8)),
+    speed=st.none() | st.integers(1, 5),
+    hands=st.just(()) | st.tuples(*[SHARE] * 6),
 )
 def test_the_view_comes_back_as_it_was(
-    mode: str, numbers: tuple[float, ...], linked: bool, photos: tuple[int, int | None]
+    mode: str,
+    numbers: tuple[float, ...],
+    linked: bool,
+    photos: tuple[int, int | None],
+    speed: int | None,
+    hands: tuple[float, ...],
 ) -> None:
-    view = View(mode, *numbers, linked=linked, reference=photos[0], other=photos[1])
+    told = {"reference": photos[0], "other": photos[1], "speed": speed, "hands": hands}
+    view = View(mode, *numbers, linked=linked, colours=not linked, **told)
     saved = _saved(_media(1), _media(2), view=view)
     check_resource(saved)
     assert view_of(saved) == view

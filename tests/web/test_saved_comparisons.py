@@ -84,6 +84,9 @@ def test_the_form_says_which_versions_were_seen_and_an_older_one_is_refused(
         {"blend": "-1"},
         {"reference": "0"},
         {"other": "9" * 40},
+        {"speed": "6"},
+        {"hands": "0 0 1"},
+        {"hands": "0 0 1 nan 0 1"},
         {"mode": "<script>"},
     ],
 )

@@ -14,6 +14,9 @@ interface Kept {
   linked: boolean;
   reference: number;
   other?: number;
+  speed?: number; // of blinking
+  colours: boolean; // by the cards
+  hands?: number[]; // of LinkedViewers
 }
 
 /** What the comparison page lends for it. */
@@ -24,12 +27,15 @@ export interface Looking {
   chosen: () => { reference: Pane; other: Pane };
   choose: (reference: Pane, other: Pane) => void;
   link: () => void;
+  inColours: () => boolean;
+  colour: () => void;
+  moved: () => void; // by hand
 }
 
 const wholeSize = (viewer: Viewer): number => viewer.viewport.getHomeZoom() * viewer.viewport.getContainerSize().x;
 const modeButton = (mode: string) => find<HTMLButtonElement>(`#modes [data-do="${CSS.escape(mode)}"]`);
 
-function present({ panes, together, viewer, chosen }: Looking): Kept {
+function present({ panes, together, viewer, chosen, inColours }: Looking): Kept {
   const { x, y, size } = viewOf(viewer());
   const { reference, other } = chosen();
   return {
@@ -41,13 +47,17 @@ function present({ panes, together, viewer, chosen }: Looking): Kept {
     linked: together.linked,
     reference: panes.indexOf(reference) + 1,
     other: panes.indexOf(other) + 1,
+    speed: get<HTMLInputElement>("#blink-speed").valueAsNumber,
+    colours: inColours(),
+    hands: together.hands,
   };
 }
 
 function fill(form: HTMLFormElement, looking: Looking): void {
+  const rounded = (value: number) => (Number.isFinite(value) ? `${+value.toFixed(6)}` : ""); // a hidden photo has no size
   for (const [name, value] of Object.entries(present(looking))) {
-    const said = typeof value === "number" ? (Number.isFinite(value) ? +value.toFixed(6) : "") : value; // a hidden photo has no size
-    get<HTMLInputElement>(`input[name="${name}"]`, form).value = String(said);
+    const said = [value].flat().map((one) => (typeof one === "number" ? rounded(one) : String(one)));
+    get<HTMLInputElement>(`input[name="${name}"]`, form).value = said.every(Boolean) ? said.join(" ") : "";
   }
   const fields = new Map(all<HTMLElement>("[data-id]", form).map((one) => [one.dataset["id"], one]));
   form.prepend(...looking.panes.flatMap(({ figure }) => fields.get(figure.dataset["id"]) ?? [])); // sides may be swapped
@@ -72,13 +82,26 @@ function whenEnabled(button: HTMLButtonElement, act: () => void): void {
   watcher.observe(button, { attributeFilter: ["disabled"] });
 }
 
-function reopen(kept: Kept, looking: Looking): void {
+const opened = ({ viewer }: Pane): Promise<void> =>
+  new Promise((resolve) => {
+    if (viewer.isOpen()) resolve();
+    else viewer.addOnceHandler("open", () => requestAnimationFrame(() => resolve())); // after the page's own handlers
+  });
+
+async function reopen(kept: Kept, looking: Looking): Promise<void> {
   const [reference, other] = [looking.panes[kept.reference - 1], looking.panes[(kept.other ?? looking.panes.length) - 1]];
   if (reference && other) looking.choose(reference, other);
-  if (kept.linked !== looking.together.linked) looking.link();
   get<HTMLInputElement>("#share").value = String(Math.round(kept.blend * 100));
+  if (kept.speed) get<HTMLInputElement>("#blink-speed").value = String(kept.speed);
+  await Promise.all(looking.panes.map(opened));
   const button = modeButton(kept.mode);
-  if (kept.mode === "side" || !button) return lookAt(looking.viewer(), kept);
+  const isSide = kept.mode === "side" || !button;
+  if (isSide) lookAt(looking.viewer(), kept);
+  if (kept.linked !== looking.together.linked) looking.link();
+  looking.together.hands = kept.hands ?? [];
+  looking.moved();
+  if (kept.colours) looking.colour();
+  if (isSide) return;
   whenEnabled(button, () => {
     button.click();
     lookAt(looking.viewer(), kept);
@@ -90,5 +113,5 @@ export function bindKept(looking: Looking): void {
   const form = find<HTMLFormElement>("#keep");
   form?.addEventListener("submit", () => fill(form, looking));
   const kept = find<HTMLElement>("#kept")?.dataset["view"];
-  if (kept) reopen(JSON.parse(kept) as Kept, looking);
+  if (kept) void reopen(JSON.parse(kept) as Kept, looking);
 }

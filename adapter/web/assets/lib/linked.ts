@@ -93,6 +93,24 @@ export class LinkedViewers {
     this.#quietly(() => show(member.viewer, { ...view, x: view.x - x * step, y: view.y - y * step }));
   }
 
+  /** How each photo is moved by hand, as it would stay if all were linked now: x, y and scale; none where none is. */
+  get hands(): number[] {
+    const hands = this.#members.map((member) => (this.#linked ? member.hand : this.#seen(member)));
+    return hands.every((hand) => hand === UNMOVED) ? [] : hands.flatMap(({ x, y, scale }) => [x, y, scale]);
+  }
+
+  /** Shown at once while the photos move one by one, whatever their maps say. */
+  set hands(given: number[]) {
+    const reference = this.#members[this.#reference];
+    this.#members.forEach((member, index) => {
+      const [x = 0, y = 0, scale = 1] = given.slice(3 * index, 3 * index + 3);
+      member.hand = x === 0 && y === 0 && scale === 1 ? UNMOVED : { x, y, scale };
+      if (this.#linked || !reference || member === reference) return;
+      this.#quietly(() => show(member.viewer, this.#byHand(member, viewOf(reference.viewer)), true));
+    });
+    this.#lead(reference);
+  }
+
   reset(index: number): void {
     const member = this.#members[index];
     if (member) member.hand = UNMOVED;
@@ -135,11 +153,16 @@ export class LinkedViewers {
     return { x: view.x - hand.x, y: view.y - hand.y, size: view.size / scale, turn: 0 };
   }
 
-  #fromReference({ viewer, map, hand }: Member, view: View): View {
+  #fromReference(member: Member, view: View): View {
+    const { map } = member;
     if (map) {
       const { x, y, scale, turn } = map.toRight(view.x, view.y);
       return { x, y, size: view.size / scale, turn: -turn };
     }
+    return this.#byHand(member, view);
+  }
+
+  #byHand({ viewer, hand }: Member, view: View): View {
     const scale = (wholeSize(viewer) / this.#wholeReference()) * hand.scale;
     return { x: view.x + hand.x, y: view.y + hand.y, size: view.size * scale, turn: 0 };
   }
@@ -161,17 +184,18 @@ export class LinkedViewers {
   }
 
   #keepPresentViews(): void {
+    for (const member of this.#members) if (!member.map) member.hand = this.#seen(member);
+  }
+
+  /** How a photo lies beside the reference, as both are shown now. */
+  #seen(member: Member): ByHand {
     const reference = this.#members[this.#reference];
-    if (!reference?.viewer.isOpen()) return;
-    const common = viewOf(reference.viewer);
-    for (const member of this.#members) {
-      if (member.map || member === reference || !member.viewer.isOpen()) continue;
-      const seen = viewOf(member.viewer);
-      const scale = seen.size / common.size / (wholeSize(member.viewer) / this.#wholeReference());
-      const hand = { x: seen.x - common.x, y: seen.y - common.y, scale };
-      const same = Math.abs(hand.x) + Math.abs(hand.y) < 0.002 && Math.abs(scale - 1) < 0.005;
-      member.hand = same ? UNMOVED : hand;
-    }
+    if (!reference?.viewer.isOpen() || !member.viewer.isOpen()) return member.hand;
+    const [common, seen] = [viewOf(reference.viewer), viewOf(member.viewer)];
+    const scale = seen.size / common.size / (wholeSize(member.viewer) / this.#wholeReference());
+    const hand = { x: seen.x - common.x, y: seen.y - common.y, scale };
+    const same = Math.abs(hand.x) + Math.abs(hand.y) < 0.002 && Math.abs(scale - 1) < 0.005;
+    return same ? UNMOVED : hand;
   }
 
   /** The reference and photos without a map stand upright. */

@@ -197,8 +197,10 @@ function magnify(on: boolean): void {
   setPressed(find('#tools [data-do="loupe"]'), on);
 }
 
+const inColours = (): boolean => [...colours.values()].some((one) => one.on);
+
 async function colour(): Promise<void> {
-  const wanted = ![...colours.values()].some((one) => one.on);
+  const wanted = !inColours();
   setPressed(find('#tools [data-do="colours"]'), wanted);
   if (laidOver) laidOver.byCard = wanted;
   await Promise.all(
@@ -214,7 +216,7 @@ async function colour(): Promise<void> {
       }
     }),
   );
-  setPressed(find('#tools [data-do="colours"]'), [...colours.values()].some((one) => one.on));
+  setPressed(find('#tools [data-do="colours"]'), inColours());
 }
 
 function enlarge(): void {
@@ -254,6 +256,8 @@ bindStrip(get("#strip"));
 if (panes.length > 1) {
   const choose = (first: Pane, laid: Pane): void => void ([reference, other] = [first, laid]);
   const viewer = (): Viewer => laidOver?.viewer ?? reference.viewer;
-  bindKept({ panes, together, viewer, chosen: () => ({ reference, other }), choose, link });
+  const chosen = () => ({ reference, other });
+  const toggle = () => void colour();
+  bindKept({ panes, together, viewer, chosen, choose, link, inColours, colour: toggle, moved: tellMoved });
   refer(reference);
 }
