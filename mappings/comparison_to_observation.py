@@ -42,8 +42,8 @@ _NOT_COMPARED: Final = "http://terminology.hl7.org/CodeSystem/data-absent-reason
 @dataclass(frozen=True, slots=True)
 class View:
     """How it was looked at: extension comparison-view. `x`, `y` are shares of the reference's width; `reference` and
-    `other`, which is laid over it, count the photos from 1; `speed` is that of the blinking, 1 to 5; `hands` is how each
-    photo was moved by hand from the reference: x, y and scale, in their order."""
+    `other`, which is laid over it, count the photos from 1; `speed` is that of the blinking, 1 to 5; `hands` how each
+    was moved by hand from the reference: x, y and scale of one photo after the other."""
 
     mode: str = "side"
     zoom: float = 1.0

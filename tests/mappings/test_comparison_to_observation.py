@@ -56,8 +56,7 @@ def test_the_view_comes_back_as_it_was(
     speed: int | None,
     hands: tuple[float, ...],
 ) -> None:
-    told = {"reference": photos[0], "other": photos[1], "speed": speed, "hands": hands}
-    view = View(mode, *numbers, linked=linked, colours=not linked, **told)
+    view = View(mode, *numbers, linked, *photos, speed=speed, colours=not linked, hands=hands)
     saved = _saved(_media(1), _media(2), view=view)
     check_resource(saved)
     assert view_of(saved) == view
