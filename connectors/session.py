@@ -1,4 +1,4 @@
-"""The HTTP side of one destination: connection pool, allowance, credentials, and requests with and without them."""
+"""The HTTP side of one destination: connections, allowance, credentials, and requests with and without them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-import httpx
-
 from connectors.auth import Credentials
 from connectors.contract import Secrets, Tallies
-from connectors.http import Http, open_client
+from connectors.http import Exchange, Http, open_wire
 from connectors.kinds import HttpProfile
 from connectors.knobs import Limits
 from connectors.pace import Pace, own_tally
@@ -24,32 +22,32 @@ FRESH: Final = {"Cache-Control": "no-cache"}
 class Session:
     """`http` speaks as we are registered; `bare` shows nobody our authorization (token endpoint, signed addresses)."""
 
-    client: httpx.Client
+    wire: Exchange
     credentials: Credentials
     http: Http
     bare: Http
 
     def close(self) -> None:
-        self.client.close()
+        self.wire.close()
 
 
 def open_session(
     profile: HttpProfile, secrets: Secrets, now: Callable[[], datetime], tallies: Tallies = own_tally
 ) -> Session:
     """Nothing is sent yet. Raises OSError when a certificate file cannot be read."""
-    client = open_client(profile.timeouts, profile.auth)
+    wire = open_wire(profile.timeouts, profile.auth)
     attempts = profile.timeouts.attempts
     route = profile.route_names[0]
     pace = Pace(profile.limits, now=now, tally=tallies(route), zone=profile.timezone)
     bare = Http(
-        client,
+        wire,
         profile.base_url,
         attempts=attempts,
         pace=pace if profile.limits.counts_tokens else Pace(Limits(), now=now),
     )
     credentials = Credentials(profile.auth, bare, secrets, lambda: now().timestamp(), tallies(f"{route} token"))
     http = Http(
-        client,
+        wire,
         profile.base_url,
         attempts=attempts,
         headers=FRESH | {name: value.format_map(profile.tenant) for name, value in profile.headers.items()},
@@ -60,4 +58,4 @@ def open_session(
         query={name: value.format_map(profile.tenant) for name, value in profile.query.items()},
         method_override=profile.method_override,
     )
-    return Session(client, credentials, http, bare)
+    return Session(wire, credentials, http, bare)

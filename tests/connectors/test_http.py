@@ -11,6 +11,7 @@ import pytest
 
 from connectors.contract import DeliveryError, Retry
 from connectors.http import Http
+from tests.connectors.played import Played
 
 BASE = "https://ehr.example/fhir"
 Handler = Callable[[httpx.Request], httpx.Response]
@@ -47,8 +48,8 @@ class Bearer:
 
 
 def http(script: Handler, **changes: Any) -> Http:
-    client = httpx.Client(transport=httpx.MockTransport(script))
-    return Http(client, BASE, **({"attempts": 3} | changes))
+    wire = Played(script)
+    return Http(wire, BASE, **({"attempts": 3} | changes))
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
