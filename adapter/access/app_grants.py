@@ -116,6 +116,11 @@ def find_refreshable(tx: Connection, token: str, *, now: datetime) -> AppGrant |
     return _grant(row) if row else None
 
 
+def client_of(tx: Connection, token: str) -> str | None:
+    """Whose refresh token this is or was, by the grant that it names; it proves nothing."""
+    return tx.execute(select(app_grant.c.client_id).where(app_grant.c.id == _grant_id_of(token))).scalar()
+
+
 def find_app_grant(tx: Connection, grant_id: str) -> AppGrant | None:
     """In force or not."""
     row = tx.execute(select(app_grant).where(app_grant.c.id == grant_id)).one_or_none()

@@ -7,7 +7,7 @@ https://hl7.org/fhir/smart-app-launch/backend-services.html, https://hl7.org/fhi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from sqlalchemy import Connection, insert, select, update
 from adapter.access.actor import Actor
 from adapter.access.app_grants import (
     AppGrant,
+    client_of,
     end_grant,
     find_app_grant,
     find_refreshable,
@@ -78,7 +79,7 @@ class TokenEndpoint:
         grant = grants.get(asking.form.get("grant_type", ""))
         if grant is None:
             raise OAuthError("unsupported_grant_type", f"grant_type must be one of {', '.join(grants)}")
-        return grant(self.register.authenticate(asking), asking)
+        return grant(self.register.authenticate(self._named(asking)), asking)
 
     def revoke(self, asking: Asking) -> Client:
         """A client ends a token of its own, with a refresh token all of that grant; any other is left alone without a
@@ -201,6 +202,13 @@ class TokenEndpoint:
         return _bearer(secret, scope, lifetime) | _context(grant) | ({"refresh_token": refresh} if refresh else {})
 
     # --- who asks ---------------------------------------------------------------------------------------------------
+
+    def _named(self, asking: Asking) -> Asking:
+        """A public app that refreshes need not say who it is (RFC 6749 section 6): its refresh token does."""
+        if asking.claimed or not (token := asking.form.get("refresh_token")):
+            return asking
+        with self.bridge.db.snapshot() as tx:
+            return replace(asking, form={**asking.form, "client_id": client_of(tx, token) or ""})
 
     def _keys_of(self, client: Client, kid: str) -> KeySet:
         if client.jwks_url:

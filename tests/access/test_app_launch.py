@@ -310,6 +310,19 @@ def test_anothers_refresh_token_is_of_no_use_and_stays_good(site: Site) -> None:
     assert refresh(site.client, first["refresh_token"]).status_code == 200
 
 
+def test_a_public_app_need_not_say_who_it_is_to_refresh_but_one_with_a_secret_must_prove_it(
+    confidential: tuple[Site, Machine],
+) -> None:
+    site, _ = confidential
+    browser = site.sign_in()
+    public = tokens(site.client, browser)
+    form = {"grant_type": "refresh_token", "refresh_token": public["refresh_token"]}
+    assert site.client.post("/auth/token", data=form).status_code == 200
+    held = exchange(site.client, code_for(browser, client_id="secret"), client_id="secret", client_secret=SECRET).json()
+    form["refresh_token"] = held["refresh_token"]
+    assert site.client.post("/auth/token", data=form).json()["error"] == "invalid_client"
+
+
 def test_without_a_scope_for_it_there_is_no_refresh_token(site: Site) -> None:
     assert "refresh_token" not in tokens(site.client, site.sign_in(), scope="launch/patient patient/Media.rs")
 
