@@ -11,7 +11,7 @@ from connectors.contract import DeliveryError, Evidence, Parcel, Receipt, Retry,
 from connectors.kinds import Profile
 from connectors.knobs import DicomPolicy, EncounterPolicy
 from connectors.parcels import get_content
-from connectors.rendition import rendered
+from connectors.rendition import check_photo, rendered
 from connectors.templates import identifier_of, taken_at
 from mappings.dicom_rejection import rejection_note
 from mappings.photo_fit import CannotFit
@@ -54,6 +54,7 @@ def dicom_object(parcel: Parcel, profile: Profile, policy: DicomPolicy, encounte
     import pydicom
 
     place = dicom_place(parcel, policy, encounter)
+    check_photo(parcel)
     made = rendered(parcel, profile)
     try:
         content = photo_to_dicom(

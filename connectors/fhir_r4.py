@@ -43,13 +43,14 @@ from connectors.fhir_copies import (
 from connectors.fhir_identity import PatientMissing, Place, get_place, place_of
 from connectors.fhir_server import FhirServer, Stored
 from connectors.key_check import check_keys
-from connectors.kinds import FhirR4Profile
+from connectors.kinds import FhirR4Profile, Route
 from connectors.outward import delivery_identifier, find_capture_identifier, is_of_delivery, photo_body, put
 from connectors.pace import own_tally
 from connectors.parcels import by_hand, check_parcel
 from connectors.rendition import rendered
 from connectors.session import open_session
 from connectors.templates import filled, values
+from mappings.photo_to_pdf import PDF
 
 Resource = dict[str, Any]
 
@@ -112,7 +113,7 @@ class FhirR4:
             # While no copy exists anywhere, the capture's identifier is the stronger guard: it also stops a late
             # arrival of an older version. A copy in another patient's record bears it too, hence the delivery's then.
             guard = delivery_identifier(parcel) if copies else find_capture_identifier(parcel.media) or {}
-            route, stored = self._create(body, guard)
+            route, stored = self._create(body, guard, self._routes(parcel))
             if stored.created:
                 self._attachments.complete(parcel, RESOURCE_TYPE[route], stored.id)
                 if current is not None and self._profile.retract == "update" and self._may_update(parcel.content_type):
@@ -182,9 +183,13 @@ class FhirR4:
         allowed = {each.partition(";")[0] for each in self._profile.update_accepts}
         return not allowed or content_type.partition(";")[0] in allowed
 
-    def _create(self, body: Callable[[str], Resource], guard: Resource) -> tuple[str, Stored]:
+    def _routes(self, parcel: Parcel) -> list[Route]:
+        """In the profile's order; what is a PDF is a document rather than a photo."""
+        return sorted(self._profile.routes, key=lambda route: parcel.content_type == PDF and route == "fhir-media")
+
+    def _create(self, body: Callable[[str], Resource], guard: Resource, routes: list[Route]) -> tuple[str, Stored]:
         """Create by the first route the destination offers."""
-        *preferred, last = self._profile.routes
+        *preferred, last = routes
         for route in preferred:
             try:
                 return route, self._server.create(body(route), unless=guard)

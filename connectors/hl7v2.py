@@ -31,7 +31,7 @@ from connectors.mllp import exchange
 from connectors.outward import delivery_identifier, link_to
 from connectors.pace import Pace, own_tally
 from connectors.parcels import by_hand, check_parcel, get_content
-from connectors.rendition import rendered
+from connectors.rendition import check_photo, rendered
 from connectors.signals import as_error, find_signal
 from connectors.templates import identifier_of
 from mappings.hl7v2.er7 import Message
@@ -118,6 +118,8 @@ class Hl7v2:
                 retry=Retry.LATER,
             )
         carries = self._profile.content == "ED" and not withdraws
+        if carries and "PDF" not in "^".join(self._profile.obx_5).upper():
+            check_photo(parcel)
         content = get_content(rendered(parcel, self._profile)) if carries else b""
         zone, taken = ZoneInfo(self._profile.timezone), _taken(parcel)
         told = "consent recorded" if parcel.consents and self._profile.consent_strategy == "obx" else ""

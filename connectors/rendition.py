@@ -67,8 +67,16 @@ def _noted(parcel: Parcel, profile: Profile) -> Parcel:
     return replace(parcel, media={**parcel.media, "note": notes})
 
 
+def check_photo(parcel: Parcel) -> None:
+    """Raise RouteRefused for the sheet of a visit where only photos can go."""
+    if parcel.content_type == PDF:
+        remedy = "Leave visit_sheet out of the profile, or give it a route that takes application/pdf"
+        raise _refused("This way takes photos, and the sheet of a visit is a PDF.", remedy)
+
+
 def jpeg_of(parcel: Parcel, profile: Profile, *, factor: float = 1.0) -> bytes:
     """The photo as JPEG, small enough that `factor` times its size fits. The very bytes where they do."""
+    check_photo(parcel)
     transform = profile.transform
     room = int(profile.max_bytes / factor) - _OVERHEAD if transform.downscale else None
     return as_jpeg(get_content(parcel), parcel.content_type, max_bytes=room, max_edge=transform.max_edge)

@@ -30,6 +30,28 @@ def test_a_photo_is_filed_once_in_the_right_chart(name: str, opened: Open) -> No
     assert (row.state, site.numbers()) == (in_chart(name), ["1001"]), row.reason
 
 
+# What these make of a photo cannot hold a PDF.
+PHOTOS_ONLY = {"athenaflow", "canvas", "hl7v2", "pacs"}
+
+
+@pytest.mark.parametrize("name", VENDORS)
+def test_a_visit_goes_as_one_pdf_where_the_vendor_takes_documents(name: str, opened: Open) -> None:
+    site = opened(name, visit_sheet="contact-sheet", single_photos=False)
+    for number in (1, 2):
+        site.capture(number)
+    site.later()
+    (row,) = site.unsettled("")
+    if name in PHOTOS_ONLY:
+        assert row.state == "failed" and "is a PDF" in row.reason and "visit_sheet" in row.remedy
+    else:
+        assert (row.state, site.numbers()) == (in_chart(name), ["1001"]), row.reason
+    wrapped = {
+        "epic": b"Clinical photographs of a visit",
+        "eclinicalworks": b"MSH|",
+    }  # a note and a message with a link
+    assert all(each.content.startswith(linked.get(name, b"%PDF-")) for each in site.vendor.filed())
+
+
 @pytest.mark.parametrize("lost", ["lost-before", "lost-after"])
 @pytest.mark.parametrize("name", VENDORS)
 def test_a_lost_answer_is_found_out_before_anything_is_sent_again(name: str, lost: str, opened: Open) -> None:
