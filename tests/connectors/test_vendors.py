@@ -45,7 +45,7 @@ def test_a_visit_goes_as_one_pdf_where_the_vendor_takes_documents(name: str, ope
         assert row.state == "failed" and "is a PDF" in row.reason and "visit_sheet" in row.remedy
     else:
         assert (row.state, site.numbers()) == (in_chart(name), ["1001"]), row.reason
-    wrapped = {
+    linked = {
         "epic": b"Clinical photographs of a visit",
         "eclinicalworks": b"MSH|",
     }  # a note and a message with a link
