@@ -7,38 +7,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Dialect, Table, insert
 
-Row = Mapping[str, Any]
-
 
 class _Prepared(NamedTuple):
     statement: str
-    named: bool
-    names: tuple[str, ...]
-    convert: tuple[tuple[str, Callable[[Any], Any]], ...]
+    columns: tuple[str, ...]
+    in_order: Callable[[Mapping[str, Any]], tuple[Any, ...]]
+    conversions: tuple[tuple[int, Callable[[Any], Any]], ...]
+    is_named: bool
 
 
-def insert_rows(tx: Connection, table: Table, rows: Sequence[Row]) -> None:
-    """Rows that all have the same columns; what they lack is NULL. Raises what `tx.execute` raises."""
+def insert_rows(tx: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows that all have the same columns, two or more; other columns stay NULL. Raises what `tx.execute` raises."""
     if not rows:
         return
     made = _prepared(table, tx.dialect, tuple(rows[0]))
-    values = [{**row, **{name: convert(row[name]) for name, convert in made.convert}} for row in rows]
-    if made.named:
-        tx.exec_driver_sql(made.statement, values)
+    values = list(map(made.in_order, rows))
+    if made.conversions:
+        columns = list(zip(*values, strict=True))
+        for n, convert in made.conversions:
+            columns[n] = tuple(map(convert, columns[n]))
+        values = list(zip(*columns, strict=True))
+    if made.is_named:
+        tx.exec_driver_sql(made.statement, [dict(zip(made.columns, row, strict=True)) for row in values])
     else:
-        tx.exec_driver_sql(made.statement, [tuple(row[name] for name in made.names) for row in values])
+        tx.exec_driver_sql(made.statement, values)
 
 
 @lru_cache(256)
 def _prepared(table: Table, dialect: Dialect, names: tuple[str, ...]) -> _Prepared:
     compiled = insert(table).compile(dialect=dialect, column_keys=list(names))
-    types = {name: table.c[name].type.dialect_impl(dialect) for name in names}
-    convert = tuple(
-        (name, found) for name, kind in types.items() if (found := kind.bind_processor(dialect)) is not None
-    )
-    ordered = tuple(compiled.positiontup or names)
-    return _Prepared(str(compiled), not compiled.positional, ordered, convert)
+    columns = tuple(compiled.positiontup or names)
+    processors = [table.c[name].type.dialect_impl(dialect).bind_processor(dialect) for name in columns]
+    conversions = tuple((n, one) for n, one in enumerate(processors) if one is not None)
+    return _Prepared(str(compiled), columns, itemgetter(*columns), conversions, not compiled.positional)

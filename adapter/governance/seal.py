@@ -17,6 +17,7 @@ from sqlalchemy import Connection, delete, func, insert, select
 
 from adapter.bridge import Bridge
 from adapter.db.engine import batches
+from adapter.db.inserting import insert_rows
 from adapter.db.tables import audit_head, audit_leaf, audit_node, audit_tail
 from adapter.errors import DermBridgeError
 from adapter.governance.feeds import put_in_line
@@ -71,9 +72,8 @@ def _seal(tx: Connection, bridge: Bridge) -> Head | None:
         nodes += [node._asdict() for node in tree.append(row.leaf_hash) if node.level >= STORED_LEVEL]
     at = bridge.now()
     head = sign(tx, bridge, Head(tree.size, tree.root, chain, at.replace(microsecond=at.microsecond // 1000 * 1000)))
-    tx.execute(insert(audit_leaf), leaves)
-    if nodes:
-        tx.execute(insert(audit_node), nodes)
+    insert_rows(tx, audit_leaf, leaves)
+    insert_rows(tx, audit_node, nodes)
     tx.execute(insert(audit_head), vars(head))
     for some in batches(row.event_id for row in waiting):
         tx.execute(delete(audit_tail).where(audit_tail.c.event_id.in_(some)))

@@ -60,4 +60,5 @@ def new_id(now: datetime | None = None) -> str:
             raise ValueError("An id needs an aware time; pass a datetime with a time zone.")
         millisecond, counter = _stated.tick(int(now.timestamp() * 1000), never_back=False)
     number = millisecond << 80 | 0x7 << 76 | counter << 64 | 0b10 << 62 | secrets.randbits(62)
-    return str(uuid.UUID(int=number))
+    text = f"{number:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

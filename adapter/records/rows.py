@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import Connection, Table, bindparam, select, update
@@ -70,13 +70,12 @@ class Change:
     resource: Resource
 
 
-@dataclass(frozen=True)
-class New:
+class New(NamedTuple):
     """The first version of a resource, not yet written, with what it is found by: its columns and its index rows."""
 
     after: Stored
     columns: dict[str, Any]
-    index: list[dict[str, str]]
+    rows: list[dict[str, str]]
 
 
 def change(before: Stored | None, resource: Resource, *, at: datetime) -> Change:
@@ -108,7 +107,7 @@ def insert_all(tx: Connection, made: Sequence[New]) -> None:
         if resource_type == "AuditEvent":  # however one gets into the log, the log's seal must come to cover it
             tail = [{"event_id": one.after.id, "leaf_hash": one.after.leaf_hash} for one in mine]
             insert_rows(tx, audit_tail, tail)
-    insert_rows(tx, search_index, [row for one in made for row in one.index])
+    insert_rows(tx, search_index, [row for one in made for row in one.rows])
 
 
 def create(tx: Connection, resource: Resource, *, at: datetime) -> Stored:

@@ -92,7 +92,7 @@ def test_an_event_filled_in_is_the_event_built_anew(
     ) | {"id": filled.after.id, "recorded": fhir_instant(AT)}
     assert filled.after == change(None, built, at=AT).after
     assert filled.columns == columns_of(built)
-    assert filled.index == index_rows(built)
+    assert filled.rows == index_rows(built)
 
 
 def test_events_of_one_form_share_no_values(still: Bridge) -> None:
