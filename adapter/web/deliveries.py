@@ -113,10 +113,11 @@ def _told(web: Web, request: Request, say: Any, said: str) -> Response:
 def _row(bridge: Bridge, actor: Actor, row: Any, photo: Stored | None, patient: Stored | None) -> dict[str, Any]:
     may = has_right(actor, "operate") or actor.patient_id is not None
     sees = can(actor, "r", "Media")
+    drawn = photo is not None and photo.resource["content"]["contentType"].startswith("image/")
     return {
         "id": row.id,
         "media_href": f"/photos/{row.media_id}" if sees else None,
-        "thumbnail": f"/captures/{row.media_id}/thumbnail" if sees else None,
+        "thumbnail": f"/captures/{row.media_id}/thumbnail" if sees and drawn else None,
         "patient_name": patient_name(patient.resource) if patient else "",
         "patient_href": f"/patients/{row.patient}",
         "label": photo_label(photo),

@@ -49,7 +49,7 @@ from mappings.body_sites import UnknownBodySite, get_body_site
 from mappings.canonical_resources import codes_of
 from mappings.capture_to_media import assign
 from mappings.external_photo import is_external
-from mappings.photos_to_picture import comparison_of
+from mappings.photos_to_picture import VISIT_SHEETS, comparison_of, derivation_of
 from mappings.terms import CONTENT_SHA256, REMOVED, REMOVED_METADATA
 
 HISTORY_SHOWN = 30
@@ -63,6 +63,8 @@ def photo_page(web: Web, request: Request) -> Response:
         media, patient_id = get_photo(tx, actor, "r", request.path_params["id"])
         if comparison := comparison_of(media.resource):  # a picture made of photos is shown where it was made
             return see_other(f"/saved-comparisons/{comparison}")
+        if derivation_of(media.resource) in VISIT_SHEETS:  # a PDF
+            return see_other(f"/captures/{media.id}/clean")
         patient = find(tx, "Patient", patient_id) if patient_id else None
         sent = deliveries_by_media(tx, [media.id])[media.id]
         earlier_id, later_id = neighbours(tx, media, only=sensitivity(actor, "Media"))

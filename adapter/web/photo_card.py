@@ -14,6 +14,7 @@ from mappings.body_sites import BODY_SITES, SNOMED_LATERALITY, groups
 from mappings.canonical_resources import codes_of
 from mappings.external_photo import holder_of
 from mappings.fhir_time import span
+from mappings.photos_to_picture import VISIT_SHEETS, derivation_of
 from mappings.terms import BODY_STRUCTURE, IDENTITY_STATE, LATERALITY, PHOTO_LABEL, PHOTO_VIEW, SNOMED, has_code
 
 SHOWN_BY_BROWSERS = frozenset({"image/jpeg", "image/png", "image/webp"})
@@ -70,9 +71,11 @@ def laterality_of(resource: Resource) -> str | None:
 
 
 def photo_label(photo: Stored | None) -> str:
-    """`Hand, left`: what a list calls a photo."""
+    """`Hand, left`: what a list calls a photo; `Contact sheet` for one of a visit."""
     if photo is None:
         return "Photo"
+    if (made := derivation_of(photo.resource)) in VISIT_SHEETS:
+        return made.replace("-", " ").capitalize()
     site = site_of(photo.resource)
     return ", ".join(filter(None, [site_wording(site) if site else "Body site not set", laterality_of(photo.resource)]))
 
