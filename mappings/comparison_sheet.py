@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mappings.canonical_resources import codes_of
 from mappings.comparison_to_observation import components_of, photos_of, verdict_of
+from mappings.measurement_to_observation import figures
 from mappings.photo_caption import caption, title
 from mappings.photo_to_pdf import FONT
+from mappings.terms import Json
 
 if TYPE_CHECKING:
     from fpdf import FPDF
@@ -56,11 +58,12 @@ def comparison_sheet(
     photos: Sequence[tuple[Mapping[str, Any], bytes, str]],
     pictures: Sequence[tuple[str, bytes, str]],
     *,
+    measured: Sequence[Json] = (),
     heading: str,
     footer: str,
 ) -> Sheet:
     """`photos` are (Media, bytes, MIME type) in the order shown, `pictures` (code of picture-derivation, bytes, MIME
-    type). Raises CannotFit for a picture that cannot be decoded."""
+    type), `measured` the measurements of these photos. Raises CannotFit for a picture that cannot be decoded."""
     from mappings.photo_fit import as_jpeg
 
     resource = dict(observation)
@@ -72,7 +75,7 @@ def comparison_sheet(
     wording = codes_of("picture-derivation")
     plates += [Plate(as_jpeg(data, kind), wording[code], (wording[code],)) for code, data, kind in pictures]
     name = f"Comparison of {len(photos)} clinical photographs"
-    return Sheet(name, heading, tuple(plates), tuple(findings(resource)), footer)
+    return Sheet(name, heading, tuple(plates), tuple(findings(resource, measured)), footer)
 
 
 def _photo_lines(number: int, media: Mapping[str, Any], version: int) -> tuple[str, ...]:
@@ -80,8 +83,8 @@ def _photo_lines(number: int, media: Mapping[str, Any], version: int) -> tuple[s
     return (f"Photo {number}", *known, f"Media/{media['id']}, version {version}")
 
 
-def findings(observation: dict[str, Any]) -> Iterator[str]:
-    """What was found, how, and by whom it was kept, a sentence each."""
+def findings(observation: Json, measured: Sequence[Json]) -> Iterator[str]:
+    """What was found, how, what was measured on which photo, and by whom all was kept, a sentence each."""
     if verdict := verdict_of(observation):
         yield f"Verdict: {codes_of('comparison-verdict')[verdict]}."
         yield from components_of(observation, "reason")
@@ -90,6 +93,12 @@ def findings(observation: dict[str, Any]) -> Iterator[str]:
             yield f"Regions that differ: {components_of(observation, 'regions')[0]}, by {method}. {NO_DIAGNOSIS}"
     else:
         yield "Looked at beside each other; nothing was computed."
+    numbers = {media_id: number for number, (media_id, _) in enumerate(photos_of(observation), 1)}
+    for one in measured:
+        media_id, by = photos_of(one)[0][0], one["performer"][0].get("display", "its author")
+        yield f"Measured on photo {numbers[media_id]} by {by}: {figures(one)} (Observation/{one['id']})."
+    if measured:
+        yield "± is two standard uncertainties, about 95 %."
     for note in observation.get("note", ()):
         yield f"Note by {note['authorReference'].get('display', 'its author')}: {note['text']}"
     kept_by = observation["performer"][0].get("display", "its author")

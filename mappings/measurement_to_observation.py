@@ -35,6 +35,8 @@ MEASURES: Final[dict[str, dict[str, Any]]] = tomllib.loads(
 )
 KINDS: Final = {"length": "length", "outline": "area"}
 """What was drawn -> the measure that is the Observation's value."""
+SHOWN: Final = ("length", "area", "long-axis", "short-axis", "asymmetry", "contrast")
+"""The measures that are told by themselves; the mean colours stand together."""
 _SHOWN = {"mm": "mm", "mm2": "mm²", "px": "pixels", "px2": "pixels²", "1": ""}
 
 
@@ -105,6 +107,14 @@ def wording(measure: Mapping[str, Any], *, interval: bool = True) -> str:
     if interval and measure["uncertainty"] is not None:
         said += f" ± {max(2 * measure['uncertainty'], 10**-digits):,.{digits}f}".replace(",", " ")
     return f"{said} {unit}".strip()
+
+
+def figures(observation: Json) -> str:
+    """`area 77.0 ± 5.8 mm², longest diameter 12.3 ± 0.4 mm; scale: card`: as part of a sentence."""
+    found = observation_to_measurement(observation)
+    by_name = {one["name"]: one for one in found["measures"]}
+    said = [f"{MEASURES[name]['wording'].lower()} {wording(by_name[name])}" for name in SHOWN if name in by_name]
+    return f"{', '.join(said)}; scale: {found['scale']['source'].replace('-', ' ')}"
 
 
 def _code(name: str) -> Json:

@@ -16,6 +16,7 @@ from adapter.compare.reopening import Seen, get_saved, photos_seen
 from adapter.compare.saved import tell, who
 from adapter.delivery.destinations import known_profiles
 from adapter.errors import BadInput, Conflict, Unavailable, Unprocessable
+from adapter.measure.measuring import measurements_of
 from adapter.records import Stored, get
 from adapter.records.binaries import BinaryRow, find_rendition, get_binary, open_binary
 from adapter.records.confinement import patient_of
@@ -49,9 +50,10 @@ def export_sheet(bridge: Bridge, actor: Actor, observation_id: str, form: str) -
         saved, seen = _permitted(tx, bridge, actor, observation_id)
         if form not in FORMS:
             raise BadInput(f"a comparison is exported as {' or '.join(FORMS)}")
-        draw = _read(tx, bridge, saved, seen, said=f"Exported by {actor.display}")
+        draw = _read(tx, bridge, actor, saved, seen, said=f"Exported by {actor.display}")
         photos = [f"Media/{one.id}/_history/{one.version}" for one in seen]
-        patient_id, references = patient_of(saved.resource), [saved.version_reference, *photos]
+        measured = [one.version_reference for one in _measured(tx, actor, seen)]
+        patient_id, references = patient_of(saved.resource), [saved.version_reference, *photos, *measured]
         governance.audit(tx, bridge, "export", actor, patient_id=patient_id, references=references, detail=form)
     sheet = draw()
     data = sheet_to_pdf(sheet, at=bridge.now()) if form == "pdf" else sheet_to_picture(sheet)
@@ -76,7 +78,7 @@ def send_sheet(bridge: Bridge, actor: Actor, observation_id: str) -> list[str]:
             raise Unprocessable("another system's photo is on it, and that is never sent; export it instead")
         if not destinations_for(bridge):
             raise Unprocessable("no destination takes comparisons; set comparisons = true in its profile")
-        draw = _read(tx, bridge, saved, seen, said="Made for the record")
+        draw = _read(tx, bridge, actor, saved, seen, said="Made for the record")
         made = _sheet_of(tx, saved)
     data = b"" if made else sheet_to_picture(draw(), format="JPEG")
     sealed = None if made else bridge.vault.seal(data)
@@ -94,7 +96,8 @@ def send_sheet(bridge: Bridge, actor: Actor, observation_id: str) -> list[str]:
 
 def _keep(tx: Connection, bridge: Bridge, actor: Actor, saved: Stored, seen: list[Seen], drawn: Picture) -> Stored:
     media = [one.media.resource for one in seen if one.media]
-    note = " ".join(findings(saved.resource))
+    measured = [one.resource for one in _measured(tx, actor, seen)]
+    note = " ".join(findings(saved.resource, measured))
     made_for = [saved.version_reference]
     picture = keep_picture(tx, drawn, media, at=bridge.now(), operator=who(actor), sources=made_for, note=note)
     sources = [Entity("derivation", saved.version_reference)]
@@ -127,7 +130,9 @@ def _permitted(tx: Connection, bridge: Bridge, actor: Actor, observation_id: str
     return saved, seen
 
 
-def _read(tx: Connection, bridge: Bridge, saved: Stored, seen: list[Seen], *, said: str) -> Callable[[], Sheet]:
+def _read(
+    tx: Connection, bridge: Bridge, actor: Actor, saved: Stored, seen: list[Seen], *, said: str
+) -> Callable[[], Sheet]:
     """Everything a sheet needs, read now; the pictures are decoded when it is called, outside the transaction."""
     photos = [(one.media.resource, *_bytes(tx, bridge, _display(tx, one.media))) for one in seen if one.media]
     drawn = {derivation_of(one.resource): one for one in pictures_of(tx, saved.reference)}
@@ -139,9 +144,15 @@ def _read(tx: Connection, bridge: Bridge, saved: Stored, seen: list[Seen], *, sa
         saved.resource,
         photos,
         pictures,
+        measured=[one.resource for one in _measured(tx, actor, seen)],
         heading=patient_line(patient, _IDENTIFIED_BY[bridge.settings.sheet_identifies]),
         footer=f"{said} at {at}, {site}.",
     )
+
+
+def _measured(tx: Connection, actor: Actor, seen: list[Seen]) -> list[Stored]:
+    """What was measured on the photos, in their order."""
+    return [kept for one in seen for kept in measurements_of(tx, actor, one.id)]
 
 
 def _display(tx: Connection, media: Stored) -> BinaryRow:

@@ -37,7 +37,7 @@ from adapter.web.photo_card import day, lesion_of, taken_at
 from adapter.web.trend import charts_of
 from mappings.calibration_card import card_pdf
 from mappings.canonical_resources import codes_of
-from mappings.measurement_to_observation import MEASURES, observation_to_measurement, wording
+from mappings.measurement_to_observation import MEASURES, SHOWN, observation_to_measurement, wording
 
 _FARTHEST = 65_535.0
 HOW = {
@@ -45,8 +45,6 @@ HOW = {
     "found": "Found in the photo from a point on the lesion, accepted by a person",
     "found-edited": "Found in the photo from a point on the lesion, corrected by hand",
 }
-SHOWN = ("length", "area", "long-axis", "short-axis", "asymmetry", "contrast")
-"""The measures that are shown by themselves; the mean colours stand together."""
 
 
 def _finite(value: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,17 @@ from adapter.access import SYSTEM, Actor
 from adapter.bridge import Bridge
 from adapter.compare.saved import save_comparison, withdraw
 from adapter.compare.sheets import destinations_for, export_sheet, send_sheet
-from adapter.db.tables import delivery, media
+from adapter.db.tables import audit_event, delivery, media
 from adapter.delivery import Destinations, deliver
 from adapter.errors import Conflict, Forbidden, Unprocessable
 from adapter.identity import Refiling, refile
-from adapter.records import Stored, find_where, get, update_resource
+from adapter.records import Stored, create, find_where, get, new_id, update_resource
 from adapter.records.pictures import pictures_of
 from adapter.work import Lane, WorkLoop
 from mappings.comparison_sheet import comparison_sheet, sheet_to_pdf, sheet_to_picture
 from mappings.comparison_to_observation import View
 from mappings.fhir_check import check_resource
+from mappings.measurement_to_observation import measurement_to_observation
 from mappings.media_to_document_reference import media_to_document_reference
 from mappings.terms import PHOTO_ORIGIN
 from tests.compare.conftest import VIEW, clinician, draw
@@ -107,6 +109,37 @@ def test_the_sheet_says_what_was_found_and_how_and_no_device(saved: Stored) -> N
     ):
         assert expected in text
     assert "4711-SN" not in text
+
+
+def test_what_was_measured_on_its_photos_stands_on_the_sheet_with_unit_and_uncertainty(
+    bridge: Bridge, saved: Stored, pair: tuple[str, str], tmp_path: Path
+) -> None:
+    with bridge.db.transaction() as tx:
+        kept = create(tx, _measured(get(tx, "Media", pair[1]).resource), at=bridge.now())
+    site = _with_destinations(bridge, tmp_path)
+    export_sheet(site, clinician(), saved.id, "pdf")
+    send_sheet(site, clinician(), saved.id)
+    with bridge.db.snapshot() as tx:
+        sheet = pictures_of(tx, saved.reference)[-1].resource
+        disclosed = find_where(tx, "AuditEvent", audit_event.c.type.like("110106|%"))[-1].resource
+    expected = (
+        "Measured on photo 2 by Dr Eve: area 77.0 ± 5.8 mm², longest diameter 12.3 ± 0.4 mm; scale: card "
+        f"(Observation/{kept.id}). ± is two standard uncertainties, about 95 %."
+    )
+    assert expected in sheet["note"][0]["text"]
+    assert kept.version_reference in str(disclosed["entity"])
+
+
+def _measured(photo: dict[str, Any]) -> dict[str, Any]:
+    area = {"name": "area", "value": 77.0, "uncertainty": 2.9, "unit": "mm2"}
+    axis = {"name": "long-axis", "value": 12.3, "uncertainty": 0.2, "unit": "mm"}
+    scale = {"source": "card", "mm_per_pixel": 0.1, "uncertainty": 0.01, "seen": [[0, 0]], "plane": [[0, 0]]}
+    found = {"kind": "outline", "points": [[1, 1], [80, 1], [80, 70]], "sigma": 1.0, "edge": 1.0, "scale": scale}
+    found |= {"measures": [area, axis], "colour": {"calibrated": False}}
+    eve, at = {"display": "Dr Eve"}, datetime(2026, 11, 23, tzinfo=UTC)
+    return measurement_to_observation(
+        found, photo, observation_id=new_id(), performer=eve, drawn="Drawn by hand", kept_at=at
+    )
 
 
 def test_the_pdf_is_tagged_with_its_language_and_a_description_of_each_picture(saved: Stored, clock: Clock) -> None:

@@ -56,7 +56,8 @@ def test_the_view_comes_back_as_it_was(
     speed: int | None,
     hands: tuple[float, ...],
 ) -> None:
-    view = View(mode, *numbers, linked, *photos, speed=speed, colours=not linked, hands=hands)
+    zoom, x, y, blend = numbers
+    view = View(mode, zoom, x, y, blend, linked, *photos, speed, not linked, hands)
     saved = _saved(_media(1), _media(2), view=view)
     check_resource(saved)
     assert view_of(saved) == view
