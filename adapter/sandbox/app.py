@@ -24,6 +24,8 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adapter.access import Actor
+from adapter.access.authorization import answer_to, check_request, get_app
+from adapter.access.clients import Asking, OAuthError
 from adapter.access.sessions import Session, end_session, find_session, start_session
 from adapter.errors import DermBridgeError, Forbidden, Unavailable
 from adapter.fhir_api import fhir_routes
@@ -200,8 +202,9 @@ def _smart_routes(site: _Site) -> list[Route]:
         async with request.form() as sent:
             form = {name: value for name, value in sent.items() if isinstance(value, str)}
         try:
-            answer = await run_in_threadpool(handle, site.ehr, site.grants, form, request.headers.get("authorization"))
-        except smart.OAuthError as error:
+            asking = Asking(form, request.headers.get("authorization", ""))
+            answer = await run_in_threadpool(handle, site.ehr, site.grants, asking)
+        except OAuthError as error:
             headers = _NO_STORE | ({"WWW-Authenticate": "Basic"} if error.code == "invalid_client" else {})
             status = 401 if error.code == "invalid_client" else 400
             return JSONResponse({"error": error.code, "error_description": str(error)}, status, headers)
@@ -221,16 +224,17 @@ def _smart_routes(site: _Site) -> list[Route]:
 
 def _authorize(site: _Site, call: Call) -> Response:
     params = call.form or call.query
-    client = smart.check_redirect(site.grants, params)
+    base = site.ehr.settings.fhir_base
+    client = get_app(site.grants.clients, params)
     try:
-        smart.check_request(site.ehr, params)
+        check_request(params, fhir_base=base)
         if call.session is None:
             return _to_login(f"/authorize?{urlencode(params)}")
         if smart.needs_patient(params):
             return _picker(site, call, params)
         return RedirectResponse(smart.authorize(site.ehr, site.grants, client, params, call.user_id), 303, _NO_STORE)
-    except smart.OAuthError as error:
-        return RedirectResponse(smart.back(params, error=error.code, error_description=str(error)), 303)
+    except OAuthError as error:
+        return RedirectResponse(answer_to(params, iss=base, error=error.code, error_description=str(error)), 303)
 
 
 def _picker(site: _Site, call: Call, params: dict[str, str]) -> Response:

@@ -8,38 +8,31 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from joserfc.jwk import RSAKey
+from pydantic import SecretStr
 
 from adapter.access import Actor
-from adapter.access.policy import SCOPE, parse_scopes
+from adapter.access.clients import Register
+from adapter.access.jwks import read_keys
+from adapter.access.scopes import Grant, grants_in, meet, parse_scopes
 from adapter.access.tokens import digest
 from adapter.errors import BadInput
 from adapter.sandbox.ehr import INTERACTIONS, SandboxSettings
+from adapter.settings import Client
 
 T = TypeVar("T")
 _LETTERS = {"read": "r", "search-type": "s", "create": "c", "update": "u"}
-GRANTABLE = {
-    resource_type: "".join(letter for letter in "crus" if letter in {_LETTERS.get(code) for code in codes})
+GRANTABLE = [
+    Grant("", resource_type, "".join(letter for letter in "crus" if letter in {_LETTERS.get(code) for code in codes}))
     for resource_type, codes in INTERACTIONS.items()
-}
+]
 _CONTEXT_SCOPES = frozenset({"launch", "launch/patient", "openid", "fhirUser", "online_access"})
-
-
-@dataclass(frozen=True)
-class Client:
-    """A registration. `secret` None: a public client. `level`: what its scopes may begin with."""
-
-    client_id: str
-    secret: str | None = field(repr=False)
-    redirect_uri: str | None = None
-    levels: frozenset[str] = frozenset({"system"})
-    jwks: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -103,12 +96,25 @@ class Grants:
         backend_secret = settings.backend_secret or _own_file(
             settings.data_dir / "backend.secret", lambda: secrets.token_urlsafe(32)
         )
-        people = frozenset({"patient", "user"})
+        named = {"client_id": settings.client_id, "name": "DermBridge", "scope": "patient/*.crus user/*.crus"}
+        proof = {"client_secret": settings.client_secret, "jwks": settings.client_jwks}
         registered = (
-            Client(settings.client_id, settings.client_secret, settings.redirect_uri, people, settings.client_jwks),
-            Client(settings.backend_client_id, backend_secret),
+            Client.model_validate(named | proof | {"redirect_uris": [settings.redirect_uri]}),
+            Client(
+                client_id=settings.backend_client_id,
+                name="DermBridge",
+                scope="system/*.crus",
+                client_secret=SecretStr(backend_secret),
+            ),
         )
         self.clients = {one.client_id: one for one in registered}
+        self.register = Register(
+            self.clients,
+            f"{settings.origin}/token",
+            now,
+            keys=lambda client, _kid: read_keys(client.jwks or {}, client.name),
+            use_once=lambda *_: True,
+        )
         self.launches: Secrets[Launch] = Secrets(now, timedelta(minutes=10))
         self.codes: Secrets[Code] = Secrets(now, timedelta(minutes=1))
         self.tokens: Secrets[Actor] = Secrets(now, timedelta(hours=1))
@@ -122,21 +128,18 @@ class Grants:
 
 def granted_scope(client: Client, asked: str) -> str:
     """The asked scopes, each trimmed to what the client may have; those we do not know are left out (RFC 6749 3.3)."""
+    levels = {one.level for one in grants_in(client.scope.split())}
     granted = []
     for scope in asked.split():
-        if scope in _CONTEXT_SCOPES and "patient" in client.levels:
+        if scope in _CONTEXT_SCOPES and "patient" in levels:
             granted.append(scope)
             continue
         try:
-            (normal,) = parse_scopes(scope)
-        except BadInput:
+            (wanted,) = grants_in(parse_scopes(scope))
+        except (BadInput, ValueError):
             continue
-        match = SCOPE.match(normal)
-        if match is None or match[4] or match[1] not in client.levels:
-            continue
-        for resource_type in GRANTABLE if match[2] == "*" else {match[2]} & GRANTABLE.keys():
-            if letters := "".join(letter for letter in match[3] if letter in GRANTABLE[resource_type]):
-                granted.append(f"{match[1]}/{resource_type}.{letters}")
+        if wanted.level in levels and not wanted.query:
+            granted += map(str, meet(wanted, GRANTABLE))
     return " ".join(dict.fromkeys(granted))
 
 

@@ -6,26 +6,18 @@ are used once and only by whom they were made for; a redirect goes only to the r
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import re
-import secrets
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote, urlencode
 
 from joserfc import jwt
-from joserfc.errors import JoseError
 
 from adapter.access import Actor
-from adapter.access.jwks import claims_of, read_keys
-from adapter.errors import BadInput
+from adapter.access.authorization import answer_to, fits
+from adapter.access.clients import Asking, OAuthError
 from adapter.sandbox.ehr import PEOPLE, SandboxEhr
-from adapter.sandbox.grants import Client, Code, Grants, Launch, granted_scope
+from adapter.sandbox.grants import Code, Grants, Launch, granted_scope
+from adapter.settings import Client
 
-_CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
-_VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")
 ID_TOKEN_SECONDS = 300
 STYLE = {  # as assets/styles/sandbox.css
     "color_background": "#f7f8fa",
@@ -42,14 +34,6 @@ CAPABILITIES = (
     "context-banner context-style context-ehr-patient context-ehr-encounter context-standalone-patient "
     "permission-patient permission-user permission-v1 permission-v2"
 )
-
-
-class OAuthError(ValueError):
-    """An error of RFC 6749: `code` is its registered word, the message what to change."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 def smart_configuration(ehr: SandboxEhr) -> dict[str, Any]:
@@ -70,30 +54,6 @@ def smart_configuration(ehr: SandboxEhr) -> dict[str, Any]:
         "scopes_supported": ["openid", "fhirUser", "launch", "launch/patient", "patient/*.rs", "system/*.crus"],
         "capabilities": CAPABILITIES.split(),
     }
-
-
-def check_redirect(grants: Grants, params: Mapping[str, str]) -> Client:
-    """The client of an authorize request. Raises BadInput, which is shown here: an unknown address is never redirected
-    to (RFC 9700 section 4.1)."""
-    client = grants.clients.get(params.get("client_id", ""))
-    if client is None or client.redirect_uri is None:
-        raise BadInput("this client is not registered with the sandbox; check client_id")
-    if params.get("redirect_uri") != client.redirect_uri:
-        raise BadInput("this redirect_uri is not the registered one; it must match to the letter")
-    return client
-
-
-def check_request(ehr: SandboxEhr, params: Mapping[str, str]) -> None:
-    """Raises OAuthError, which goes back to the client."""
-    if params.get("response_type") != "code":
-        raise OAuthError("unsupported_response_type", "response_type must be code")
-    if params.get("code_challenge_method") != "S256" or not _CHALLENGE.fullmatch(params.get("code_challenge", "")):
-        raise OAuthError("invalid_request", "PKCE is required: send code_challenge with code_challenge_method=S256")
-    signs_in_only = set(params.get("scope", "").split()) <= {"openid", "profile", "fhirUser"}
-    if not signs_in_only and params.get("aud", params.get("resource", "")).rstrip("/") != ehr.settings.fhir_base:
-        raise OAuthError("invalid_request", "aud must be the FHIR base address of this EHR")
-    if not params.get("state"):
-        raise OAuthError("invalid_request", "state is required")
 
 
 def needs_patient(params: Mapping[str, str]) -> bool:
@@ -120,19 +80,15 @@ def authorize(ehr: SandboxEhr, grants: Grants, client: Client, params: Mapping[s
         user_id,
         launch,
     )
-    return back(params, code=grants.codes.give(code), iss=ehr.settings.fhir_base)
-
-
-def back(params: Mapping[str, str], **answer: str) -> str:
-    return f"{params['redirect_uri']}?{urlencode(answer | {'state': params.get('state', '')})}"
+    return answer_to(params, iss=ehr.settings.fhir_base, code=grants.codes.give(code))
 
 
 # --- token endpoint -------------------------------------------------------------------------------------------------
 
 
-def token(ehr: SandboxEhr, grants: Grants, form: Mapping[str, str], authorization: str | None) -> dict[str, Any]:
+def token(ehr: SandboxEhr, grants: Grants, asking: Asking) -> dict[str, Any]:
     """The token response. Raises OAuthError (invalid_client: 401, the others: 400)."""
-    client = _authenticated(ehr, grants, form, authorization)
+    client, form = grants.register.authenticate(asking), asking.form
     match form.get("grant_type"):
         case "refresh_token":
             return _refresh(grants, client, form)
@@ -143,58 +99,19 @@ def token(ehr: SandboxEhr, grants: Grants, form: Mapping[str, str], authorizatio
     raise OAuthError("unsupported_grant_type", "grant_type must be authorization_code or client_credentials")
 
 
-def revoke(ehr: SandboxEhr, grants: Grants, form: Mapping[str, str], authorization: str | None) -> None:
+def revoke(_ehr: SandboxEhr, grants: Grants, asking: Asking) -> None:
     """RFC 7009, for refresh tokens: a word that is none of the client's is left alone. Raises OAuthError."""
-    client = _authenticated(ehr, grants, form, authorization)
+    client, form = grants.register.authenticate(asking), asking.form
     held = grants.refreshes.find(form.get("token", ""))
     if held is not None and held.client_id == client.client_id:
         grants.refreshes.take(form["token"])
 
 
-def _authenticated(ehr: SandboxEhr, grants: Grants, form: Mapping[str, str], authorization: str | None) -> Client:
-    if "client_assertion" in form:
-        return _by_key(ehr, grants, form["client_assertion"])
-    client_id, secret = form.get("client_id", ""), form.get("client_secret")
-    if authorization is not None:
-        kind, _, encoded = authorization.partition(" ")
-        try:
-            pair = base64.b64decode(encoded, validate=True).decode() if kind.lower() == "basic" else ""
-        except (binascii.Error, UnicodeDecodeError):
-            pair = ""
-        client_id, secret = (unquote(part) for part in pair.partition(":")[::2])
-    client = grants.clients.get(client_id)
-    known = client is not None and (
-        client.secret is None and client.jwks is None
-        if secret is None
-        else secrets.compare_digest((client.secret or "").encode(), secret.encode()) and client.secret is not None
-    )
-    if client is None or not known:
-        raise OAuthError("invalid_client", "this client is unknown or its secret is wrong")
-    return client
-
-
-def _by_key(ehr: SandboxEhr, grants: Grants, assertion: str) -> Client:
-    client_id, at = str(claims_of(assertion).get("iss")), ehr.bridge.now().timestamp()
-    client = grants.clients.get(client_id)
-    if client is None or client.jwks is None:
-        raise OAuthError("invalid_client", "this client is not registered with a key")
-    try:
-        claims = jwt.decode(assertion, read_keys(dict(client.jwks), client_id), algorithms=["RS384", "ES384"]).claims
-    except (JoseError, ValueError):
-        raise OAuthError("invalid_client", "the assertion's signature does not verify") from None
-    if claims.get("sub") != client_id or claims.get("aud") != f"{ehr.settings.origin}/token" or not claims.get("jti"):
-        raise OAuthError("invalid_client", "the assertion is not for this token endpoint")
-    if not at < claims.get("exp", 0) <= at + ID_TOKEN_SECONDS:
-        raise OAuthError("invalid_client", "the assertion must end within five minutes")
-    return client
-
-
 def _exchange(ehr: SandboxEhr, grants: Grants, client: Client, form: Mapping[str, str]) -> dict[str, Any]:
     code = grants.codes.take(form.get("code", ""))
-    verifier = form.get("code_verifier", "")
     if code is None or (code.client_id, code.redirect_uri) != (client.client_id, form.get("redirect_uri")):
         raise OAuthError("invalid_grant", "this code is unknown, used, expired or was made for another client")
-    if not _VERIFIER.fullmatch(verifier) or not secrets.compare_digest(_s256(verifier), code.challenge):
+    if not fits(code.challenge, form.get("code_verifier", "")):
         raise OAuthError("invalid_grant", "code_verifier does not fit the code_challenge")
     asked = code.scope.split()
     answer: dict[str, Any] = _bearer(grants, _person(code), code.scope)
@@ -218,7 +135,7 @@ def _refresh(grants: Grants, client: Client, form: Mapping[str, str]) -> dict[st
 
 
 def _for_machine(grants: Grants, client: Client, asked: str | None) -> dict[str, Any]:
-    if client.secret is None or "system" not in client.levels:
+    if client.client_secret is None or not client.scope.startswith("system/"):
         raise OAuthError("unauthorized_client", "this client is not registered for client_credentials")
     scope = granted_scope(client, asked if asked is not None else "system/*.crus")
     if not scope:
@@ -261,7 +178,3 @@ def _id_token(ehr: SandboxEhr, grants: Grants, code: Code) -> str:
     if "fhirUser" in code.scope.split():
         claims["fhirUser"] = f"{ehr.settings.fhir_base}/{person.reference}"
     return jwt.encode({"alg": "RS256", "kid": grants.key.kid}, claims, grants.key, algorithms=["RS256"])
-
-
-def _s256(verifier: str) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()

@@ -54,7 +54,7 @@ def decide(browser: Browser, patient: str | None = "p1", decision: str = "allow"
 
 
 def code_for(browser: Browser, patient: str | None = "p1", **changed: str | None) -> str:
-    return told(decide(browser, patient, **changed))["code"]
+    return told(decide(browser, patient, "allow", **changed))["code"]
 
 
 def exchange(client: httpx.Client, code: str, **changed: str | None) -> httpx.Response:
