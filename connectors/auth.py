@@ -11,21 +11,16 @@ import math
 import re
 import threading
 import time
-import uuid
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
-
-from joserfc import jwt
 
 from connectors.contract import DeliveryError, Retry, Rule, Secrets, Tally
 from connectors.http import Http
 from connectors.knobs import Auth
 from connectors.pace import OwnTally
-from connectors.signing_key import SigningKey, read_signing_key
+from connectors.signing_key import ASSERTION_TYPE, SigningKey, read_signing_key
 
-ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-ASSERTION_SECONDS: Final = 240
 MARGIN_SECONDS: Final = 30.0  # a token is renewed this long before it ends, or after 9/10 of its life
 
 
@@ -169,20 +164,13 @@ class Credentials:
 
     def _assertion(self, token_url: str) -> str:
         signing = self.signing_keys()[-1 if self._next_is_in_force() else 0]
-        algorithm = self._auth.algorithm or signing.algorithm
-        now = int(time.time())
-        header: dict[str, Any] = {"alg": algorithm, "typ": "JWT", "kid": signing.key_id}
-        if self._auth.names_key_set:
-            header["jku"] = self._auth.jwks_url
-        claims = {
-            "iss": self._auth.client_id,
-            "sub": self._auth.client_id,
-            "aud": self._auth.audience or token_url,
-            "iat": now,
-            "exp": now + ASSERTION_SECONDS,
-            "jti": str(uuid.uuid4()),
-        }
-        return jwt.encode(header, claims, signing.key, algorithms=[algorithm])
+        return signing.assertion(
+            client_id=self._auth.client_id,
+            audience=self._auth.audience or token_url,
+            at=time.time(),
+            algorithm=self._auth.algorithm,
+            jku=self._auth.jwks_url if self._auth.names_key_set else "",
+        )
 
     def signing_keys(self) -> list[SigningKey]:
         """The key in force and, where one is announced, the next. Raises DeliveryError."""

@@ -1,4 +1,5 @@
-"""The private keys by which we identify ourselves to EHRs, and what of them is published (RFC 7517).
+"""The private keys by which we identify ourselves to EHRs (private_key_jwt, RFC 7523), and what of them is published
+(RFC 7517).
 
 SMART wants RS384 or ES384 and a `kid` that selects one key of the published set; a key without a name of its own is
 called by its thumbprint (RFC 7638).
@@ -7,14 +8,19 @@ called by its thumbprint (RFC 7638).
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey, import_key
 
 from connectors.contract import DeliveryError, Retry
+
+ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+ASSERTION_SECONDS: Final = 240
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +35,21 @@ class SigningKey:
         """Its entry in a key set."""
         named = {"kid": self.key_id, "use": "sig", "alg": algorithm or self.algorithm}
         return dict(self.key.as_dict(private=False)) | named
+
+    def assertion(self, *, client_id: str, audience: str, at: float, algorithm: str = "", jku: str = "") -> str:
+        """A JWT that says who we are to `audience`; from `at` (seconds since 1970) it lives four minutes, and works
+        once."""
+        signed_with = algorithm or self.algorithm
+        header = {"alg": signed_with, "typ": "JWT", "kid": self.key_id} | ({"jku": jku} if jku else {})
+        claims = {
+            "iss": client_id,
+            "sub": client_id,
+            "aud": audience,
+            "iat": int(at),
+            "exp": int(at) + ASSERTION_SECONDS,
+            "jti": str(uuid.uuid4()),
+        }
+        return jwt.encode(header, claims, self.key, algorithms=[signed_with])
 
 
 def read_signing_key(text: str, key_id: str = "") -> SigningKey:

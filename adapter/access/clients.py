@@ -20,10 +20,10 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
 from adapter.access.jwks import claims_of, header_of
+from adapter.access.signing import ASSERTION_TYPE
 from adapter.errors import DermBridgeError
 from adapter.settings import Client
 
-ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 ALGORITHMS = ["RS384", "ES384"]
 METHODS = ["private_key_jwt", "client_secret_basic", "client_secret_post", "none"]
 LONGEST_ASSERTION = timedelta(minutes=5)

@@ -26,7 +26,7 @@ from sqlalchemy import delete, insert
 
 from adapter.access.jwks import read_keys
 from adapter.access.outbound import get_json
-from adapter.access.signing import ASSERTION_TYPE, client_assertion
+from adapter.access.signing import ASSERTION_TYPE, signing_key
 from adapter.access.tokens import digest
 from adapter.bridge import Bridge
 from adapter.db.tables import launch
@@ -134,12 +134,9 @@ def exchange(
     form = dict(grant)
     auth = httpx.Auth()
     if registration.private_key is not None:
-        assertion = client_assertion(
-            registration.private_key,
-            client_id=registration.client_id,
-            audience=request["token_endpoint"],
-            key_id=registration.key_id,
-            now=now,
+        key = signing_key(registration.private_key, registration.key_id)
+        assertion = key.assertion(
+            client_id=registration.client_id, audience=request["token_endpoint"], at=now.timestamp()
         )
         form |= {"client_assertion_type": ASSERTION_TYPE, "client_assertion": assertion}
     elif registration.client_secret is not None:

@@ -1,70 +1,29 @@
-"""Proving who we are with a private key (private_key_jwt, SMART asymmetric authentication, RFC 7523)."""
+"""The private key by which an EHR that launches us knows us: read from its file, and what of it is published."""
 
 from __future__ import annotations
 
-import json
-import secrets
-from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from joserfc import jwt
-from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, RSAKey, import_key
-
 from adapter.errors import Misconfigured
 from adapter.settings import Settings
+from connectors.contract import DeliveryError
+from connectors.signing_key import ASSERTION_TYPE, SigningKey, read_signing_key
 
-ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-ASSERTION_SECONDS = 240
-
-
-def client_assertion(path: Path, *, client_id: str, audience: str, key_id: str | None, now: datetime) -> str:
-    """A JWT that lives four minutes and works once. Raises Misconfigured when the key cannot sign."""
-    key, algorithm = _signing_key(path)
-    at = int(now.timestamp())
-    header = {"alg": algorithm, "typ": "JWT", "kid": key_id or key.thumbprint()}
-    claims = {
-        "iss": client_id,
-        "sub": client_id,
-        "aud": audience,
-        "iat": at,
-        "exp": at + ASSERTION_SECONDS,
-        "jti": secrets.token_urlsafe(24),
-    }
-    return jwt.encode(header, claims, key, algorithms=[algorithm])
+__all__ = ["ASSERTION_TYPE", "public_keys", "signing_key"]
 
 
-def public_keys(settings: Settings) -> dict[str, Any]:
-    """The key set EHRs verify us by; never a private part."""
-    named = {(ehr.private_key, ehr.key_id) for ehr in settings.ehrs if ehr.private_key}
-    keys = []
-    for path, key_id in sorted(named, key=str):
-        key, algorithm = _signing_key(path)
-        keys.append(key.as_dict(private=False) | {"kid": key_id or key.thumbprint(), "use": "sig", "alg": algorithm})
-    return {"keys": keys}
-
-
-_READERS: tuple[Callable[[str], object], ...] = (
-    lambda text: import_key(json.loads(text)),
-    RSAKey.import_key,
-    ECKey.import_key,
-)
-
-
-def _signing_key(path: Path) -> tuple[RSAKey | ECKey, str]:
+def signing_key(path: Path, key_id: str | None) -> SigningKey:
+    """Raises Misconfigured when it cannot sign."""
     try:
-        text = path.read_text("ascii")
+        return read_signing_key(path.read_text("ascii"), key_id or "")
     except (OSError, ValueError) as error:
         raise Misconfigured(f"the private key {path} cannot be read ({type(error).__name__})") from None
-    for read in _READERS:
-        try:
-            key = read(text)
-        except (JoseError, ValueError, TypeError, KeyError):
-            continue
-        if isinstance(key, RSAKey) and key.is_private:
-            return key, "RS384"
-        if isinstance(key, ECKey) and key.is_private and key.curve_name == "P-384":
-            return key, "ES384"
-    raise Misconfigured(f"the private key {path} cannot sign; give an RSA or EC P-384 private key as PEM or JWK")
+    except DeliveryError as error:
+        raise Misconfigured(f"the private key {path} cannot sign. {error.remedy}") from None
+
+
+def public_keys(settings: Settings) -> list[dict[str, Any]]:
+    """The entries that EHRs verify us by; never a private part."""
+    named = {(ehr.private_key, ehr.key_id) for ehr in settings.ehrs if ehr.private_key}
+    return [signing_key(path, key_id).public() for path, key_id in sorted(named, key=str)]

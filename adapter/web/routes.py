@@ -215,7 +215,7 @@ def _ready(web: Web, _request: Request) -> Response:
 def _published_keys(web: Web, _request: Request) -> Response:
     """The public keys by which EHRs and authorization servers verify that it is we who ask, and apps our id_tokens (RFC
     7517)."""
-    keys = public_keys(web.bridge.settings)["keys"] + id_tokens.published_keys(web.bridge)
+    keys = public_keys(web.bridge.settings) + id_tokens.published_keys(web.bridge)
     known = {key["kid"] for key in keys}
     keys += [key for key in published_keys(web.bridge) if key["kid"] not in known]
     return JSONResponse({"keys": keys}, headers={"Cache-Control": "public, max-age=300"})

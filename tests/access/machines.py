@@ -10,7 +10,7 @@ import httpx
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 
-from adapter.access.clients import ASSERTION_TYPE
+from adapter.access.signing import ASSERTION_TYPE
 from adapter.bridge import Bridge
 from adapter.records import new_id
 from adapter.settings import Client
