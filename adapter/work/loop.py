@@ -2,19 +2,20 @@
 
 A handler gets a leased Work and must end it: `finish`, `postpone` or `bury` in the transaction that records its effect.
 What it raises unexpectedly is postponed with a growing delay and buried after `ATTEMPTS`, so that a defect stops one
-item and is seen, and a crash of the whole process only lets the leases run out.
+item and is seen, and a crash of the whole process only lets the leases run out. A loop that is stopped waits for
+nobody's answer: what does not end soon is put back, and its handler can finish nothing any more.
 """
 
 from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from operator import attrgetter
+from queue import SimpleQueue
 
 import structlog
 from sqlalchemy import Connection
@@ -30,6 +31,8 @@ ATTEMPTS = 12
 REMEDY = "look into the log for this work id, mend the cause, then replay it"
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 2  # with a database that does not answer
+GRACE_SECONDS = 3  # for what is in hand when the loop is stopped
+STOPPED = "the worker was stopped before this was done"
 PAUSE_SECONDS = 0.005  # between looks: many commits in a row are one reason to look
 
 
@@ -82,7 +85,7 @@ class WorkLoop:
         self._lease = lease
         self._stop = threading.Event()
         self._in_hand: dict[int, Work] = {}
-        self._guard = threading.Lock()
+        self._guard = threading.Condition()
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
@@ -94,11 +97,15 @@ class WorkLoop:
             thread.start()
 
     def stop(self) -> None:
-        """Finish what is in hand, then end."""
+        """Begin nothing more, give what is in hand `GRACE_SECONDS` to end, and put back what does not."""
         self._stop.set()
         self._db.wake()
         for thread in self._threads:
             thread.join()
+        with self._guard:
+            self._guard.wait_for(lambda: not self._in_hand, GRACE_SECONDS)
+            left = list(self._in_hand.values())
+        self._put_back(left)
 
     def run_until_idle(self) -> int:
         """Do all due work here and now; returns how many items were handled."""
@@ -112,12 +119,12 @@ class WorkLoop:
         return handled
 
     def _dispatch(self) -> None:
-        pools: dict[Line, ThreadPoolExecutor] = {}
+        crews: dict[Line, _Crew] = {}
         try:
             while not self._stop.is_set():
                 seen = self._db.commits
                 try:
-                    claimed = [self._fill(line, pools) for line in self._due()]
+                    claimed = [self._fill(line, crews) for line in self._due()]
                 except Unavailable as error:  # a restarted server, a full disk: it comes back, and so does this
                     log.error("work.no_database", exc_info=error)
                     self._stop.wait(PATIENCE_SECONDS)
@@ -126,8 +133,8 @@ class WorkLoop:
                     self._db.wait_for_commit(seen, POLL_SECONDS)
                     self._stop.wait(PAUSE_SECONDS)
         finally:
-            for pool in pools.values():
-                pool.shutdown(wait=True)
+            for crew in crews.values():
+                crew.dismiss()
 
     def _due(self) -> list[Line]:
         now = self._now()
@@ -148,18 +155,18 @@ class WorkLoop:
             in_hand = sum((item.kind, item.destination) == line for item in self._in_hand.values())
         return max(lane.claims, lane.threads) - in_hand if in_hand < lane.threads else 0
 
-    def _fill(self, line: Line, pools: dict[Line, ThreadPoolExecutor]) -> bool:
+    def _fill(self, line: Line, crews: dict[Line, _Crew]) -> bool:
         """Claim as much as the line has room for; True when something was claimed."""
         lane = self._lanes[line[0]]
         taken = self._claim(line, self._room(line))
         if not taken:
             return False
-        if line not in pools:
-            pools[line] = ThreadPoolExecutor(lane.threads, "work-" + "-".join(filter(None, line)))
+        if line not in crews:
+            crews[line] = _Crew("work-" + "-".join(filter(None, line)), lane.threads, self._do_all)
         with self._guard:
             self._in_hand.update({item.id: item for item in taken})
         for items in [taken] if lane.together else [[item] for item in taken]:
-            pools[line].submit(self._do_all, items)
+            crews[line].give(items)
         return True
 
     def _heartbeat(self) -> None:
@@ -174,6 +181,9 @@ class WorkLoop:
 
     def _do_all(self, items: Sequence[Work]) -> None:
         """Leased by one claim and of one kind: together where the lane can, else one by one."""
+        if self._stop.is_set():
+            self._put_back(items)
+            return
         left = items
         together = self._lanes[items[0].kind].together
         if together and len(items) > 1:
@@ -181,9 +191,7 @@ class WorkLoop:
                 left = together(items)
             except Exception as error:  # each by itself tells which of them it is, and sets that one aside
                 log.warning("work.not_together", kind=items[0].kind, items=len(items), exc_info=error)
-        with self._guard:
-            for item in set(map(attrgetter("id"), items)) - set(map(attrgetter("id"), left)):
-                self._in_hand.pop(item, None)
+        self._let_go(set(map(attrgetter("id"), items)) - set(map(attrgetter("id"), left)))
         for item in left:
             self._do(item)
         self._db.wake()
@@ -197,23 +205,64 @@ class WorkLoop:
             log.error("work.failed", work=item.id, kind=item.kind, error=type(error).__name__, exc_info=error)
             self._set_aside(item, error)
         finally:
-            with self._guard:
-                self._in_hand.pop(item.id, None)
+            self._let_go([item.id])
             self._db.wake()
+
+    def _let_go(self, ids: Iterable[int]) -> None:
+        with self._guard:
+            for work_id in ids:
+                self._in_hand.pop(work_id, None)
+            self._guard.notify_all()
+
+    def _put_back(self, items: Iterable[Work]) -> None:
+        """For whoever comes next. A handler that is still at it loses its lease by this."""
+        for item in items:
+            log.info("work.put_back", work=item.id, kind=item.kind)
+            self._leave(item, STOPPED, wait=timedelta(0))
+            self._let_go([item.id])
 
     def _set_aside(self, item: Work, error: Exception) -> None:
         reason = str(error) if isinstance(error, DermBridgeError) else f"internal error ({type(error).__name__})"
+        self._leave(item, reason, wait=back_off(item.attempts), remedy=REMEDY if item.attempts >= ATTEMPTS else None)
+
+    def _leave(self, item: Work, reason: str, *, wait: timedelta, remedy: str | None = None) -> None:
+        """Done later, or with a remedy not at all until somebody saw to it."""
+        lane = self._lanes[item.kind]
         try:
-            lane = self._lanes[item.kind]
-            remedy = REMEDY if item.attempts >= ATTEMPTS else None
             with self._db.transaction() as tx:
                 if remedy:
                     bury(tx, item, reason=reason, remedy=remedy, blocks=lane.dead_blocks)
                 else:
-                    postpone(tx, item, due_at=self._now() + back_off(item.attempts), reason=reason)
+                    postpone(tx, item, due_at=self._now() + wait, reason=reason)
                 if lane.set_aside:
                     lane.set_aside(tx, item, reason, remedy)
         except LeaseLost:
             log.warning("work.lease_lost", work=item.id, kind=item.kind)
         except Unavailable as unavailable:  # its lease runs out, then it is done again
             log.error("work.no_database", work=item.id, kind=item.kind, exc_info=unavailable)
+
+
+class _Crew:
+    """The threads of one line, hired as they are needed. Daemons: one that waits for an answer keeps no process."""
+
+    def __init__(self, name: str, size: int, do: Callable[[Sequence[Work]], None]) -> None:
+        self._name = name
+        self._size = size
+        self._do = do
+        self._hired = 0
+        self._given: SimpleQueue[Sequence[Work] | None] = SimpleQueue()
+
+    def give(self, items: Sequence[Work]) -> None:
+        self._given.put(items)
+        if self._hired < self._size:
+            self._hired += 1
+            threading.Thread(target=self._work, name=f"{self._name}-{self._hired}", daemon=True).start()
+
+    def dismiss(self) -> None:
+        """Each goes home once what was given before is done."""
+        for _ in range(self._hired):
+            self._given.put(None)
+
+    def _work(self) -> None:
+        while (items := self._given.get()) is not None:
+            self._do(items)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +15,9 @@ from adapter import consent
 from adapter.bridge import Bridge
 from adapter.delivery.circuit import FAILURES, note_answer, note_outage
 from adapter.delivery.lane import delivery_lane, room
-from adapter.work import WorkLoop
+from adapter.work import WorkLoop, loop
 from adapter.work.loop import ATTEMPTS
+from connectors.contract import DeliveryError, Parcel, Receipt, Retry
 from tests.conftest import Clock
 from tests.delivery.test_deliver import Site
 
@@ -98,3 +100,37 @@ def test_an_error_of_ours_that_stays_waits_for_a_person_who_can_send_it_again(
     site.again()
     run(site)
     assert site.states() == {1: "confirmed"}
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+def test_a_worker_that_is_stopped_waits_for_no_answer_and_the_next_one_looks_for_the_photo(
+    site: Site, monkeypatch: pytest.MonkeyPatch, arrived: bool
+) -> None:
+    monkeypatch.setattr(loop, "GRACE_SECONDS", 0.05)
+    site.capture()
+    connector = site.destinations.get("x")
+    send, begun, never = connector.send, threading.Event(), threading.Event()
+
+    def silent(parcel: Parcel) -> Receipt:
+        if arrived:
+            send(parcel)
+        begun.set()
+        never.wait(20)
+        raise DeliveryError("lost", remedy="", retry=Retry.UNKNOWN)
+
+    with monkeypatch.context() as changed:
+        changed.setattr(connector, "send", silent)
+        lanes = {"deliver": delivery_lane(site.bridge, site.destinations)}
+        worker = WorkLoop(site.bridge.db, lanes, now=site.clock)
+        worker.start()
+        assert begun.wait(20)
+        worker.stop()
+    row = site.row()
+    assert (row.state, row.reason) == ("unknown", loop.STOPPED)
+    run(site)
+    never.set()  # much too late
+    for thread in threading.enumerate():
+        if thread.name.startswith("work-deliver-"):
+            thread.join(20)
+    assert site.row().state == "confirmed"
+    assert site.attempts()[0] == (("find", "duplicate") if arrived else ("send", "accepted"))

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from adapter.db import engine
 from adapter.db.engine import Database
 from adapter.db.tables import metadata
-from adapter.work import Lane, Work, WorkLoop, enqueue, finish, loop
+from adapter.db.tables import work as work_table
+from adapter.work import Lane, LeaseLost, Work, WorkLoop, enqueue, finish, loop
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -80,3 +82,45 @@ def test_an_item_that_cannot_be_set_aside_does_not_stop_those_behind_it(
 
     WorkLoop(db, {"k": Lane(handle)}, now=lambda: AT).run_until_idle()
     assert done == ["second"]
+
+
+def test_a_loop_that_is_stopped_puts_back_what_does_not_end_and_begins_nothing_more(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "GRACE_SECONDS", 0.05)
+    begun, answered, late = threading.Event(), threading.Event(), threading.Event()
+    told: list[str] = []
+
+    def wait_for_an_answer(item: Work) -> None:
+        begun.set()
+        answered.wait(20)
+        try:
+            with db.transaction() as tx:
+                finish(tx, item)
+        except LeaseLost:
+            late.set()
+            raise
+
+    lane = Lane(wait_for_an_answer, claims=2, set_aside=lambda _tx, item, why, _remedy: told.append(why))
+    running = WorkLoop(db, {"k": lane}, now=lambda: AT)
+    running.start()
+    assert begun.wait(20)
+    running.stop()
+    with db.snapshot() as tx:
+        rows = tx.execute(select(work_table.c.state, work_table.c.due_at, work_table.c.reason)).all()
+    assert rows == [("waiting", AT, loop.STOPPED)] * 2
+    assert told == [loop.STOPPED] * 2
+    answered.set()
+    assert late.wait(20)
+    for thread in threading.enumerate():
+        if thread.name.startswith("work-k"):
+            thread.join(20)
+    assert WorkLoop(db, {"k": Lane(finishing(db))}, now=lambda: AT).run_until_idle() == 2
+
+
+def finishing(db: Database) -> Callable[[Work], None]:
+    def handle(item: Work) -> None:
+        with db.transaction() as tx:
+            finish(tx, item)
+
+    return handle
