@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from adapter import governance, identity
+from adapter.access import expiry
 from adapter.access.outbound import outbound_client
 from adapter.bridge import Bridge
 from adapter.capture import external_upkeep
@@ -95,6 +96,7 @@ def work_lanes(bridge: Bridge, destinations: Destinations) -> Mapping[str, Lane]
         "look-up-patient": Lane(
             partial(identity.look_up_patient, bridge, partial(ask_destination, destinations)), threads=2
         ),
+        expiry.KIND: Lane(partial(expiry.forget_expired, bridge)),
         external_upkeep.KIND: Lane(partial(external_upkeep.look_at_external, bridge, destinations)),
         VISIT_SHEET: Lane(partial(make_sheets, bridge)),
         "render": Lane(partial(render_photo, bridge), threads=2),

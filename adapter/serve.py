@@ -19,6 +19,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from adapter import identity
+from adapter.access import expiry
 from adapter.app import build_app, work_lanes
 from adapter.bridge import Bridge, open_bridge
 from adapter.db.schema import prepare
@@ -62,6 +63,8 @@ def open_prepared(settings: Settings) -> Bridge:
     try:
         bridge.db.own()
         prepare(bridge.db)
+        with bridge.db.transaction() as tx:
+            expiry.put_in_line(tx, bridge)
     except BaseException:
         bridge.close()
         raise

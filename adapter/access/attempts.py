@@ -38,7 +38,6 @@ LIMITS = {
     "bearer": Limit(0, _MINUTE, 30, 5 * _MINUTE),  # good tokens are not counted, only wrong ones
     "break-glass": Limit(20, 60 * _MINUTE, 20, 60 * _MINUTE),
 }
-_FORGET_AFTER = timedelta(days=1)
 
 
 @contextmanager
@@ -73,7 +72,7 @@ def _count(tx: Connection, bridge: Bridge, kind: str, who: tuple[str, ...], *, f
     bridge.db.lock(tx, key)
     row = tx.execute(select(attempts).where(attempts.c.key == key)).one_or_none()
     if row is None or (row.since + limit.window <= now and not (row.locked_until and row.locked_until > now)):
-        tx.execute(delete(attempts).where((attempts.c.key == key) | (attempts.c.since < now - _FORGET_AFTER)))
+        tx.execute(delete(attempts).where(attempts.c.key == key))
         tx.execute(insert(attempts), {"key": key, "since": now, "tries": 1, "failures": int(failed)})
         return
     if not failed:

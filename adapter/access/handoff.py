@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from adapter.access.actor import Actor
 from adapter.access.policy import check_scope
@@ -49,7 +49,6 @@ def make_handoff(tx: Connection, actor: Actor, *, patient_id: str, encounter_id:
     )
     secret = secrets.token_urlsafe(16)
     row = {"id": digest(secret), "actor": phone.to_json(), "created_at": at, "expires_at": at + LINK_LIFETIME}
-    tx.execute(delete(handoff).where(handoff.c.expires_at < at - SESSION_LIFETIME))
     tx.execute(insert(handoff), row)
     return secret
 

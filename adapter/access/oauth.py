@@ -80,7 +80,6 @@ def begin(
     request = {**kept, "verifier": verifier, "nonce": nonce, "redirect_uri": registration.redirect_uri}
     request |= {name: endpoints.get(name) for name in ("token_endpoint", "issuer", "jwks_uri", "revocation_endpoint")}
     with bridge.db.transaction() as tx:
-        tx.execute(delete(launch).where(launch.c.created_at < bridge.now() - LAUNCH_LIFETIME))
         row = {
             "state": digest(state),
             "browser": digest(browser),

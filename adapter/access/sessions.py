@@ -151,7 +151,3 @@ def change_actor(tx: Connection, session_id: str, actor: Actor) -> None:
 
 def end_session(tx: Connection, session_id: str) -> None:
     tx.execute(delete(session).where(session.c.id == session_id))
-
-
-def end_stale_sessions(tx: Connection, *, now: datetime) -> None:
-    tx.execute(delete(session).where(session.c.expires_at <= now))

@@ -468,7 +468,7 @@ handoff = Table(  # a link that lets a phone take photos for one patient, once
     Column("id", String(64), primary_key=True),  # SHA-256 of the secret in the link
     Column("actor", Text, nullable=False),  # what the phone's session may do
     Column("created_at", Instant, nullable=False),
-    Column("expires_at", Instant, nullable=False),
+    Column("expires_at", Instant, nullable=False, index=True),
     Column("used_at", Instant),
 )
 access_token = Table(

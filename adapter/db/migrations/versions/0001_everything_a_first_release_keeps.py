@@ -436,6 +436,9 @@ def upgrade() -> None:
         sa.Column("used_at", adapter.db.tables.Instant(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )
+    with op.batch_alter_table("handoff", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_handoff_expires_at"), ["expires_at"], unique=False)
+
     op.create_table(
         "id_token_key",
         sa.Column("id", sa.String(length=64), nullable=False),
