@@ -1,6 +1,7 @@
 """What the audit log costs, and how fast a large one is sealed, verified and asked.
 
-    python -m benchmarks.audit [--events 1000000] [--url postgresql://user@host/empty] [--seconds 5] [--rounds 3]
+    python -m benchmarks.audit [--events 1000000] [--url postgresql://user@host/empty]
+        [--keep DIR] [--processes 2] [--seconds 1] [--rounds 9]
 
 Cost: captures and reads per second of two servers, one as shipped (audit, sealing and all), one whose `audit` does
 nothing; both run all the time, each act is measured at one right after the other, the ratios are taken within such a
@@ -197,12 +198,35 @@ def timed(act: Callable[[], Any]) -> tuple[Any, float, float]:
     return given, time.perf_counter() - began, processor_seconds() - spent
 
 
-def large(events: int, url: str | None, processes: int) -> list[dict[str, Any]]:
-    with tempfile.TemporaryDirectory() as folder:
-        bridge = open_bridge(load_settings(environment={}, data_dir=Path(folder), database_url=url))
-        prepare_schema(bridge.db)
-        fill(bridge, events)
-        _, sealing, sealing_cpu = timed(lambda: seal_all(bridge))
+@contextmanager
+def kept(folder: Path | None) -> Iterator[Path]:
+    """Where the log lies: `folder`, which stays, or one that goes."""
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as passing:
+        yield Path(passing)
+
+
+def make(bridge: Bridge, events: int) -> list[dict[str, Any]]:
+    prepare_schema(bridge.db)
+    _, filling, filling_cpu = timed(lambda: fill(bridge, events))
+    _, sealing, sealing_cpu = timed(lambda: seal_all(bridge))
+    return [
+        row("written 5,000 at a time, events per s", events / filling),
+        row("written, processor us each", filling_cpu / events * 1e6),
+        row("sealed, events per s", events / sealing),
+        row("sealed, processor us each", sealing_cpu / events * 1e6),
+    ]
+
+
+def large(events: int, url: str | None, processes: int, folder: Path | None) -> list[dict[str, Any]]:
+    """A log that `folder` keeps already is not made again."""
+    with kept(folder) as place:
+        is_made = any(place.glob("*.sqlite3"))
+        bridge = open_bridge(load_settings(environment={}, data_dir=place, database_url=url))
+        seen = [] if is_made else make(bridge, events)
         verdict, verifying, verifying_cpu = timed(lambda: verify(bridge.db, processes=processes))
         if verdict.found or verdict.events != events:
             raise SystemExit(f"the log does not verify: {verdict}")
@@ -215,17 +239,20 @@ def large(events: int, url: str | None, processes: int) -> list[dict[str, Any]]:
             if not entries:
                 raise SystemExit("the photo was seen by nobody")
         bridge.close()
-        size = sum(file.stat().st_size for file in Path(folder).glob("*.sqlite3*"))
-    seen = (
-        ("sealed, events per s", events / sealing, None),
-        ("sealed, processor us each", sealing_cpu / events * 1e6, None),
-        (f"verified by {processes} processes, events per s", events / verifying, VERIFIED_TARGET),
-        ("verified, processor us each", verifying_cpu / events * 1e6, None),
-        ("most memory of one process, MB", memory / 1024, None),
-        ("who saw this photo, p95 ms", statistics.quantiles(spent, n=20)[-1], ANSWER_TARGET_MS),
-        ("bytes on disk for each (SQLite)", size / events, None),
-    )
-    return [{f"{events:,} events": what, "seen": value, "target": target} for what, value, target in seen]
+        size = sum(file.stat().st_size for file in place.glob("*.sqlite3*"))
+    return [
+        *seen,
+        row(f"verified by {processes} processes, events per s", events / verifying, VERIFIED_TARGET),
+        row("verified, processor us each", verifying_cpu / events * 1e6),
+        row("most memory of one process, MB", memory / 1024),
+        row("who saw this photo, p95 ms", statistics.quantiles(spent, n=20)[-1], ANSWER_TARGET_MS, at_most=True),
+        row("bytes on disk for each (SQLite)", size / events),
+    ]
+
+
+def row(what: str, seen: float, target: float | None = None, *, at_most: bool = False) -> dict[str, Any]:
+    met = target is None or (seen <= target if at_most else seen >= target)
+    return {"": what, "seen": seen, "target": target, "met": met}
 
 
 def seen_by(n: int) -> Question:
@@ -238,6 +265,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=1_000_000, help="0: only what it costs")
     parser.add_argument("--url", help="an empty PostgreSQL database for the large log")
+    parser.add_argument("--keep", type=Path, help="folder of the large log; made the first time, measured every time")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="that read while verifying")
     parser.add_argument("--seconds", type=float, default=1, help="how long each rate is measured; 0: only the log")
     parser.add_argument("--rounds", type=int, default=9)
@@ -249,9 +277,9 @@ def main() -> int:
         report(f"{CONNECTIONS} connections, median of {options.rounds} rounds", rows, as_json=options.json)
         met = all(row["ratio of CPU"] >= COST_TARGET for row in rows)
     if options.events:
-        rows = large(options.events, options.url, options.processes)
-        report("", rows, as_json=options.json)
-        met &= rows[2]["seen"] >= VERIFIED_TARGET and rows[5]["seen"] <= ANSWER_TARGET_MS
+        rows = large(options.events, options.url, options.processes, options.keep)
+        report(f"{options.events:,} events", rows, as_json=options.json)
+        met &= all(row["met"] for row in rows)
     return 0 if met else 1
 
 
