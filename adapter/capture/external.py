@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 from sqlalchemy import Connection, insert
@@ -21,6 +21,7 @@ from adapter.capture.clean_copy import CleanCopy, clean_copy
 from adapter.capture.external_upkeep import copies_of, forget_external, look_again_later
 from adapter.capture.inspection import inspect
 from adapter.capture.known_photos import known_photos
+from adapter.capture.pdf_photo import PDF, photo_in_pdf
 from adapter.capture.photos_elsewhere import labelled, patient_in_use, tell_refused
 from adapter.db.tables import capture
 from adapter.delivery import Destinations, Fetched, WrongPatient
@@ -80,16 +81,21 @@ def pull_photo(
     if not can_see(actor, labelled(fetched.photo)):
         raise Forbidden("this photo is very restricted there; break the glass, with a reason that is reviewed")
     address = delivery.address_of(destinations, destination, photo_id)
-    with bridge.db.snapshot() as tx:
-        if same := _find_same(tx, patient.id, destination, fetched, address):
-            return _known(bridge, actor, same)
+    same = _find_same(bridge, patient.id, destination, fetched, address)
+    if same is None and fetched.photo.content_type == PDF:
+        jpeg, made = photo_in_pdf(fetched.content)
+        fetched = replace(fetched, content=jpeg, made=made)
+        same = _find_same(bridge, patient.id, destination, fetched, address)
+    if same:
+        return _known(bridge, actor, same)
     copy = _looked_at(bridge, fetched, address, destination)
     with bridge.db.transaction() as tx:
         return _keep(tx, bridge, actor, patient, copy)
 
 
-def _find_same(tx: Connection, patient_id: str, name: str, fetched: Fetched, address: str) -> Stored | None:
-    known, copy = known_photos(tx, patient_id, name), None
+def _find_same(bridge: Bridge, patient_id: str, name: str, fetched: Fetched, address: str) -> Stored | None:
+    with bridge.db.snapshot() as tx:
+        known = known_photos(tx, patient_id, name)
     sha1 = base64.b64encode(hashlib.sha1(fetched.content, usedforsecurity=False).digest()).decode()
     if ours := known.find_ours(fetched.photo) or known.find_same(sha1):
         return ours

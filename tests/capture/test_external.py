@@ -40,6 +40,7 @@ from adapter.work import Lane, WorkLoop
 from mappings.comparison_to_observation import View
 from mappings.external_photo import is_external
 from mappings.fhir_check import check_resource
+from mappings.photo_to_pdf import Plate, photos_to_pdf
 from mappings.terms import CONFIDENTIALITY, URI
 from tests.conftest import Clock
 from tests.connectors.vendor_site import VendorSite, consent_says, photo, vendor_site
@@ -134,6 +135,27 @@ def test_its_bytes_are_kept_as_they_were_there(name: str, opened: Open) -> None:
     site.upkeep()
     with site.bridge.db.snapshot() as tx:
         assert find_rendition(tx, f"Media/{pulled.media_id}", "thumbnail") is not None
+
+
+@pytest.mark.long
+def test_of_a_pdf_of_one_page_the_jpeg_is_kept_as_it_was_embedded(opened: Open) -> None:
+    site = opened("oracle-health")
+
+    def page(*photos: bytes) -> bytes:
+        plates = [Plate(one) for one in photos]
+        return photos_to_pdf(plates, heading="Doe, Jane", title="t", at=site.bridge.now(), columns=len(photos))
+
+    pulled = site.pull(site.there(page(photo(3)), content_type="application/pdf"))
+    resource = site.media(pulled.media_id).resource
+    assert resource["content"]["contentType"] == "image/jpeg" and "PDF" in resource["note"][0]["text"]
+    with site.bridge.db.snapshot() as tx:
+        kept = site.bridge.vault.open(tx, original_blob_id(tx, pulled.media_id))
+        assert kept.read(0, kept.size) == photo(3)
+    with pytest.raises(Unprocessable, match="shows 2 pictures"):
+        site.pull(site.there(page(photo(4), photo(5)), content_type="application/pdf"))
+    site.inner.capture(1)
+    assert site.pull(site.there(page(photo(1)), content_type="application/pdf")) == Pulled("m1", "ours")
+    assert site.count() == 2
 
 
 def test_the_same_version_is_copied_once_and_another_takes_its_place(opened: Open) -> None:
