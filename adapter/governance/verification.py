@@ -7,6 +7,7 @@ cannot see alone is a log cut back, or rewritten and signed again, as a whole: f
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from adapter.governance.tree import find_head
 PAGE = 2000
 MOST_PROBLEMS = 100  # told one by one
 WORTH_PROCESSES = 32  # pages; fewer are read sooner than another process starts
+AHEAD = 4  # pages that each process may be ahead of the walk: what bounds memory
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,12 @@ def _read(db: Database, spans: Sequence[tuple[int, int]], processes: int) -> Ite
         return
     url = db.url.render_as_string(hide_password=False)
     with ProcessPoolExecutor(processes, get_context("spawn"), _open, (url,)) as pool:
-        for some in range(0, len(spans), WORTH_PROCESSES):  # read ahead of the walk by so many pages at most
-            yield from pool.map(_read_there, spans[some : some + WORTH_PROCESSES])
+        ahead = deque(pool.submit(_read_there, span) for span in spans[: processes * AHEAD])
+        for span in spans[processes * AHEAD :]:
+            yield ahead.popleft().result()
+            ahead.append(pool.submit(_read_there, span))
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def _open(url: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from sqlalchemy import String, Table
@@ -39,7 +40,7 @@ class SearchParameter:
     end_column: str | None = None
     open_ended: bool = False  # a Period, whose missing start or end means always
 
-    @property
+    @cached_property
     def element(self) -> str:
         """The top-level element the value is derived from."""
         return self.expression.partition(".")[0]
