@@ -176,10 +176,8 @@ class Hl7v2:
 
 
 def control_id(parcel: Parcel, event: str) -> str:
-    """MSH-10: the same for the same message of the same delivery, another once that was taken back; 20 characters, as
-    every version allows."""
-    again = " again" if parcel.previous and parcel.previous.ids.get("Document") == document_id(parcel) else ""
-    return hashlib.sha256(f"{parcel.idempotency_key} {event}{again}".encode()).hexdigest()[:20]
+    """MSH-10: the same for the same message of the same delivery; 20 characters, as every version allows."""
+    return hashlib.sha256(f"{parcel.idempotency_key} {event}".encode()).hexdigest()[:20]
 
 
 def document_id(parcel: Parcel) -> str:

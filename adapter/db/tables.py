@@ -351,6 +351,7 @@ delivery = Table(
     Column("updated_at", Instant, nullable=False),
     Column("accepted_at", Instant),
     Column("confirmed_at", Instant),
+    Column("take_backs", Integer, nullable=False, default=0),  # sent after one, it is another parcel
     Index("ix_delivery_media", "media_id", "destination", "media_version", unique=True),
     Index("ix_delivery_state", "destination", "state", "id"),  # ids rise with created_at
     Index("ix_delivery_patient", "patient", "id"),

@@ -34,6 +34,7 @@ S = DeliveryState
 T = TypeVar("T")
 # The state to wait in when a step is to be repeated later.
 WAITS_AS = {"find": S.UNKNOWN, "send": S.PENDING, "read-back": S.ACCEPTED, "retract": S.RETRACTING}
+NEVER_SENT: dict[str, Any] = dict.fromkeys(("receipt", "evidence", "accepted_at", "confirmed_at"))
 LOOK_ONCE_MORE = timedelta(hours=6)
 
 
@@ -47,7 +48,7 @@ class Attempt:
     was_down: bool = False  # there were outages since the destination last answered
     action: str = "open"
     started_at: datetime | None = None
-    taken_back: Receipt | None = None  # unseen, in case it had arrived
+    taken_back: bool = False  # unseen, in case it had arrived
 
     def step(self, action: str, call: Callable[[], T]) -> T:
         self.action, self.started_at = action, self.bridge.now()
@@ -124,9 +125,7 @@ def _hand_over(attempt: Attempt, connector: Connector) -> Receipt | None:
     if receipt is None and (end := _may_not_leave(order)):
         with attempt.bridge.db.transaction() as tx:
             state, values = end
-            if attempt.taken_back:  # so that sending it after all is no repetition of what was taken back
-                values |= {"receipt": attempt.taken_back.to_json()}
-            attempt.mark(tx, state, **values)
+            attempt.mark(tx, state, **values, take_backs=order.row.take_backs + attempt.taken_back)
             attempt.note(tx, "absent")
             finish(tx, attempt.work)
         return None
@@ -152,8 +151,8 @@ def _look(attempt: Attempt, connector: Connector) -> Receipt | None:
         if not error.may_resend or presumed is None:
             raise
         if _may_not_leave(attempt.order):
-            taken = attempt.step("find", lambda: connector.retract(parcel, presumed, "The answer was lost"))
-            attempt.taken_back = taken
+            attempt.step("find", lambda: connector.retract(parcel, presumed, "The answer was lost"))
+            attempt.taken_back = True
         return None
 
 
@@ -243,7 +242,12 @@ def _retract(attempt: Attempt, connector: Connector) -> None:
     if not seen.duplicate:
         raise DeliveryError("The copy is still there.", remedy="It is tried again.", retry=Retry.LATER)
     with attempt.bridge.db.transaction() as tx:
-        attempt.mark(tx, S.RETRACTED)
+        if order.wanted:  # consent alone was missing: decided again now, and whenever it changes
+            attempt.mark(tx, S.PENDING, **NEVER_SENT, take_backs=order.row.take_backs + 1)
+            postpone(tx, attempt.work, due_at=attempt.bridge.now(), reason="taken back: consent decides")
+        else:
+            attempt.mark(tx, S.RETRACTED)
+            finish(tx, attempt.work)
         attempt.note(tx, "retracted")
         governance.audit(
             tx,
@@ -255,7 +259,6 @@ def _retract(attempt: Attempt, connector: Connector) -> None:
             detail=f"retracted from {order.row.destination}",
             recipient=order.row.destination,
         )
-        finish(tx, attempt.work)
 
 
 def _what_is_wrong(media: Stored) -> str:

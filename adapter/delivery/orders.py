@@ -36,8 +36,8 @@ SUFFIX = {
 @dataclass(frozen=True)
 class Order:
     """`state` is the one it was found in. `trace`: the destination may hold it already. `refusal`: what consent says
-    against it, if anything. `newer`: a newer version waits behind, or the photo is nobody's now. `replaced`: deliveries
-    it takes the place of."""
+    against it, if anything. `newer`: a newer version waits behind, or the photo is nobody's now. `wanted`: it is this
+    patient's current photo, so that only consent keeps it from there. `replaced`: deliveries it takes the place of."""
 
     row: Row[Any]
     state: DeliveryState
@@ -45,6 +45,7 @@ class Order:
     parcel: Parcel
     refusal: str | None
     newer: bool
+    wanted: bool
     replaced: list[Row[Any]]
 
     @property
@@ -63,9 +64,12 @@ def prepare(tx: Connection, bridge: Bridge, row: Row[Any]) -> Order | None:
         return None
     current = find(tx, "Media", row.media_id)
     newer = _has_newer(tx, row) or not _is_his(current)
+    wanted = not newer and _is_filed_under(row.patient, current)
     if state is S.PENDING and not _may_leave(tx, bridge, row, current, newer):
         return None
     decision = decide_for(tx, bridge, row.patient, row.destination, current)
+    if state is S.RETRACTING and wanted and decision.permit:
+        state = S.UNKNOWN  # consent is back: is the copy still there?
     if state is S.PENDING and not decision.permit:
         remedy = "record the patient's consent; it is sent as soon as it permits"
         mark(tx, row.id, S.WITHHELD, at=bridge.now(), reason=decision.because, remedy=remedy)
@@ -82,7 +86,8 @@ def prepare(tx: Connection, bridge: Bridge, row: Row[Any]) -> Order | None:
         return None
     if state in {S.PENDING, S.SENDING, S.UNKNOWN}:
         mark(tx, row.id, S.SENDING, at=bridge.now())
-    return Order(row, state, media, parcel, None if decision.permit else decision.because, newer, replaced)
+    refusal = None if decision.permit else decision.because
+    return Order(row, state, media, parcel, refusal, newer, wanted, replaced)
 
 
 def decide_for(
@@ -116,6 +121,11 @@ def _has_newer(tx: Connection, row: Row[Any]) -> bool:
 def _is_his(current: Stored | None) -> bool:
     """Whether the photo is filed under somebody, whom a newer delivery then names; if not, no copy may stay."""
     return current is None or (is_bound(current.resource) and current.resource.get("status") != "entered-in-error")
+
+
+def _is_filed_under(patient_id: str, current: Stored | None) -> bool:
+    resource = current.resource if current else {}
+    return resource.get("status") == "completed" and resource["subject"].get("reference") == f"Patient/{patient_id}"
 
 
 def may_not_stay(tx: Connection, bridge: Bridge, row: Row[Any]) -> str | None:
@@ -178,10 +188,11 @@ def parcel_of(
     binary = get_binary(tx, attachment["url"].rpartition("/")[2])
     encounter = find(tx, *_split(resource["encounter"]["reference"])) if "encounter" in resource else None
     consents = [find(tx, "Consent", consent_id) for consent_id in consent_ids]
+    anew = f"-{row.take_backs}" if row.take_backs else ""
     held = row.receipt or (replaced[0].receipt if replaced else None)
     return Parcel(
         delivery_id=row.id,
-        idempotency_key=f"{row.media_id}/{row.media_version}/{row.destination}",
+        idempotency_key=f"{row.media_id}/{row.media_version}{anew}/{row.destination}",
         media=resource,
         patient=get(tx, "Patient", row.patient).resource,
         encounter=encounter.resource if encounter else None,

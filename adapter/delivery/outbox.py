@@ -5,11 +5,12 @@ sending -> unknown -> sending                    the answer was lost: looked for
 withheld (consent), failed (a person must act), held (a person said wait), superseded (a newer version goes)
 accepted | confirmed -> unknown                  the destination may have lost it: looked for again
 accepted | confirmed -> retracting -> retracted  the destination had it under an identity that was wrong
+retracting -> pending -> withheld                consent was withdrawn: it goes again when consent returns
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -55,7 +56,7 @@ TRANSITIONS: dict[DeliveryState, frozenset[DeliveryState]] = {
     S.HELD: frozenset({S.PENDING, S.SUPERSEDED}),
     S.FAILED: frozenset({S.PENDING, S.SUPERSEDED, S.RETRACTING}),
     S.SUPERSEDED: frozenset({S.RETRACTING}),
-    S.RETRACTING: frozenset({S.RETRACTED, S.RETRACTING, S.FAILED}),
+    S.RETRACTING: frozenset({S.RETRACTED, S.RETRACTING, S.FAILED, S.PENDING, S.SENDING}),
     S.RETRACTED: frozenset(),
 }
 UNFINISHED = (S.PENDING, S.UNKNOWN, S.WITHHELD, S.HELD, S.FAILED)
@@ -106,11 +107,16 @@ def deliver_media(tx: Connection, bridge: Bridge, *photos: Stored, only: str | N
 def _wanted_by(tx: Connection, photo: Stored, names: list[str], profiles: Mapping[str, Profile]) -> list[str]:
     made = derivation_of(photo.resource)
     if made is None:
-        return [name for name in names if goes_alone(profiles.get(name), photo.resource)]
+        alone = [name for name in names if goes_alone(profiles.get(name), photo.resource)]
+        return alone if alone == names else [*alone, *_asked(tx, photo, set(names) - set(alone))]
     if made in VISIT_SHEETS:  # never as it was: made again, and sent then
         return []
-    asked = {row.destination for row in deliveries_of(tx, photo.id)}
-    return [name for name in names if name in asked]
+    return _asked(tx, photo, names)
+
+
+def _asked(tx: Connection, photo: Stored, names: Collection[str]) -> list[str]:
+    """Where it went before: there each new version takes the place of the former."""
+    return sorted({row.destination for row in deliveries_of(tx, photo.id)} & set(names))
 
 
 def _patient_of_bound(media: dict[str, Any]) -> str | None:
@@ -242,9 +248,10 @@ def hold(tx: Connection, bridge: Bridge, delivery_id: str) -> None:
 
 
 def release_withheld(tx: Connection, bridge: Bridge, patient_id: str) -> None:
-    """Consent changed: everything withheld for this patient is decided again."""
+    """Consent changed: everything withheld or being taken back for this patient is decided again."""
     renew_sheets_of(tx, bridge, patient_id)
-    withheld = select(delivery.c.id).where(delivery.c.patient == patient_id, delivery.c.state == DeliveryState.WITHHELD)
+    decided = delivery.c.state.in_((S.WITHHELD, S.RETRACTING))
+    withheld = select(delivery.c.id).where(delivery.c.patient == patient_id, decided)
     for (delivery_id,) in tx.execute(withheld).all():
         send_again(tx, bridge, delivery_id)
 

@@ -110,6 +110,7 @@ def dry_run(bridge: Bridge, name: str, *, media_id: str | None, photo: Path | No
             destination=name,
             patient=patient,
             receipt=None,
+            take_backs=0,
         )
         parcel = parcel_of(tx, bridge, row, media, decision.consent_ids, [])
     told = "consent permits it" if decision.permit else f"consent does not permit it now: {decision.because}"

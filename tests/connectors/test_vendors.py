@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from adapter.delivery.circuit import FAILURES, circuits
-from adapter.delivery.outbox import take_back_withdrawn
+from adapter.delivery.outbox import release_withheld, take_back_withdrawn
 from adapter.sandbox.vendors import Fault
 from adapter.sandbox.vendors.behaviour import Refusal
 from connectors.profile import build_profile
@@ -397,7 +397,31 @@ def test_a_withdrawal_takes_back_what_is_there_where_the_profile_says_so(
     with site.bridge.db.transaction() as tx:
         take_back_withdrawn(tx, site.bridge, "p1")
     site.run()
-    assert (site.numbers(), site.rows()[0].state) == (numbers, "confirmed" if numbers else "retracted")
+    assert (site.numbers(), site.rows()[0].state) == (numbers, "confirmed" if numbers else "withheld")
+
+
+@pytest.mark.parametrize("name", VENDORS)
+def test_a_photo_taken_back_for_want_of_consent_is_there_once_when_consent_returns(
+    name: str, opened: Open, permit: SimpleNamespace
+) -> None:
+    site = opened(name, on_withdrawal="retract")
+    site.capture()
+    site.run()
+    permit.permit = False
+    with site.bridge.db.transaction() as tx:
+        take_back_withdrawn(tx, site.bridge, "p1")
+    site.later()
+    row = site.rows()[0]
+    kept = name in KEPT
+    assert (row.state, site.numbers()) == (("retracting", ["1001"]) if kept else ("withheld", [])), row.reason
+    permit.permit = True
+    with site.bridge.db.transaction() as tx:
+        release_withheld(tx, site.bridge, "p1")
+    site.later(hours=7)
+    row = site.rows()[0]
+    assert site.numbers() == ["1001"], (row.state, row.reason)
+    blind = name in BLIND & KEPT  # it never went away there, and nobody but a person can see that
+    assert row.state == ("failed" if blind else in_chart(name)), row.reason
 
 
 def test_one_photo_of_a_visit_at_a_time_where_the_vendor_wants_it(opened: Open) -> None:

@@ -251,7 +251,7 @@ def test_consent_withdrawn_while_a_photo_is_being_sent_takes_it_back(
     monkeypatch.setattr(connector, "send", withdrawn_meanwhile)
     site.capture()
     site.run()
-    assert site.states() == {1: "retracted"}
+    assert site.states() == {1: "withheld"}
 
 
 def test_a_newer_version_goes_instead_of_one_that_left_no_trace(site: Site) -> None:
