@@ -23,7 +23,7 @@ from adapter.access.clients import OAuthError
 from adapter.access.granting import granted_to_app
 from adapter.access.id_tokens import subject_of
 from adapter.access.relationship import can_open_charts, patients_treated
-from adapter.access.sessions import Session
+from adapter.access.sessions import NOBODY, Session
 from adapter.bridge import Bridge
 from adapter.errors import BadInput, Forbidden
 from adapter.records import Stored, create_all, find
@@ -38,6 +38,7 @@ from adapter.web.patient_card import patient_card
 from adapter.web.scope_words import told_in_words
 
 LISTED = 25
+_WHOSE = {None: "every patient you may see", NOBODY: "no patient, since no chart is open"}
 
 
 class _Asked(NamedTuple):
@@ -175,6 +176,7 @@ def _decision_page(web: Web, request: Request, asked: _Asked, search: str) -> Re
         says=told_in_words(scopes),
         lasts=bridge.settings.app_offline_days if offline else None,
         choosing=choosing,
+        whose=_WHOSE.get(actor.patient_id, "the patient whose chart is open"),
         searching=choosing and everybody,
         query=search,
         patients=[patient_card(one, today) for one in patients],

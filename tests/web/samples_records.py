@@ -189,6 +189,7 @@ def authorize(*, searching: bool = False) -> dict[str, Any]:
         says=["See, search and add photos", "See who the patient is"],
         lasts=30 if searching else None,
         choosing=True,
+        whose="every patient you may see",
         searching=searching,
         query="",
         patients=[PATIENT, PATIENT | {"id": "p2", "name": "OKAFOR, Ada"}] if searching else [PATIENT],
