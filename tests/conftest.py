@@ -26,16 +26,32 @@ def pytest_configure() -> None:
     configure_logs()
 
 
+REQUIRED = os.environ.get("DERMBRIDGE_REQUIRE_REAL") == "1"
+"""Real servers are required (CI): nothing may be skipped."""
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Where real servers are required (CI), a test marked `real` that skips has failed."""
+    """A test that skips has failed where real servers are required, and everywhere unless it is marked `real`."""
     report = yield
-    required = os.environ.get("DERMBRIDGE_REQUIRE_REAL") == "1" and item.get_closest_marker("real")
-    if required and report.skipped and not hasattr(report, "wasxfail"):
+    may_skip = item.get_closest_marker("real") and not REQUIRED
+    if report.skipped and not may_skip and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
-        report.longrepr = f"required here (DERMBRIDGE_REQUIRE_REAL=1), but skipped: {report.longrepr}"
+        report.longrepr = f"required here, but skipped: {report.longrepr}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for a whole file that lacks a module."""
+    report = yield
+    if report.skipped and REQUIRED:
+        report.outcome = "failed"
+        report.longrepr = f"required here, but skipped: {report.longrepr}"
     return report
 
 

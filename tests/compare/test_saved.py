@@ -181,10 +181,9 @@ def test_it_is_as_sensitive_as_its_photos_became(bridge: Bridge, pair: tuple[str
         assert len(labelled[0]["target"]) == 4
 
 
+@pytest.mark.real  # SQLite has one writer
+@pytest.mark.parametrize("db_url", ["postgresql"], indirect=True)
 def test_a_correction_waits_for_who_is_saving_at_that_moment(bridge: Bridge, pair: tuple[str, str]) -> None:
-    if bridge.db.is_sqlite:
-        pytest.skip("SQLite has one writer")
-
     def correct() -> None:
         with bridge.db.transaction() as tx:
             OPERATIONS["assign"].apply(tx, bridge, SYSTEM, pair[0], {"view": "close-up"})

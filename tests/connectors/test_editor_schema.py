@@ -14,6 +14,7 @@ from connectors.profile import find_shipped_profiles
 from connectors.schema import profile_schema
 
 jsonschema_rs = pytest.importorskip("jsonschema_rs")
+pytestmark = pytest.mark.real
 FOLDER = Path(connectors.__file__).parent / "profiles"
 SHIPPED = find_shipped_profiles()
 SCHEMA = json.loads(profile_schema())

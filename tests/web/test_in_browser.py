@@ -33,6 +33,7 @@ FLAGS = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-fo
 PHONE: ViewportSize = {"width": 390, "height": 844}
 
 pytestmark = [
+    pytest.mark.real,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
     pytest.mark.skipif(not (STATIC / "manifest.json").exists(), reason="assets are not built"),
 ]
