@@ -68,9 +68,12 @@ def set_held(tx: Connection, destination: str, because: str | None, *, at: datet
     tx.execute(delete(circuit).where(c.destination == destination, c.held.is_(None), c.failures == 0))
 
 
+_OF_DESTINATION = select(circuit).where(circuit.c.destination == bindparam("asked"))
+
+
 def find_circuit(tx: Connection, destination: str) -> Row[Any] | None:
     """The row of a destination that had outages or was stopped: failures, reason, began_at, open_until, held."""
-    return tx.execute(select(circuit).where(circuit.c.destination == destination)).one_or_none()
+    return tx.execute(_OF_DESTINATION, {"asked": destination}).one_or_none()
 
 
 def circuits(tx: Connection) -> list[Row[Any]]:

@@ -12,11 +12,12 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import orjson
-from sqlalchemy import Connection, Row, insert
+from sqlalchemy import Connection, Row
 
 from adapter import governance
 from adapter.access.actor import SYSTEM
 from adapter.bridge import Bridge
+from adapter.db.inserting import insert_rows
 from adapter.db.tables import delivery_attempt
 from adapter.delivery.circuit import LEFT_ALONE, STOPPED, find_circuit, note_answer, note_outage, wait_until
 from adapter.delivery.destinations import Destinations
@@ -64,7 +65,7 @@ class Attempt:
             "outcome": outcome,
             "detail": detail,
         }
-        tx.execute(insert(delivery_attempt), row)
+        insert_rows(tx, delivery_attempt, [row])
 
     def answered(self, tx: Connection) -> None:
         if self.was_down:

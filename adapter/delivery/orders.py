@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, exists, select
+from sqlalchemy import Connection, Row, bindparam, exists, select
 
 from adapter import consent
 from adapter.bridge import Bridge
@@ -109,13 +109,18 @@ def decide_for(
     return ConsentDecision(True, decisions[0].because, tuple(consent_ids))
 
 
-def _has_newer(tx: Connection, row: Row[Any]) -> bool:
-    newer = exists().where(
-        delivery.c.media_id == row.media_id,
-        delivery.c.destination == row.destination,
-        delivery.c.media_version > row.media_version,
+_NEWER = select(
+    exists().where(
+        delivery.c.media_id == bindparam("of"),
+        delivery.c.destination == bindparam("there"),
+        delivery.c.media_version > bindparam("version"),
     )
-    return bool(tx.execute(select(newer)).scalar_one())
+)
+
+
+def _has_newer(tx: Connection, row: Row[Any]) -> bool:
+    asked = {"of": row.media_id, "there": row.destination, "version": row.media_version}
+    return bool(tx.execute(_NEWER, asked).scalar_one())
 
 
 def _is_his(current: Stored | None) -> bool:

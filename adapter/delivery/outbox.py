@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, literal, select, update
 
 from adapter.bridge import Bridge
 from adapter.db.engine import batches
@@ -163,8 +164,11 @@ def _supersede_older(tx: Connection, photos: Sequence[Stored], at: datetime) -> 
             cancel_all(tx, [f"deliver:{delivery_id}" for delivery_id in ids])
 
 
+_BY_ID = select(delivery).where(delivery.c.id == bindparam("asked"))
+
+
 def get_delivery(tx: Connection, delivery_id: str) -> Row[Any]:
-    row = tx.execute(select(delivery).where(delivery.c.id == delivery_id)).one_or_none()
+    row = tx.execute(_BY_ID, {"asked": delivery_id}).one_or_none()
     if row is None:
         raise NotFound(f"there is no delivery {delivery_id}")
     return row
@@ -183,14 +187,15 @@ def deliveries_of(tx: Connection, media_id: str) -> list[Row[Any]]:
 
 def mark(tx: Connection, delivery_id: str, state: DeliveryState, *, at: datetime, **values: Any) -> None:
     """Move one delivery along `TRANSITIONS`. Raises Conflict for any other move."""
-    sources = [source for source, targets in TRANSITIONS.items() if state in targets]
-    changed = tx.execute(
-        update(delivery)
-        .where(delivery.c.id == delivery_id, delivery.c.state.in_(sources))
-        .values(**{"state": state, "updated_at": at, "reason": None, "remedy": None, **values})
-    )
-    if changed.rowcount != 1:
+    moved = {"moved": delivery_id, "state": state, "updated_at": at, "reason": None, "remedy": None}
+    if tx.execute(_move(state), moved | values).rowcount != 1:
         raise Conflict(f"delivery {delivery_id} cannot become {state} from its present state; look at it again")
+
+
+@cache
+def _move(state: DeliveryState) -> Any:
+    sources = [literal(source) for source, targets in TRANSITIONS.items() if state in targets]
+    return update(delivery).where(delivery.c.id == bindparam("moved"), delivery.c.state.in_(sources))
 
 
 def explain(tx: Connection, delivery_id: str, *, reason: str, remedy: str) -> None:

@@ -91,7 +91,7 @@ class Vault:
                 tx.execute(move, rewrapped)
 
     def _data_key(self, tx: Connection, blob_id: str) -> bytes:
-        row = tx.execute(_WRAPPED.where(blob.c.id == blob_id)).one_or_none()
+        row = tx.execute(_WRAPPED_OF, {"asked": blob_id}).one_or_none()
         if row is None:
             raise NotFound(f"the bytes of {blob_id} are gone: their key was destroyed or they never existed")
         return PatientKey(self._keys.unwrap(row.patient_wrapped, row.id)).unwrap(row.wrapped_key, blob_id)
@@ -133,6 +133,7 @@ _FIRST_KEY = (
 _WRAPPED = select(
     blob.c.id.label("blob_id"), blob.c.wrapped_key, patient_key.c.id, patient_key.c.wrapped_key.label("patient_wrapped")
 ).join(patient_key, patient_key.c.id == blob.c.patient_key_id)
+_WRAPPED_OF = _WRAPPED.where(blob.c.id == bindparam("asked"))
 
 
 def iter_range(opened: OpenBlob, start: int, stop: int, step: int = 256 * 1024) -> Iterator[bytes]:

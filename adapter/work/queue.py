@@ -17,11 +17,11 @@ from typing import Any
 import orjson
 from sqlalchemy import (
     CTE,
-    ColumnElement,
     Connection,
     Select,
     String,
     and_,
+    bindparam,
     delete,
     exists,
     func,
@@ -189,14 +189,20 @@ def extend(db: Database, items: Iterable[Work], *, now: datetime, lease: timedel
     """Heartbeat: keep the leases of work that is still being done."""
     with db.transaction() as tx:
         for item in items:
-            tx.execute(update(work).where(_held(item)).values(lease_until=now + lease))
+            tx.execute(_CHANGE, _holding(item) | {"lease_until": now + lease})
+
+
+_HELD = and_(work.c.id == bindparam("held_id"), work.c.lease_token == bindparam("token"), work.c.state == "leased")
+_FINISH = delete(work).where(_HELD)
+_FREE_KEYS = delete(work_key).where(work_key.c.work_id == bindparam("held_id"))
+_CHANGE = update(work).where(_HELD)
 
 
 def finish(tx: Connection, item: Work) -> None:
     """Done, together with whatever else this transaction says. Raises LeaseLost."""
-    if tx.execute(delete(work).where(_held(item))).rowcount != 1:
+    if tx.execute(_FINISH, _holding(item)).rowcount != 1:
         raise LeaseLost(f"work {item.id} ({item.kind}) was taken over; its effect here is rolled back")
-    tx.execute(delete(work_key).where(work_key.c.work_id == item.id))
+    tx.execute(_FREE_KEYS, {"held_id": item.id})
 
 
 def finish_all(tx: Connection, items: Sequence[Work]) -> None:
@@ -246,10 +252,11 @@ def cancel_all(tx: Connection, idempotency_keys: Sequence[str]) -> int:
     return len(found)
 
 
-def _held(item: Work) -> ColumnElement[bool]:
-    return and_(work.c.id == item.id, work.c.lease_token == item.lease_token, work.c.state == "leased")
+def _holding(item: Work) -> dict[str, Any]:
+    """The parameters of `_HELD`."""
+    return {"held_id": item.id, "token": item.lease_token}
 
 
 def _change(tx: Connection, item: Work, **values: Any) -> None:
-    if tx.execute(update(work).where(_held(item)).values(**values)).rowcount != 1:
+    if tx.execute(_CHANGE, _holding(item) | values).rowcount != 1:
         raise LeaseLost(f"work {item.id} ({item.kind}) was taken over; its effect here is rolled back")
