@@ -5,13 +5,12 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import pytest
-from sqlalchemy import Connection, event
 
 from adapter import governance
 from adapter.access import Actor
 from adapter.bridge import Bridge
 from adapter.errors import BadInput
-from adapter.governance.log import Question, all_stored, find_events, find_stored
+from adapter.governance.log import Question, all_stored, find_events
 from tests.conftest import Clock
 
 DOCTORS = [Actor("person", f"Practitioner/d{n}", f"Dr. {n}", "clinician") for n in range(2)]
@@ -66,32 +65,3 @@ def test_a_question_finds_what_it_asks_for_newest_first_also_page_by_page(
 def test_a_page_link_that_is_not_ours_is_refused(bridge: Bridge) -> None:
     with bridge.db.snapshot() as tx, pytest.raises(BadInput):
         find_events(tx, Question(), before="nothing")
-
-
-def _plans(tx: Connection, asked: Question) -> list[str]:
-    statements: list[tuple[str, object]] = []
-
-    def note(_c: object, _cursor: object, statement: str, values: object, *_: object) -> None:
-        statements.append((statement, values))
-
-    event.listen(tx.engine, "before_cursor_execute", note)
-    find_stored(tx, asked)
-    event.remove(tx.engine, "before_cursor_execute", note)
-    return [
-        str(row[-1]) for one, values in statements for row in tx.exec_driver_sql(f"EXPLAIN QUERY PLAN {one}", values)
-    ]
-
-
-@pytest.mark.parametrize(
-    "asked",
-    [Question(photo="m1"), Question(patient_ids=frozenset({"p1"})), Question(user="Practitioner/d1"), Question()],
-)
-def test_no_question_reads_the_whole_log_or_sorts_it(bridge: Bridge, asked: Question) -> None:
-    if not bridge.db.is_sqlite:
-        return  # PostgreSQL scans tables as small as these
-    with bridge.db.snapshot() as tx:
-        plans = _plans(tx, asked)
-    assert plans
-    for plan in plans[:1]:
-        assert "INDEX" in plan
-    assert not any("TEMP B-TREE" in plan for plan in plans[:1])
