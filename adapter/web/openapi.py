@@ -17,6 +17,7 @@ _REFUSED = {"$ref": "#/components/responses/Refused"}
 _BYTES = {"type": "string", "contentMediaType": "image/jpeg"}
 _MACHINE: tuple[dict[str, list[str]], ...] = ({"bearer": []}, {"session": []})
 _CAPTURE = {
+    "security": [*_MACHINE, {"app": []}],
     "parameters": [
         {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 100}},
         {"name": "Repr-Digest", "in": "header", "schema": {"type": "string"}, "description": "RFC 9530, sha-256"},
@@ -75,6 +76,11 @@ def openapi(bridge: Bridge, endpoints: Iterable[Endpoint]) -> dict[str, Any]:
             },
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "description": "dermbridge token issue, or /auth/token"},
+                "app": {
+                    "type": "openIdConnect",
+                    "openIdConnectUrl": f"{bridge.settings.base_url}/.well-known/openid-configuration",
+                    "description": "an app that a person has launched (docs/smart.md)",
+                },
                 "session": {"type": "apiKey", "in": "cookie", "name": "dermbridge-session"},
             },
         },

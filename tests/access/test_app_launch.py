@@ -33,7 +33,7 @@ from tests.access.apps import (
     tokens,
     told,
 )
-from tests.access.conftest import Serve
+from tests.access.conftest import Serve, photo
 from tests.access.machines import Machine
 from tests.conftest import Clock
 from tests.web.conftest import Browser, visit
@@ -66,6 +66,10 @@ class Site(NamedTuple):
 
     def status(self, token: str, path: str = "/fhir/Media/m1") -> int:
         return self.client.get(path, headers=bearer(token)).status_code
+
+    def settings(self, **changed: Any) -> None:
+        """What an operator has changed since."""
+        object.__setattr__(self.bridge, "settings", self.bridge.settings.model_copy(update=changed))
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         with self.bridge.db.snapshot() as tx:
@@ -186,6 +190,15 @@ def test_staff_choose_whom_they_treat_and_administrators_anybody(site: Site) -> 
     assert site.status(tokens(site.client, clinician, "p2")["access_token"], "/fhir/Media/m2") == 200
     assert patients_offered(administrator.get("/auth/authorize", params=asked(q="1001")).text) == ["p1"]
     assert site.status(tokens(site.client, administrator, "p1")["access_token"], "/fhir/Media/m2") == 404
+
+
+def test_without_a_patient_to_choose_an_app_reaches_what_the_session_does(site: Site) -> None:
+    everybodys = tokens(site.client, site.staff("administrator", None), None, scope="user/Media.rs")
+    of_one = tokens(site.client, site.sign_in(), None, scope="user/Media.rs")
+    nobodys = tokens(site.client, site.staff("clinician"), None, scope="user/Media.rs")
+    assert "patient" not in everybodys
+    reached = [site.status(one["access_token"], "/fhir/Media/m2") for one in (everybodys, of_one, nobodys)]
+    assert reached == [200, 404, 404]
 
 
 def test_a_phone_that_was_handed_a_chart_lets_no_app_in(site: Site) -> None:
@@ -358,9 +371,31 @@ def test_an_administrator_who_ends_a_session_ends_its_apps_and_may_end_each(site
     assert len(site.events("app-ended")) == 1
 
 
-def test_offline_access_ends_when_the_role_or_the_relationship_does(site: Site, clock: Clock) -> None:
+def test_online_access_outlasts_an_idle_page_but_not_the_session(site: Site, clock: Clock) -> None:
+    browser = site.sign_in()
+    granted = tokens(site.client, browser)
+    clock.advance(minutes=20)
+    assert browser.get("/patients/p1").status_code == 401
+    granted = refresh(site.client, granted["refresh_token"]).json()
+    assert site.status(granted["access_token"]) == 200
+    clock.advance(minutes=41)
+    assert refresh(site.client, granted["refresh_token"]).json()["error"] == "invalid_grant"
+
+
+def test_offline_access_ends_when_staff_do_not_treat_the_patient_any_more(site: Site, clock: Clock) -> None:
+    with site.bridge.db.transaction() as tx:
+        took = photo("taken", "p1", operator={"reference": "Person/clinician"})
+        create_all(tx, [took], at=site.bridge.now())
+    granted = tokens(site.client, site.staff("clinician"), scope="launch/patient patient/Media.rs offline_access")
+    granted = refresh(site.client, granted["refresh_token"]).json()
+    site.settings(treating_days=0)
+    clock.advance(days=1)
+    assert refresh(site.client, granted["refresh_token"]).json()["error"] == "invalid_grant"
+
+
+def test_offline_access_ends_when_the_ehr_or_its_role_does(site: Site) -> None:
     granted = tokens(site.client, site.sign_in(), scope="launch/patient patient/Media.rs offline_access")
-    object.__setattr__(site.bridge, "settings", site.bridge.settings.model_copy(update={"ehrs": ()}))
+    site.settings(ehrs=())
     assert refresh(site.client, granted["refresh_token"]).json()["error"] == "invalid_grant"
     assert site.status(granted["access_token"]) == 401
 

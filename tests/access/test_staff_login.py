@@ -54,6 +54,17 @@ def test_the_group_of_a_person_decides_the_role(start: Start, served: str) -> No
     assert page(service, "/worklist").status_code == 403
 
 
+def test_who_signs_in_to_let_an_app_in_comes_back_to_it_and_nobody_is_led_elsewhere(
+    start: Start, served: str, browser: httpx.Client
+) -> None:
+    service = start(options=options(served))
+    asked = "/auth/authorize?client_id=app&state=1"
+    for then, home in ((asked, asked), ("https://evil.example", "/"), ("//evil.example", "/"), ("/audit", "/")):
+        to_provider = service.client.get("/login", params={"then": then})
+        back = browser.get(to_provider.headers["location"]).headers["location"]
+        assert service.client.get(path_of(back)).headers["location"] == home
+
+
 def test_a_clinician_outside_the_ehr_has_no_chart(start: Start, served: str, browser: httpx.Client) -> None:
     service = start(options=options(served))
     assert signed_in(service, browser).status_code == 303
