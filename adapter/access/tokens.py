@@ -119,8 +119,10 @@ def tokens_in_force(tx: Connection, *, now: datetime) -> list[dict[str, Any]]:
     """Every token that still opens something, the oldest first; never a secret."""
     table = access_token.c
     alive = table.revoked_at.is_(None), or_(table.expires_at.is_(None), table.expires_at > now)
+    granted = or_(table.grant_id.is_(None), grant_in_force(now))
     shown = table.id, table.name, table.client_id, table.scope, table.created_at, table.expires_at
-    return [dict(row._mapping) for row in tx.execute(select(*shown).where(*alive).order_by(table.created_at))]
+    found = select(*shown).outerjoin(app_grant, app_grant.c.id == table.grant_id).where(*alive, granted)
+    return [dict(row._mapping) for row in tx.execute(found.order_by(table.created_at))]
 
 
 def find_token_row(tx: Connection, secret: str, *, now: datetime) -> Row[Any] | None:

@@ -75,7 +75,7 @@ def authorize(web: Web, request: Request) -> Response:
 
 def decide(web: Web, request: Request, form: Form) -> Response:
     """POST /auth/authorize/decision: request (the app's, as a query), decision (allow or deny) and patient."""
-    params = _params(parse_qsl(form.get("request"), keep_blank_values=True, max_num_fields=30))
+    params = _params(parse_qsl(form.get("request"), keep_blank_values=True))
     client = get_app(_clients(web.bridge), params)
     try:
         asked = _checked(web, request, client, params)

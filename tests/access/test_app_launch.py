@@ -15,6 +15,7 @@ from adapter.access import Actor
 from adapter.access.handoff import PHONE_SCOPES
 from adapter.access.policy import grants_of
 from adapter.access.sessions import COOKIE, NOBODY, cookie_name, start_session
+from adapter.access.tokens import tokens_in_force
 from adapter.bridge import Bridge
 from adapter.db.tables import app_grant, session
 from adapter.records import create_all, find_where
@@ -353,6 +354,12 @@ def test_online_access_ends_when_the_person_logs_out_and_offline_access_does_not
     assert refresh(site.client, offline["refresh_token"]).status_code == 200
 
 
+def listed(site: Site) -> list[dict[str, Any]]:
+    """As `dermbridge token list` shows them."""
+    with site.bridge.db.snapshot() as tx:
+        return tokens_in_force(tx, now=site.bridge.now())
+
+
 def test_an_administrator_who_ends_a_session_ends_its_apps_and_may_end_each(site: Site) -> None:
     browser, administrator = site.sign_in(), site.staff("administrator", None)
     offline = "launch/patient patient/Media.rs offline_access"
@@ -366,8 +373,9 @@ def test_an_administrator_who_ends_a_session_ends_its_apps_and_may_end_each(site
     assert site.staff("clinician", NOBODY).post(f"/sessions/apps/{newest.id}/end").status_code == 403
     assert administrator.post(f"/sessions/apps/{newest.id}/end").status_code == 303
     assert (site.status(first), site.status(second)) == (200, 401)
+    assert len(listed(site)) == 1
     administrator.post(f"/sessions/{ends[0]}/end")
-    assert site.status(first) == 401
+    assert site.status(first) == 401 and listed(site) == []
     assert len(site.events("app-ended")) == 1
 
 
