@@ -24,7 +24,7 @@ def delivery_lane(bridge: Bridge, destinations: Destinations) -> Lane:
     return Lane(
         partial(deliver, bridge, destinations),
         threads=threads,
-        claims=2 * threads,
+        claims=4 * threads,
         room=partial(room, bridge),
         set_aside=partial(note_defect, bridge),
     )

@@ -30,6 +30,7 @@ Handler = Callable[[Work], None]
 ATTEMPTS = 12
 REMEDY = "look into the log for this work id, mend the cause, then replay it"
 POLL_SECONDS = 0.5
+RELEASE = timedelta(seconds=1)  # between looks for leases that ended
 PATIENCE_SECONDS = 2  # with a database that does not answer
 GRACE_SECONDS = 3  # for what is in hand when the loop is stopped
 STOPPED = "the worker was stopped before this was done"
@@ -83,6 +84,7 @@ class WorkLoop:
         self._lanes = lanes
         self._now = now
         self._lease = lease
+        self._release_at = datetime.min.replace(tzinfo=UTC)
         self._stop = threading.Event()
         self._in_hand: dict[int, Work] = {}
         self._guard = threading.Condition()
@@ -138,7 +140,9 @@ class WorkLoop:
 
     def _due(self) -> list[Line]:
         now = self._now()
-        release_expired(self._db, now=now)
+        if now >= self._release_at:
+            release_expired(self._db, now=now)
+            self._release_at = now + RELEASE
         return due_lines(self._db, self._lanes, now=now)
 
     def _claim(self, line: Line, room: int) -> list[Work]:

@@ -110,14 +110,18 @@ def enqueue_all(tx: Connection, items: Sequence[Work], *, at: datetime) -> None:
 def due_lines(db: Database, kinds: Iterable[str], *, now: datetime) -> list[tuple[str, str]]:
     """(kind, destination) of all that has something to claim: a look that writes nothing and reads one row of each
     destination, however many wait."""
-    kinds = list(kinds)
+    kinds = tuple(kinds)
     if not kinds:
         return []
-    lines = _lines(kinds)
-    due = exists(_ready(lines.c.kind, lines.c.destination, now).correlate(lines))
     with db.snapshot() as tx:
-        found = tx.execute(select(lines.c.kind, lines.c.destination).where(lines.c.destination.is_not(None), due))
-        return [(row.kind, row.destination) for row in found]
+        return [(row.kind, row.destination) for row in tx.execute(_due(kinds), {"now": now})]
+
+
+@cache
+def _due(kinds: tuple[str, ...]) -> Select[Any]:
+    lines = _lines(kinds)
+    due = exists(_ready(lines.c.kind, lines.c.destination).correlate(lines))
+    return select(lines.c.kind, lines.c.destination).where(lines.c.destination.is_not(None), due)
 
 
 def _lines(kinds: Sequence[str]) -> CTE:
@@ -139,18 +143,9 @@ def claim(
 ) -> list[Work]:
     """Lease up to `limit` due rows, longest due first, skipping those whose order key has older unfinished work."""
     token = str(uuid.uuid4())
-    ready = _ready(kind, destination, now).order_by(work.c.due_at, work.c.id).limit(limit)
-    if not db.is_sqlite:
-        ready = ready.with_for_update(skip_locked=True)
+    asked = {"of_kind": kind, "there": destination, "now": now, "most": limit, "token": token, "until": now + lease}
     with db.transaction() as tx:
-        rows = tx.execute(
-            update(work)
-            .where(work.c.id.in_(ready))
-            .values(state="leased", lease_token=token, lease_until=now + lease, attempts=work.c.attempts + 1)
-            .returning(
-                work.c.id, work.c.kind, work.c.destination, work.c.idempotency_key, work.c.payload, work.c.attempts
-            )
-        ).all()
+        rows = tx.execute(_claim(db.is_sqlite), asked).all()
     return [
         Work(
             kind=row.kind,
@@ -165,24 +160,39 @@ def claim(
     ]
 
 
-def _ready(kind: Any, destination: Any, now: datetime) -> Select[Any]:
+@cache
+def _claim(is_sqlite: bool) -> Any:
+    ready = _ready(bindparam("of_kind"), bindparam("there")).order_by(work.c.due_at, work.c.id).limit(bindparam("most"))
+    if not is_sqlite:
+        ready = ready.with_for_update(skip_locked=True)
+    leased = {"state": "leased", "lease_token": bindparam("token"), "lease_until": bindparam("until")}
+    claimed = (work.c.id, work.c.kind, work.c.destination, work.c.idempotency_key, work.c.payload, work.c.attempts)
+    taken = update(work).where(work.c.id.in_(ready)).values(**leased, attempts=work.c.attempts + 1)
+    return taken.returning(*claimed)
+
+
+def _ready(kind: Any, destination: Any) -> Select[Any]:
     """Waiting, due, and first on each of its order keys; read in the order of ix_work_ready."""
     mine, older = work_key.alias(), work_key.alias()
     blocked = exists().where(
         mine.c.work_id == work.c.id, older.c.order_key == mine.c.order_key, older.c.work_id < work.c.id
     )
     line = (work.c.state == "waiting", work.c.kind == kind, work.c.destination == destination)
-    return select(work.c.id).where(*line, work.c.due_at <= now, ~blocked)
+    return select(work.c.id).where(*line, work.c.due_at <= bindparam("now"), ~blocked)
+
+
+_EXPIRED = and_(work.c.state == "leased", work.c.lease_until <= bindparam("now"))
+_ANY_EXPIRED = select(exists().where(_EXPIRED))
 
 
 def release_expired(db: Database, *, now: datetime) -> None:
     """What was leased by somebody who never came back waits again."""
-    expired = and_(work.c.state == "leased", work.c.lease_until <= now)
     with db.snapshot() as tx:
-        if not tx.execute(select(exists().where(expired))).scalar_one():
+        if not tx.execute(_ANY_EXPIRED, {"now": now}).scalar_one():
             return
     with db.transaction() as tx:
-        tx.execute(update(work).where(expired).values(state="waiting", lease_token=None, lease_until=None))
+        waits = {"state": "waiting", "lease_token": None, "lease_until": None}
+        tx.execute(update(work).where(_EXPIRED), {"now": now} | waits)
 
 
 def extend(db: Database, items: Iterable[Work], *, now: datetime, lease: timedelta = LEASE) -> None:
