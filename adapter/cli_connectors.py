@@ -16,7 +16,7 @@ from adapter.settings import load_settings
 
 connectors = group(
     "connectors",
-    "Destinations: new, check, dry-run, try, send, stop, resume, replay, explain, photos, pull, list, secret.",
+    "Destinations: new, check, dry-run, try, send, looked, stop, resume, replay, explain, photos, pull, list, secret.",
 )
 
 
@@ -284,6 +284,28 @@ def connectors_send(media: Annotated[str, typer.Argument(help="The photo's id.")
     with beside_service() as bridge, bridge.db.transaction() as tx:
         delivery_id = send_one(tx, bridge, media, name)
     out.print(f"delivery {delivery_id} is in line; the service or `dermbridge worker` sends it", highlight=False)
+
+
+@connectors.command("looked")
+def connectors_looked(
+    media: Annotated[str, typer.Argument(help="The photo's id.")],
+    name: str,
+    there: Annotated[bool, typer.Option("--there/--not-there", help="Not there: it is sent again.")],
+    because: Annotated[str, typer.Option(help="What you saw; it stands in the audit log with your name.")],
+) -> None:
+    """Say what you found at a destination that cannot be asked, after an answer was lost.
+
+    Example: dermbridge connectors looked 0193… main-ehr --there --because "in the inbox, 10:42"
+    """
+    from getpass import getuser
+
+    from adapter.access.actor import SYSTEM
+    from adapter.delivery.looked import find_blind, tell_looked
+
+    with beside_service() as bridge, bridge.db.transaction() as tx:
+        found = find_blind(tx, media, name)
+        tell_looked(tx, bridge, SYSTEM, found, there=there, because=because, by=f"{getuser()} (command line)")
+    out.print("it counts as arrived" if there else "it is in line again", highlight=False)
 
 
 @connectors.command("replay")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 Secrets = Callable[[str], str]
 """Gives the secret of a name, or raises KeyError or OSError."""
@@ -131,6 +131,9 @@ class Receipt:
         return cls(**values, received_at=datetime.fromisoformat(moment) if moment else None)
 
 
+CANNOT_LOOK: Final = "The answer was lost and this destination cannot be asked what it holds."
+
+
 class CannotLook(DeliveryError):
     """The destination cannot be asked what it holds.
 
@@ -140,7 +143,7 @@ class CannotLook(DeliveryError):
 
     def __init__(self, what: str, *, may_resend: bool = False, presumed: Receipt | None = None) -> None:
         super().__init__(
-            "The answer was lost and this destination cannot be asked what it holds.",
+            CANNOT_LOOK,
             remedy=f"Look there for {what}; send again only if it is not there.",
             retry=Retry.NEVER,
         )
@@ -153,10 +156,10 @@ class Parcel:
     """One version of one photo for one destination.
 
     `idempotency_key` names media id, version and destination, so the same parcel always has the same key; what is sent
-    again after it was taken back has another. `media`, `patient`, `encounter` and `consents` are FHIR R4 JSON as we
-    store it, with our own references. `content` returns the clean copy; `size` (bytes), `sha256` (hex) and `sha1_b64`
-    (Attachment.hash) are of those bytes. `previous` is the receipt of the version or identity that this parcel replaces
-    at the same destination.
+    again after it was taken back has another. `media`, `patient`, `encounter`, `consents` and `observations` (what was
+    measured on the photo, where the profile takes that) are FHIR R4 JSON as we store it, with our own references.
+    `content` returns the clean copy; `size` (bytes), `sha256` (hex) and `sha1_b64` (Attachment.hash) are of those
+    bytes. `previous` is the receipt of the version or identity that this parcel replaces at the same destination.
     """
 
     delivery_id: str
@@ -171,6 +174,7 @@ class Parcel:
     filename: str
     encounter: Mapping[str, Any] | None = field(default=None, repr=False)
     consents: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    observations: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     previous: Receipt | None = None
 
 

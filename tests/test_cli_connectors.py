@@ -84,6 +84,11 @@ def test_replaying_with_nothing_failed_says_so(site: Path) -> None:
     assert "0 deliveries" in run("replay", "shelf")
 
 
+def test_looking_for_what_nobody_asked_to_look_for_says_so(site: Path) -> None:
+    told = run("looked", "m1", "shelf", "--there", "--because", "in the inbox", code=1)
+    assert "no delivery of photo m1 to shelf waits for somebody to look" in told
+
+
 def test_a_destination_is_stopped_for_maintenance_and_goes_on(site: Path) -> None:
     assert "until `dermbridge connectors resume shelf`" in run("stop", "shelf", "--because", "upgrade until 06:00")
     assert answer("list")[0]["state"] == "stopped: upgrade until 06:00"

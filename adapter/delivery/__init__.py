@@ -4,6 +4,7 @@ from adapter.delivery.backlog import replay, resume_destination, stop_destinatio
 from adapter.delivery.deliver import deliver
 from adapter.delivery.destinations import Destinations
 from adapter.delivery.key_set import published_keys
+from adapter.delivery.looked import needs_a_look, tell_looked
 from adapter.delivery.outbox import (
     DeliveryState,
     deliver_media,
@@ -48,6 +49,7 @@ __all__ = [
     "hold",
     "is_bound",
     "list_photos",
+    "needs_a_look",
     "photo_at",
     "photo_destinations",
     "published_keys",
@@ -57,4 +59,5 @@ __all__ = [
     "send_again",
     "stop_destination",
     "take_back",
+    "tell_looked",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, and_, or_, select
+from sqlalchemy import Connection, Row, and_, func, not_, or_, select
 
 from adapter import governance
 from adapter.access.actor import Actor
@@ -20,6 +20,7 @@ from adapter.delivery.destinations import Destinations
 from adapter.delivery.outbox import DeliveryState, look_again, send_again
 from adapter.errors import Conflict
 from adapter.work import hasten
+from connectors.contract import CANNOT_LOOK
 
 S = DeliveryState
 REPLAYED_AT_ONCE: Final = 1000  # in one transaction
@@ -55,13 +56,13 @@ def replay(
 ) -> int:
     """Put deliveries of a destination in line again; returns how many, at most `limit`.
 
-    Without `since` those that failed. With it also all that the destination accepted from then (until `until`), as
-    after it was set back to a backup: each is looked for first and sent only where it is not there. Where nothing can
-    be looked for, a person is told what to look for instead.
+    Without `since` those that failed, but for those that only a person can look for (`looked`). With it also all that
+    the destination accepted from then (until `until`), as after it was set back to a backup: each is looked for first
+    and sent only where it is not there. Where nothing can be looked for, a person is told what to look for instead.
     """
     Destinations(bridge).profile(name)
     c, here = delivery.c, delivery.c.destination == name
-    failed = c.state == S.FAILED
+    failed = and_(c.state == S.FAILED, not_(func.coalesce(c.reason, "").startswith(CANNOT_LOOK)))
     if since is not None:
         last = until or bridge.now()
         accepted = and_(c.accepted_at.between(since, last), c.state.in_((S.ACCEPTED, S.CONFIRMED)))

@@ -22,7 +22,7 @@ from adapter.db.tables import delivery_attempt
 from adapter.delivery.circuit import LEFT_ALONE, STOPPED, find_circuit, note_answer, note_outage, wait_until
 from adapter.delivery.destinations import Destinations
 from adapter.delivery.orders import Order, may_not_stay, prepare
-from adapter.delivery.outbox import DeliveryState, explain, get_delivery, mark, start_retraction
+from adapter.delivery.outbox import SEEN, DeliveryState, explain, get_delivery, mark, start_retraction
 from adapter.errors import Misconfigured, NotFound
 from adapter.records import Stored, create, new_id
 from adapter.work import Work, finish, hasten, postpone
@@ -193,7 +193,7 @@ def _accept(tx: Connection, attempt: Attempt, receipt: Receipt) -> None:
     )
     create(tx, sent, at=at)
     for old in order.replaced:
-        if _is_same_record(Receipt.from_json(old.receipt), receipt):
+        if _is_same_record(Receipt.from_json(old.receipt), receipt) or _seen_for_him(old, row):
             mark(tx, old.id, S.SUPERSEDED, at=at, reason="a newer version took its place")
         else:
             start_retraction(tx, bridge, old, reason="the photo is another patient's")
@@ -206,8 +206,17 @@ def _is_same_record(old: Receipt, new: Receipt) -> bool:
     )
 
 
+def _seen_for_him(old: Row[Any], row: Row[Any]) -> bool:
+    return Receipt.from_json(old.receipt).route == SEEN and bool(old.patient == row.patient)
+
+
 def _prove(attempt: Attempt, connector: Connector, receipt: Receipt) -> None:
     """Confirmed only by what the destination holds now; where it gives nothing back, its receipt is the last word."""
+    if receipt.route == SEEN:  # somebody's word: the number to read back is not known
+        with attempt.bridge.db.transaction() as tx:
+            attempt.mark(tx, S.ACCEPTED, reason=attempt.order.row.reason)
+            finish(tx, attempt.work)
+        return
     evidence = attempt.step("read-back", lambda: connector.read_back(attempt.order.parcel, receipt))
     with attempt.bridge.db.transaction() as tx:
         attempt.answered(tx)
@@ -237,6 +246,11 @@ def _retract(attempt: Attempt, connector: Connector) -> None:
     order = attempt.order
     receipt = order.receipt
     assert receipt is not None  # start_retraction takes no other
+    if receipt.route == SEEN:
+        remedy = "Ask the department that runs it to mark the photo as entered in error."
+        raise DeliveryError(
+            "A person found this photo there; its number is not known here.", remedy=remedy, retry=Retry.NEVER
+        )
     reason = "The patient withdrew consent" if order.refusal else _what_is_wrong(order.media)
     taken = attempt.step("retract", lambda: connector.retract(order.parcel, receipt, reason))
     seen = taken if taken.duplicate else connector.retract(order.parcel, taken, reason)

@@ -12,7 +12,7 @@ from adapter import consent
 from adapter.bridge import Bridge
 from adapter.db.tables import delivery
 from adapter.delivery.destinations import known_profiles
-from adapter.delivery.outbox import DeliveryState, mark, taking_back
+from adapter.delivery.outbox import SEEN, DeliveryState, mark, taking_back
 from adapter.errors import NotFound
 from adapter.records import Stored, find, get
 from adapter.records.binaries import BinaryRow, get_binary, open_binary
@@ -208,8 +208,14 @@ def parcel_of(
         sha256=binary.sha256,
         sha1_b64=attachment.get("hash", ""),
         filename=row.media_id + SUFFIX.get(binary.content_type, ""),
-        previous=Receipt.from_json(held) if held else None,
+        previous=_known_there(held),
     )
+
+
+def _known_there(held: str | None) -> Receipt | None:
+    """The receipt, unless a person gave it: then nobody knows what to replace."""
+    receipt = Receipt.from_json(held) if held else None
+    return None if receipt and receipt.route == SEEN else receipt
 
 
 def _split(reference: str) -> tuple[str, str]:

@@ -55,11 +55,12 @@ TRANSITIONS: dict[DeliveryState, frozenset[DeliveryState]] = {
     S.CONFIRMED: frozenset({S.RETRACTING, S.SUPERSEDED, S.PENDING, S.UNKNOWN}),
     S.WITHHELD: frozenset({S.PENDING, S.SUPERSEDED, S.WITHHELD}),
     S.HELD: frozenset({S.PENDING, S.SUPERSEDED}),
-    S.FAILED: frozenset({S.PENDING, S.SUPERSEDED, S.RETRACTING}),
+    S.FAILED: frozenset({S.PENDING, S.SUPERSEDED, S.RETRACTING, S.ACCEPTED}),
     S.SUPERSEDED: frozenset({S.RETRACTING}),
     S.RETRACTING: frozenset({S.RETRACTED, S.RETRACTING, S.FAILED, S.PENDING, S.SENDING}),
     S.RETRACTED: frozenset(),
 }
+SEEN = "seen by a person"  # Receipt.route where only somebody's word says that it is there
 UNFINISHED = (S.PENDING, S.UNKNOWN, S.WITHHELD, S.HELD, S.FAILED)
 
 

@@ -1,4 +1,4 @@
-"""/deliveries: what is on its way to which destination, and the two things a person can say: send again, hold."""
+"""/deliveries: what is on its way to which destination, and what a person can say: send again, hold, I looked."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 
+from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 
 from adapter import governance
 from adapter.access import Actor, can, check_right, check_scope, check_whose, has_right
 from adapter.bridge import Bridge
-from adapter.delivery import DeliveryState, hold, send_again
+from adapter.delivery import DeliveryState, hold, needs_a_look, send_again, tell_looked
 from adapter.delivery.outbox import destination_names, get_delivery
 from adapter.errors import BadInput
 from adapter.records import Stored
@@ -95,14 +96,21 @@ def post_hold(web: Web, request: Request, _form: Form) -> Response:
     return _told(web, request, hold, "held")
 
 
+def post_looked(web: Web, request: Request, form: Form) -> Response:
+    """POST /deliveries/{id}/looked with `there` (yes, no) and `because`: somebody looked where nobody can ask."""
+    bridge, actor, there = web.bridge, actor_of(request), form.get("there")
+    with bridge.db.transaction() as tx:
+        row = _get_own(tx, actor, request.path_params["id"])
+        if there not in ("yes", "no"):
+            raise BadInput("say whether it is there: yes or no")
+        tell_looked(tx, bridge, actor, row.id, there=there == "yes", because=form.get("because"))
+    return see_other("/deliveries", "looked" if there == "yes" else "queued")
+
+
 def _told(web: Web, request: Request, say: Any, said: str) -> Response:
-    """Who may correct a photo may send it again; who operates DermBridge may both for any."""
     bridge, actor = web.bridge, actor_of(request)
     with bridge.db.transaction() as tx:
-        row = get_delivery(tx, request.path_params["id"])
-        check_whose(tx, actor, row.patient)
-        if not has_right(actor, "operate"):
-            check_scope(actor, "u", "Media")
+        row = _get_own(tx, actor, request.path_params["id"])
         say(tx, bridge, row.id)
         reference = f"Media/{row.media_id}/_history/{row.media_version}"
         detail = f"delivery to {row.destination}: {said}"
@@ -110,8 +118,18 @@ def _told(web: Web, request: Request, say: Any, said: str) -> Response:
     return see_other("/deliveries", said)
 
 
+def _get_own(tx: Connection, actor: Actor, delivery_id: str) -> Any:
+    """Who may correct a photo may say what becomes of its delivery; who operates DermBridge may for any."""
+    row = get_delivery(tx, delivery_id)
+    check_whose(tx, actor, row.patient)
+    if not has_right(actor, "operate"):
+        check_scope(actor, "u", "Media")
+    return row
+
+
 def _row(bridge: Bridge, actor: Actor, row: Any, photo: Stored | None, patient: Stored | None) -> dict[str, Any]:
     may = has_right(actor, "operate") or actor.patient_id is not None
+    blind = needs_a_look(row)
     sees = can(actor, "r", "Media")
     drawn = photo is not None and photo.resource["content"]["contentType"].startswith("image/")
     return {
@@ -128,6 +146,7 @@ def _row(bridge: Bridge, actor: Actor, row: Any, photo: Stored | None, patient: 
         "took": period((row.confirmed_at - row.created_at).total_seconds()) if row.confirmed_at else None,
         "reason": row.reason,
         "remedy": row.remedy,
-        "retry_href": f"/deliveries/{row.id}/send-again" if may and row.state in _AGAIN else None,
+        "retry_href": f"/deliveries/{row.id}/send-again" if may and row.state in _AGAIN and not blind else None,
+        "looked_href": f"/deliveries/{row.id}/looked" if may and blind else None,
         "hold_href": f"/deliveries/{row.id}/hold" if may and row.state == "pending" else None,
     }

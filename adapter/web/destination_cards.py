@@ -21,6 +21,7 @@ from adapter.web.bodies import Form
 from adapter.web.clock import age_since, local, period
 from adapter.web.gate import actor_of
 from adapter.web.pages import Web, see_other
+from connectors.contract import CANNOT_LOOK
 
 UNSENT = ("pending", "sending", "unknown")
 
@@ -46,7 +47,7 @@ def _card(
     oldest = min((one.oldest_at for one in own if one.state in UNSENT), default=None)
     waiting = sum(one.count for one in own if one.state in UNSENT)
     pace = pace_of(tx, name, bridge.now())
-    failed = any(one.state == "failed" for one in own)
+    failures = causes(tx, name)[:5] if any(one.state == "failed" for one in own) else []
     return {
         "name": name,
         "href": list_href(name, None),
@@ -58,17 +59,14 @@ def _card(
         "to_chart": period(pace.median_seconds) if pace.median_seconds is not None else None,
         "to_chart_p95": period(pace.p95_seconds) if pace.p95_seconds is not None else None,
         "circuit": _circuit(bridge, circuit) if circuit else None,
-        "causes": [
-            {"reason": one.reason, "remedy": one.remedy, "count": one.count}
-            for one in (causes(tx, name)[:5] if failed else [])
-        ],
+        "causes": [{"reason": one.reason, "remedy": one.remedy, "count": one.count} for one in failures],
         "confirmed": count_told(confirmed),
         "confirmed_href": list_href(name, "confirmed"),
         "counts": [
             {"state": one.state, "count": count_told(one.count), "href": list_href(name, one.state)} for one in own
         ],
         "say_href": f"/deliveries/destinations/{name}",
-        "can_replay": failed,
+        "can_replay": not all(str(one.reason).startswith(CANNOT_LOOK) for one in failures),
     }
 
 

@@ -33,6 +33,7 @@ FLASHES = {  # what a page says once after a change: `?said=saved`
     "withdrawn": ("ok", "The consent is withdrawn. What it stopped, and who has copies already, is shown below."),
     "queued": ("ok", "It is in line to be sent now."),
     "stopped": ("info", "Nothing more goes there until someone says to go on. Everything waits in order."),
+    "looked": ("ok", "It counts as arrived, by your word."),
     "held": ("info", "It is on hold until someone sends it again."),
     "replayed": ("ok", "The message was applied again; if it still waits, its reason says why."),
     "dismissed": ("ok", "The message is dismissed; those that waited behind it go on."),

@@ -135,6 +135,7 @@ POST: dict[str, Change] = {
     "/consents/{id}/withdraw": consents.withdraw,
     "/deliveries/{id}/send-again": deliveries.post_send_again,
     "/deliveries/{id}/hold": deliveries.post_hold,
+    "/deliveries/{id}/looked": deliveries.post_looked,
     "/deliveries/destinations/{name}": destination_cards.post_destination,
     "/worklist/photos/{id}": worklist.settle,
     "/worklist/photos/{id}/ask": worklist.ask,

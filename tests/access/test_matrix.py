@@ -113,6 +113,7 @@ ROWS: dict[tuple[str, str], Row] = {
     ),
     ("POST", "/deliveries/{id}/send-again"): Row("/deliveries/d1/send-again", not_role="privacy-officer"),
     ("POST", "/deliveries/{id}/hold"): Row("/deliveries/d1/hold", not_role="privacy-officer"),
+    ("POST", "/deliveries/{id}/looked"): Row("/deliveries/d1/looked", not_role="privacy-officer"),
     ("POST", "/deliveries/destinations/{name}"): Row(
         "/deliveries/destinations/none", fields=(("say", "stop"),), **OPERATOR
     ),

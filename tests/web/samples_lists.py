@@ -110,6 +110,7 @@ def deliveries() -> dict[str, Any]:
                 "reason": reason,
                 "remedy": remedy,
                 "retry_href": f"/deliveries/d{n}/retry" if state == "failed" else None,
+                "looked_href": f"/deliveries/d{n}/looked" if state == "failed" else None,
                 "hold_href": f"/deliveries/d{n}/hold" if state in ("sending", "failed") else None,
             }
             for n, (state, label, reason, remedy) in enumerate(rows)

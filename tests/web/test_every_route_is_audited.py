@@ -51,6 +51,7 @@ ELSEWHERE = {
     ("GET", "/imports/{id}"): "tests/web/test_routes_imports.py",
     ("POST", "/deliveries/{id}/send-again"): "tests/web/test_routes_deliveries.py",
     ("POST", "/deliveries/{id}/hold"): "tests/web/test_routes_deliveries.py",
+    ("POST", "/deliveries/{id}/looked"): "tests/web/test_routes_deliveries.py",
     ("POST", "/admin/work/{id}/replay"): "tests/web/test_routes_admin.py",
     ("POST", "/sessions/{id}/end"): "tests/web/test_sessions.py",
     ("POST", "/sessions/apps/{id}/end"): "tests/access/test_app_launch.py",

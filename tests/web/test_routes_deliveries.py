@@ -15,6 +15,7 @@ from adapter.db.tables import delivery, delivery_attempt
 from adapter.delivery.circuit import circuits, note_outage
 from adapter.records import create_all, delivery_list, find_where, new_id
 from adapter.records.delivery_list import causes, confirmed_since, pace_of, page_of_deliveries, standings
+from connectors.contract import CANNOT_LOOK
 from tests.web.conftest import Browser, patient, sign_in
 
 NAMES = ("ehr", "pacs")
@@ -129,6 +130,30 @@ def test_failures_are_told_by_cause_with_their_remedy_and_sent_again_at_once(
     with bridge.db.snapshot() as tx:
         again = tx.execute(select(delivery.c.id).where(delivery.c.state == "pending")).scalars().all()
         assert sorted(again) == sorted(ids)
+
+
+def test_who_looked_where_nobody_can_ask_says_what_they_saw_and_the_log_keeps_it(
+    bridge: Bridge, administrator: Browser
+) -> None:
+    there, absent, refused = sent(bridge, 3, "ehr", "failed", minutes=5)
+    with bridge.db.transaction() as tx:
+        lost = delivery.update().where(delivery.c.id.in_([there, absent]))
+        tx.execute(lost.values(reason=CANNOT_LOOK, remedy="Look there for document 7."))
+    page = administrator.get("/deliveries").text
+    assert page.count("I looked there") == 2 and f'id="retry-{refused}"' in page and f'id="retry-{there}"' not in page
+    administrator.post("/deliveries/destinations/ehr", {"say": "replay"})  # sends nothing that may be there
+    assert administrator.post(f"/deliveries/{there}/looked", {"there": "yes", "because": " "}).status_code == 400
+    assert administrator.post(f"/deliveries/{refused}/looked", {"there": "yes", "because": "x"}).status_code == 409
+    administrator.post(f"/deliveries/{there}/looked", {"there": "yes", "because": "in the inbox"})
+    administrator.post(f"/deliveries/{absent}/looked", {"there": "no", "because": "nothing of today"})
+    with bridge.db.snapshot() as tx:
+        state = {row.id: row.state for row in tx.execute(select(delivery.c.id, delivery.c.state))}
+        told = [str(each.resource) for each in find_where(tx, "AuditEvent")]
+        looks = tx.execute(select(delivery_attempt.c.outcome).where(delivery_attempt.c.action == "look")).scalars()
+        assert sorted(looks) == ["absent", "there"]
+    assert (state[there], state[absent]) == ("accepted", "pending")
+    assert any(": seen there, says" in one and "in the inbox" in one for one in told)
+    assert "seen there by" in administrator.get("/deliveries?state=accepted").text
 
 
 def test_the_card_tells_outages_pace_and_the_time_to_the_chart(bridge: Bridge, administrator: Browser) -> None:

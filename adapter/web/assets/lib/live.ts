@@ -4,6 +4,7 @@ import { askPage } from "./http.ts";
 
 const inUse = (region: Element): boolean => {
   const focused = document.activeElement;
+  if (region.querySelector("details[open]")) return true; // what was typed there would be lost
   return focused !== null && region.contains(focused) && focused.matches("select, input, textarea");
 };
 
