@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 # Failure reasons (PS3.18 I.2, PS3.4 B.2.3) by their first hexadecimal digits -> what to do.
-_REASONS: Final = (
+REASONS: Final = (
     (range(0xA700, 0xA800), Retry.LATER, "The archive is out of resources; it is tried again."),
     (range(0x0110, 0x0111), Retry.LATER, "The archive failed while storing; it is tried again."),
     (range(0x0122, 0x0123), Retry.NEVER, "The archive does not take this SOP class; choose another route."),
@@ -179,8 +179,8 @@ def store_failure(reason: int, doing: str) -> DeliveryError:
     """The error that a failure reason or C-STORE status means."""
     told = f"{doing} failed with reason {reason:04X}."
     if reason in REFUSED_CLASSES:
-        return RouteRefused(told, remedy=_REASONS[2][2] if reason == 0x0122 else _REASONS[3][2], retry=Retry.NEVER)
-    for known, retry, remedy in _REASONS:
+        return RouteRefused(told, remedy=REASONS[2][2] if reason == 0x0122 else REASONS[3][2], retry=Retry.NEVER)
+    for known, retry, remedy in REASONS:
         if reason in known:
             return DeliveryError(told, remedy=remedy, retry=retry)
     return DeliveryError(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _LEVEL = re.compile(r"(studies|series|instances)$")
 _OWN_UID = {"studies": "0020000D", "series": "0020000E", "instances": "00080018"}
-_PROCESSING_FAILURE = 0x0110
+_PROCESSING_FAILURE = "0110"
 _DUPLICATE = 0x0111
 
 
@@ -72,7 +72,7 @@ def _store(vendor: Vendor, behaviour: DicomWebBehaviour, request: Request, fault
     if fault and fault.kind == "empty-stow":  # says 200 and keeps nothing
         return Response.json(200, {})
     if fault and fault.kind == "nack":
-        return Response.json(202, _result("00081198", uid, _PROCESSING_FAILURE))
+        return Response.json(202, _result("00081198", uid, int(fault.code or _PROCESSING_FAILURE, 16)))
     if uid in vendor.documents and behaviour.second_time == "409":
         return Response.json(409, _result("00081198", uid, _DUPLICATE))
     vendor.documents[uid] = Document(uid, str(dataset.PatientID), part, "application/dicom")

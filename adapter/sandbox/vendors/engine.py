@@ -24,14 +24,15 @@ OUTCOME: Final = {"resourceType": "OperationOutcome"}
 class Fault:
     """Something that goes wrong once, on the first fitting request: `method` and the end of its path ("" fits all).
 
-    `refusal` is the answer of `refuse`; `code` MSA-1 of `nack`; `seconds` the delay of `slow`; `none` lets one pass.
+    `refusal` is the answer of `refuse`; `code` MSA-1 or the failure reason (hexadecimal) of
+    `nack`; `seconds` the delay of `slow`; `none` lets one pass.
     """
 
     kind: Kind
     method: str = "POST"
     path: str = ""
     refusal: Refusal = NO
-    code: str = "AE"
+    code: str = ""
     seconds: float = 0.0
 
 

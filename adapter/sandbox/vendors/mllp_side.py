@@ -22,7 +22,7 @@ def respond(vendor: Vendor, behaviour: MllpBehaviour, raw: bytes) -> bytes | Non
         fault = vendor.take_fault("MLLP", "", ("none", "lost-before", "lost-after", "nack", "silent"))
         if fault and fault.kind in {"lost-before", "silent"}:
             return None
-        code = fault.code if fault and fault.kind == "nack" else _file(vendor, behaviour, message, raw)
+        code = (fault.code or "AE") if fault and fault.kind == "nack" else _file(vendor, behaviour, message, raw)
         if fault and fault.kind == "lost-after":
             return None
     code = {"AA": "CA", "AE": "CE", "AR": "CR"}[code] if behaviour.acknowledges == "commit" else code
