@@ -18,7 +18,7 @@ from adapter.sandbox.vendors.behaviour import Refusal
 from connectors.contract import Retry
 from connectors.dicom_object import REASONS
 from connectors.hl7v2 import REFUSALS
-from connectors.kinds import EhrProfile, Profile
+from connectors.kinds import EhrProfile
 from connectors.knobs import Signal
 from connectors.profile import build_profile, find_shipped_profiles
 from tests.connectors.vendor_site import FILING, VENDORS, Open, VendorSite, in_chart
@@ -37,7 +37,7 @@ ENDS = {
 REPEATED = 20  # more than one attempt makes by itself
 
 
-def routes_of(name: str) -> tuple[Profile, ...]:
+def routes_of(name: str) -> tuple[Any, ...]:
     profile = build_profile({"based_on": name}, source="test")
     return profile.routes if isinstance(profile, EhrProfile) else (profile,)
 
