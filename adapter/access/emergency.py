@@ -1,6 +1,6 @@
 """Breaking the glass: more than one's role allows, for a stated reason, for a limited time, with everybody told.
 
-It opens very restricted photographs of the chart that is open; and, to staff who signed in outside the EHR, the one
+It opens restricted photographs of the chart that is open; and, to staff who signed in outside the EHR, the one
 chart they name. It never opens another chart to a session that an EHR launched: that is for the EHR to decide.
 """
 
@@ -31,7 +31,7 @@ def break_glass(
     """What the person may do from now until `emergency_minutes` have passed. Raises BadInput, Forbidden, NotFound."""
     check_scope(actor, "r", "Media")
     if actor.patient_id is None:
-        raise Forbidden("your role sees every chart already; very restricted photos need the chart opened in the EHR")
+        raise Forbidden("your role sees every chart already; restricted photos need the chart opened in the EHR")
     if actor.patient_id != NOBODY:
         check_whose(tx, actor, patient_id)
     if reason not in REASONS or len(why.split()) < LEAST_WORDS:

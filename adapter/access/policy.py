@@ -24,9 +24,20 @@ __all__ = ["ROLES", "SCOPE", "Letter", "Right", "grants_of", "parse_scopes"]
 
 Letter = Literal["c", "r", "u", "d", "s"]
 Right = Literal[
-    "original", "export", "operate", "worklist", "audit", "launch-any-patient", "very-restricted", "sessions"
+    "original",
+    "export",
+    "operate",
+    "worklist",
+    "audit",
+    "launch-any-patient",
+    "restricted",
+    "very-restricted",
+    "sessions",
 ]
-VERY_RESTRICTED = "V"
+OPENED_BY: dict[str, tuple[Right, ...]] = {  # v3-Confidentiality -> any of these rights; other levels need none
+    "R": ("restricted", "very-restricted"),
+    "V": ("very-restricted",),
+}
 MADE_BY = {"Media": "operator", "Observation": "performer"}  # who made what may be too sensitive for others
 
 _CLINICAL = {
@@ -44,8 +55,8 @@ _CLINICAL = {
     "user/Device.rs",
 }
 ROLES: dict[str, tuple[set[str], set[Right]]] = {
-    "clinician": (_CLINICAL, {"original", "export"}),
-    "photographer": (_CLINICAL, {"worklist"}),
+    "clinician": (_CLINICAL, {"original", "export", "restricted"}),
+    "photographer": (_CLINICAL, {"worklist", "restricted"}),
     "engineer": ({"user/Patient.rs", "user/Encounter.rs"}, {"operate", "worklist", "launch-any-patient"}),
     "privacy-officer": (
         {"user/*.rs"},
@@ -117,10 +128,15 @@ def check_whose(tx: Connection, actor: Actor, patient_id: str | None) -> None:
 # --- sensitivity ----------------------------------------------------------------------------------------------------
 
 
-def sees_very_restricted(actor: Actor) -> bool:
-    """Whether photographs labelled V (suspected abuse, intimate photographs of minors) are open to this actor: by
-    right, or while breaking the glass."""
-    return has_right(actor, "very-restricted") or actor.emergency is not None
+def levels_closed(actor: Actor) -> list[str]:
+    """The confidentiality levels of which this actor sees nothing but their own work.
+
+    R (intimate sites, a diagnosis that stigmatises, consent pending) is for the roles that treat, in the charts they
+    open; V (suspected abuse, intimate photographs of minors) for a right of its own. Breaking the glass opens both.
+    """
+    if actor.emergency is not None:
+        return []
+    return [level for level, rights in OPENED_BY.items() if not any(has_right(actor, right) for right in rights)]
 
 
 def can_see(actor: Actor, resource: Resource) -> bool:
@@ -130,7 +146,7 @@ def can_see(actor: Actor, resource: Resource) -> bool:
     The same rule as conditions on the table: `access.reach`.
     """
     element = MADE_BY.get(resource["resourceType"])
-    if element is None or confidentiality_of(resource) != VERY_RESTRICTED or sees_very_restricted(actor):
+    if element is None or confidentiality_of(resource) not in levels_closed(actor):
         return True
     made_by = resource.get(element, ())
     makers = made_by if isinstance(made_by, list) else [made_by]
@@ -140,7 +156,8 @@ def can_see(actor: Actor, resource: Resource) -> bool:
 def check_visible(actor: Actor, resource: Resource) -> None:
     """Raises Forbidden for what is known to be in the chart, but too sensitive for this actor."""
     if not can_see(actor, resource):
-        raise Forbidden("this photo is very restricted; open it by breaking the glass, with a reason that is reviewed")
+        level = "very restricted" if confidentiality_of(resource) == "V" else "restricted to those who treat"
+        raise Forbidden(f"this photo is {level}; open it by breaking the glass, with a reason that is reviewed")
 
 
 def check_ours(resource: Resource) -> None:

@@ -13,7 +13,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Connection, and_, false, literal, or_, select
 
 from adapter.access.actor import Actor
-from adapter.access.policy import MADE_BY, VERY_RESTRICTED, Letter, can, sees_very_restricted
+from adapter.access.policy import MADE_BY, Letter, can, levels_closed
 from adapter.access.scopes import Grant, filters_of, grants_for
 from adapter.bridge import Bridge
 from adapter.errors import Forbidden, NotFound, OutOfReach
@@ -94,7 +94,7 @@ def check_written(
 
 def sensitivity(actor: Actor, resource_type: str) -> list[Condition]:
     """`policy.can_see` as conditions on the table."""
-    if resource_type not in MADE_BY or sees_very_restricted(actor):
+    if resource_type not in MADE_BY or not (closed := levels_closed(actor)):
         return []
     columns = TABLES[resource_type].c
-    return [or_(columns.confidentiality != VERY_RESTRICTED, columns[MADE_BY[resource_type]] == actor.id)]
+    return [or_(columns.confidentiality.not_in(closed), columns[MADE_BY[resource_type]] == actor.id)]

@@ -79,7 +79,7 @@ def pull_photo(
                     forget_external(tx, bridge, actor, before, str(error), torn=True)
         raise
     if not can_see(actor, labelled(fetched.photo)):
-        raise Forbidden("this photo is very restricted there; break the glass, with a reason that is reviewed")
+        raise Forbidden("this photo is restricted there; break the glass, with a reason that is reviewed")
     address = delivery.address_of(destinations, destination, photo_id)
     same = _find_same(bridge, patient.id, destination, fetched, address)
     if same is None and fetched.photo.content_type == PDF:

@@ -10,14 +10,16 @@ import httpx
 import pytest
 
 from adapter.access import Actor
-from adapter.access.policy import grants_of
+from adapter.access.policy import MADE_BY, can_see, grants_of
+from adapter.access.reach import sensitivity
 from adapter.access.scopes import find_grant, parse_scopes
 from adapter.access.sessions import COOKIE, start_session
 from adapter.access.tokens import issue_token
 from adapter.bridge import Bridge
 from adapter.errors import BadInput
-from adapter.records import find_where
+from adapter.records import create, find_where, get, update_resource
 from adapter.settings import Settings
+from mappings.terms import CONFIDENTIALITY, coding
 from tests.access.conftest import RECORDS, Serve
 from tests.conftest import Clock
 from tests.fhir_api.conftest import InProcess
@@ -208,10 +210,55 @@ def test_a_very_restricted_photo_is_open_to_those_with_the_right_alone(
         assert client.get(path, headers=raised).status_code == 200, path
 
 
+def restrict(bridge: Bridge, media_id: str) -> None:
+    with bridge.db.transaction() as tx:
+        photo = get(tx, "Media", media_id).resource
+        photo["meta"]["security"] = [coding(CONFIDENTIALITY, "R")]
+        update_resource(tx, photo, at=bridge.now())
+
+
+def test_a_restricted_photo_is_open_to_roles_that_treat_in_their_charts_and_to_tokens_with_the_right(
+    charts: tuple[Bridge, httpx.Client, Any],
+) -> None:
+    bridge, client, app = charts
+    restrict(bridge, "m1")
+    assert in_chart(bridge, app).get("/photos/m1").status_code == 200
+    assert sign_in(bridge, app, "photographer", "p1").get("/photos/m1").status_code == 200
+    assert sign_in(bridge, app, "clinician", "p2").get("/photos/m1").status_code == 404
+    administrator = sign_in(bridge, app, "administrator", None)
+    assert administrator.get("/photos/m1").status_code == 403
+    assert "2 restricted photos" in administrator.get("/patients/p1").text
+    plain, raised = token(bridge, "system/Media.rs"), token(bridge, "system/Media.rs right/restricted")
+    assert found(client, plain, "Media?patient=p1") == {"overview"}
+    assert found(client, raised, "Media?patient=p1") == {"m1", "overview"}
+    assert client.get("/fhir/Media/m1", headers=plain).status_code == 404
+
+
+@pytest.mark.parametrize("resource_type", sorted(MADE_BY))
+@pytest.mark.parametrize("level", "UNRV")
+def test_one_record_and_a_search_agree_on_every_level(bridge: Bridge, resource_type: str, level: str) -> None:
+    maker: Any = {"reference": "Practitioner/a"}
+    made_by = {"Media": {"operator": maker}, "Observation": {"performer": [maker]}}[resource_type]
+    labels = {"security": [coding(CONFIDENTIALITY, level)]}
+    record = {"resourceType": resource_type, "id": "x", "meta": labels, **made_by}
+    with bridge.db.transaction() as tx:
+        create(tx, record, at=bridge.now())
+    rights: list[frozenset[str]] = [frozenset(), frozenset({"restricted"}), frozenset({"very-restricted"})]
+    for who in ("Practitioner/a", "Practitioner/b"):
+        for of in rights:
+            for emergency in (None, "ETREAT"):
+                actor = Actor("person", who, "A", "clinician", rights=of, emergency=emergency)
+                with bridge.db.snapshot() as tx:
+                    searched = bool(find_where(tx, resource_type, *sensitivity(actor, resource_type)))
+                open_to_all = level in "UN" or who == "Practitioner/a" or emergency is not None
+                expected = open_to_all or "very-restricted" in of or (level == "R" and "restricted" in of)
+                assert can_see(actor, record) == searched == expected, (who, of, emergency)
+
+
 def test_the_timeline_says_how_many_photos_need_more(charts: tuple[Bridge, httpx.Client, Any]) -> None:
     bridge, _, app = charts
     page = sign_in(bridge, app, "clinician", "p1").get("/patients/p1")
-    assert "1 very restricted photo" in page.text
+    assert "1 restricted photo" in page.text
     assert "/photos/secret" not in page.text
 
 
