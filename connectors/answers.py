@@ -6,13 +6,16 @@ draft-ietf-httpapi-ratelimit-headers (RateLimit; Medplum sends it without Retry-
 
 from __future__ import annotations
 
-import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from typing import Any, Final
+
+import orjson
 
 from connectors.contract import DeliveryError, Retry, RouteRefused
 
@@ -78,9 +81,12 @@ BUSY: Final = frozenset({429, 502, 503, 504})
 NOT_OFFERED: Final = frozenset({405, 501})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Answer:
-    """One HTTP answer, its body cut at the limit the caller gave. Header names are lower case."""
+    """One HTTP answer, its body cut at the limit the caller gave. Header names are lower case.
+
+    Its body is parsed once: nobody changes what `parsed` and `resource` give.
+    """
 
     status: int
     headers: Mapping[str, str]
@@ -89,9 +95,13 @@ class Answer:
 
     def parsed(self) -> Any:
         """The body as JSON; None when it is none."""
+        return self._parsed
+
+    @cached_property
+    def _parsed(self) -> Any:
         try:
-            return json.loads(self.content)
-        except (ValueError, RecursionError):
+            return orjson.loads(self.content.removeprefix(BOM_UTF8))
+        except ValueError:
             return None
 
     def resource(self) -> dict[str, Any]:

@@ -95,3 +95,17 @@ def test_the_id_is_found_wherever_servers_put_it(
     headers: dict[str, str], body: bytes, found: tuple[str | None, str | None]
 ) -> None:
     assert find_id(Answer(201, headers, body), "Media") == found
+
+
+@pytest.mark.parametrize(
+    ("content", "parsed"),
+    [
+        (b'\xef\xbb\xbf{"id": "1"}', {"id": "1"}),  # as some write it on Windows
+        (b"<html>", None),
+        (b"", None),
+        (b"[" * 100_000, None),
+        (b'"\xff"', None),
+    ],
+)
+def test_a_body_is_json_or_nothing(content: bytes, parsed: object) -> None:
+    assert Answer(200, {}, content).parsed() == parsed
