@@ -91,6 +91,7 @@ class Client(_Frozen):
     jwks_url: str | None = Field(default=None, description="where it publishes them")
     client_secret: SecretStr | None = Field(default=None, description="of an app without a key; 32 letters or more")
     redirect_uris: tuple[str, ...] = Field(default=(), description="where an app's people come back, to the letter")
+    launch_url: str | None = Field(default=None, description="where it is opened from a chart (EHR launch)")
     may_introspect: bool = Field(default=False, description="may ask about tokens of other clients")
 
     @model_validator(mode="after")

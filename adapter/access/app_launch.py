@@ -41,7 +41,7 @@ def granting_sessions(sessions: Sequence[Session]) -> list[Session]:
 
 def needs_patient(scope: str) -> bool:
     """Whether the person must name the patient of the launch."""
-    return any(one == "launch/patient" or one.startswith("patient/") for one in scope.split())
+    return any(one in ("launch", "launch/patient") or one.startswith("patient/") for one in scope.split())
 
 
 def launched(
@@ -52,8 +52,12 @@ def launched(
     patient_id: str | None,
     client_id: str,
     offline: bool,
+    in_visit: bool = False,
 ) -> Launched:
-    """What is granted, but for the scopes. Raises OutOfReach for a chart that is not this person's to open."""
+    """What is granted, but for the scopes; `in_visit`: with the visit of the chart that is open.
+
+    Raises OutOfReach for a chart that is not this person's to open.
+    """
     session, confined_to = (sessions[0], sessions[0].actor.patient_id)
     if patient_id is not None:
         session, confined_to = _session_for(tx, bridge, sessions, patient_id), patient_id
@@ -62,7 +66,7 @@ def launched(
         scopes=frozenset(),
         rights=frozenset(),
         patient_id=confined_to,
-        encounter_id=None,
+        encounter_id=session.actor.encounter_id if in_visit else None,
         address=None,
         show_banner=True,
         emergency=None,

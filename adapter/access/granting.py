@@ -15,6 +15,7 @@ from adapter.errors import BadInput, Misconfigured
 from adapter.settings import Client
 
 SHORTEST_SECRET = 32
+_THIS_MACHINE = ("http://127.0.0.1", "http://[::1]", "http://localhost")
 _UNASKED = CONTEXT - {"offline_access"}  # what every app may have; to go on without the person must be registered
 PEOPLE = ("patient", "user")
 
@@ -32,12 +33,11 @@ def check_clients(clients: Sequence[Client]) -> None:
             raise _misconfigured(client, f"scope: {foreign[0]} is not for it; it may have {' or '.join(levels)}…")
         if client.client_secret and len(client.client_secret.get_secret_value()) < SHORTEST_SECRET:
             raise _misconfigured(client, f"client_secret: take {SHORTEST_SECRET} random letters or more")
-        for address in client.redirect_uris:
-            if "#" in address or (not address.startswith(_SAFE) and address.startswith("http:")):
-                raise _misconfigured(client, f"redirect_uris: {address} must be https without a fragment")
-
-
-_SAFE = ("http://127.0.0.1", "http://[::1]", "http://localhost")
+        if client.launch_url and not client.redirect_uris:
+            raise _misconfigured(client, "launch_url: an app that is opened also needs redirect_uris")
+        for address in filter(None, (*client.redirect_uris, client.launch_url)):
+            if "#" in address or (address.startswith("http:") and not address.startswith(_THIS_MACHINE)):
+                raise _misconfigured(client, f"{address} must be https, and without a fragment")
 
 
 def granted_to_machine(client: Client, asked: str) -> frozenset[str]:

@@ -231,10 +231,11 @@ def _bearer(secret: str, scope: str, lifetime: timedelta) -> dict[str, Any]:
 
 
 def _context(grant: AppGrant) -> dict[str, Any]:
-    """The launch context: which patient, and that the app must show whose record it is."""
+    """The launch context: which patient and visit, and that the app must show whose record it is."""
     if not needs_patient(grant.scope) or not grant.actor.patient_id:
         return {}
-    return {"patient": grant.actor.patient_id, "need_patient_banner": True}
+    visit = {"encounter": grant.actor.encounter_id} if grant.actor.encounter_id else {}
+    return {"patient": grant.actor.patient_id, "need_patient_banner": True} | visit
 
 
 def _refused(client: Client, ended: AppGrant | None) -> Issued:

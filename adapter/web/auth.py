@@ -33,9 +33,9 @@ _NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 _OPEN = {"Access-Control-Allow-Origin": "*", "Cache-Control": "public, max-age=300"}
 _KINDS = ("Media", "Patient", "Encounter", "Consent", "Observation", "Binary", "Provenance")
 CAPABILITIES = (
-    "launch-standalone client-public client-confidential-symmetric client-confidential-asymmetric sso-openid-connect "
-    "context-banner context-standalone-patient permission-offline permission-online permission-patient permission-user "
-    "permission-v1 permission-v2"
+    "launch-ehr launch-standalone client-public client-confidential-symmetric client-confidential-asymmetric sso-openid-connect "
+    "context-banner context-ehr-patient context-ehr-encounter context-standalone-patient permission-offline "
+    "permission-online permission-patient permission-user permission-v1 permission-v2"
 )
 Door = Callable[[TokenEndpoint, Asking, str], dict[str, Any] | None]
 
@@ -75,7 +75,7 @@ def smart_configuration(endpoint: TokenEndpoint) -> dict[str, Any]:
         "token_endpoint_auth_methods_supported": METHODS,
         "token_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
         "code_challenge_methods_supported": ["S256"],
-        "scopes_supported": ["openid", "fhirUser", "launch/patient", "online_access", "offline_access"]
+        "scopes_supported": ["openid", "fhirUser", "launch", "launch/patient", "online_access", "offline_access"]
         + [f"{level}/{kind}.rs" for level in ("patient", "user", "system") for kind in _KINDS]
         + [f"{level}/Media.c" for level in ("patient", "user", "system")]
         + ["system/*.rs"],

@@ -22,15 +22,17 @@ from adapter.access.authorization import answer_to, check_request, get_app
 from adapter.access.clients import OAuthError
 from adapter.access.granting import granted_to_app
 from adapter.access.id_tokens import subject_of
+from adapter.access.launch_word import find_opened_chart, launch_word
 from adapter.access.relationship import can_open_charts, patients_treated
 from adapter.access.sessions import NOBODY, Session
 from adapter.bridge import Bridge
-from adapter.errors import BadInput, Forbidden
+from adapter.errors import BadInput, Forbidden, NotFound
 from adapter.records import Stored, create_all, find
 from adapter.records.patient_lookup import find_patients, recent_patients
 from adapter.records.timeline import by_id
 from adapter.settings import Client
 from adapter.web.bodies import Form
+from adapter.web.gate import actor_of, get_patient, session_of
 from adapter.web.headers import content_policy
 from adapter.web.launch import AUTHORIZE, open_sessions
 from adapter.web.pages import Web
@@ -42,15 +44,21 @@ _WHOSE = {None: "every patient you may see", NOBODY: "no patient, since no chart
 
 
 class _Asked(NamedTuple):
-    """An app's request that was found in order; `sessions` of who decides, empty when nobody is signed in."""
+    """An app's request that was found in order; `sessions` of who decides, empty when nobody is signed in.
+
+    `opened_in` is the patient from whose chart the app was opened; None in a standalone launch.
+    """
 
     client: Client
     params: dict[str, str]
     sessions: list[Session]
+    opened_in: str | None
 
     @property
     def wanted(self) -> str:
-        return self.params.get("scope", "")
+        """The scopes asked for; `launch` is none where no chart was open."""
+        asked = self.params.get("scope", "").split()
+        return " ".join(one for one in asked if one != "launch" or self.opened_in)
 
     def scopes(self) -> frozenset[str]:
         """What would be granted. Raises OAuthError."""
@@ -90,14 +98,18 @@ def decide(web: Web, request: Request, form: Form) -> Response:
 def _checked(web: Web, request: Request, client: Client, params: dict[str, str]) -> _Asked:
     """Raises OAuthError."""
     check_request(params, fhir_base=f"{web.bridge.settings.base_url}/fhir")
-    live = list(open_sessions(web.bridge, request).values())
-    return _Asked(client, params, granting_sessions(live))
+    sessions, opened_in = granting_sessions(list(open_sessions(web.bridge, request).values())), None
+    if sessions and params.get("launch"):
+        opened_in = find_opened_chart(web.bridge, params["launch"], sessions[0].actor)
+        if opened_in is None:
+            raise OAuthError("invalid_request", "this launch is too old or another person's; open the app again")
+    return _Asked(client, params, sessions, opened_in)
 
 
 def _decided(bridge: Bridge, asked: _Asked, form: Form) -> str:
     """The code. Raises OAuthError when the person said no, OutOfReach for a patient who is not theirs to open."""
     client, now = asked.client, bridge.now()
-    patient_id = form.get("patient") if needs_patient(asked.wanted) else None
+    patient_id = asked.opened_in or (form.get("patient") if needs_patient(asked.wanted) else None)
     if form.get("decision") != "allow":
         with bridge.db.transaction() as tx:
             detail = f"app {client.client_id} was refused"
@@ -107,8 +119,15 @@ def _decided(bridge: Bridge, asked: _Asked, form: Form) -> str:
         raise BadInput("choose a patient first; go back and choose one")
     scopes = asked.scopes()
     with bridge.db.transaction() as tx:
-        offline = "offline_access" in scopes
-        found = launched(tx, bridge, asked.sessions, patient_id=patient_id, client_id=client.client_id, offline=offline)
+        found = launched(
+            tx,
+            bridge,
+            asked.sessions,
+            patient_id=patient_id,
+            client_id=client.client_id,
+            offline="offline_access" in scopes,
+            in_visit=asked.opened_in is not None,
+        )
         scopes -= frozenset() if found.is_offline else {"offline_access"}
         scope = " ".join(sorted(scopes | _identified(tx, bridge, found, scopes)))
         kept = ("redirect_uri", "code_challenge", "nonce")
@@ -143,6 +162,21 @@ def _identified(tx: Connection, bridge: Bridge, found: Launched, scopes: frozens
     return frozenset({f"user/Practitioner.r?_id={subject}"})
 
 
+def open_app(web: Web, request: Request) -> Response:
+    """GET /patients/{id}/apps/{client_id}: an app, told from which chart it is opened (EHR launch)."""
+    bridge, actor = web.bridge, actor_of(request)
+    if session_of(request) is None:
+        raise Forbidden("only a person opens an app")
+    with bridge.db.snapshot() as tx:
+        patient = get_patient(tx, actor, request.path_params["id"])
+    client = _clients(bridge).get(request.path_params["client_id"])
+    if client is None or client.launch_url is None:
+        raise NotFound("there is no such app; apps are registered under [[clients]] with their launch_url")
+    told = {"iss": f"{bridge.settings.base_url}/fhir", "launch": launch_word(bridge, actor, patient.id)}
+    joint = "&" if urlsplit(client.launch_url).query else "?"
+    return RedirectResponse(f"{client.launch_url}{joint}{urlencode(told)}", 303)
+
+
 # --- the pages ------------------------------------------------------------------------------------------------------
 
 
@@ -157,9 +191,9 @@ def _sign_in_page(web: Web, request: Request, asked: _Asked) -> Response:
 def _decision_page(web: Web, request: Request, asked: _Asked, search: str) -> Response:
     """Raises OAuthError when nothing could be granted."""
     bridge, actor, scopes = web.bridge, asked.sessions[0].actor, asked.scopes()
-    choosing = needs_patient(asked.wanted)
-    everybody = actor.patient_id is None and has_right(actor, "launch-any-patient")
-    patients = _patients(bridge, asked.sessions, search) if choosing else []
+    choosing = needs_patient(asked.wanted) or asked.opened_in is not None
+    everybody = asked.opened_in is None and actor.patient_id is None and has_right(actor, "launch-any-patient")
+    patients = _patients(bridge, asked, search) if choosing else []
     today = bridge.now().astimezone(bridge.settings.zone).date()
     if patients:
         references = [one.version_reference for one in patients]
@@ -185,11 +219,13 @@ def _decision_page(web: Web, request: Request, asked: _Asked, search: str) -> Re
     )
 
 
-def _patients(bridge: Bridge, sessions: Sequence[Session], search: str) -> list[Stored]:
-    """Whose chart is open in this browser, and whose may be opened besides."""
-    actor = sessions[0].actor
-    ids = [one.actor.patient_id for one in sessions if one.actor.patient_id]
+def _patients(bridge: Bridge, asked: _Asked, search: str) -> list[Stored]:
+    """From whose chart the app was opened; or else whose is open in this browser, and whose may be opened besides."""
+    actor = asked.sessions[0].actor
+    ids = [one.actor.patient_id for one in asked.sessions if one.actor.patient_id]
     with bridge.db.snapshot() as tx:
+        if asked.opened_in:
+            return list(by_id(tx, "Patient", [asked.opened_in]).values())
         if can_open_charts(actor):
             ids += patients_treated(tx, bridge, actor, limit=LISTED)
         if actor.patient_id is None and has_right(actor, "launch-any-patient"):

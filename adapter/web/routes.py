@@ -78,6 +78,7 @@ GET: dict[str, Page] = {
     "/charts": charts_page.charts,
     "/patients/{id}": timeline.timeline,
     "/patients/{id}/elsewhere": elsewhere.elsewhere,
+    "/patients/{id}/apps/{client_id}": authorize.open_app,
     "/patients/{id}/consents": consents.consents_page,
     "/consents/{id}": consents.consent_detail,
     "/consents/{id}/evidence": consents.evidence,

@@ -83,6 +83,11 @@ def timeline(web: Web, request: Request) -> Response:
         consents_href=f"{href}/consents" if can(actor, "r", "Consent") else None,
         events_href=f"{href}/events",
         capture_href=capture_href,
+        apps=[
+            {"name": one.name, "href": f"{href}/apps/{one.client_id}"}
+            for one in bridge.settings.clients
+            if one.launch_url
+        ],
         elsewhere_href=elsewhere_href(bridge, actor, patient.id),
         actions=actions_of(actor),
         site_groups=site_groups(),

@@ -223,6 +223,53 @@ def test_the_page_is_framed_by_nobody_and_its_form_leads_to_the_app_alone(site: 
     assert "frame-ancestors 'none'" in policy and "form-action 'self' https://app.example;" in policy
 
 
+# --- opened from a chart -----
+
+
+def opened(site: Site, browser: Browser, patient_id: str = "p1") -> str:
+    """The `launch` that the app is given."""
+    answer = told(browser.get(f"/patients/{patient_id}/apps/app"))
+    assert answer["iss"] == FHIR
+    return answer["launch"]
+
+
+EHR_LAUNCH = "launch patient/Media.rs"
+
+
+def test_an_app_opened_from_a_chart_is_given_its_patient_and_visit_without_asking(site: Site) -> None:
+    browser = site.sign_in("clinician", "p2", "p1", encounter_id="e1")
+    launch = opened(site, browser)
+    assert "p1" not in launch
+    page = browser.get("/auth/authorize", params=asked(launch=launch, scope=EHR_LAUNCH)).text
+    assert patients_offered(page) == ["p1"]
+    granted = tokens(site.client, browser, "p2", launch=launch, scope=EHR_LAUNCH)  # whatever the form may say
+    assert (granted["patient"], granted["encounter"]) == ("p1", "e1")
+    assert "encounter" not in tokens(site.client, browser, "p1")  # a standalone launch
+
+
+def test_who_sees_every_chart_opens_an_app_from_any(site: Site) -> None:
+    administrator = site.staff("administrator", None)
+    launch = opened(site, administrator, "p2")
+    granted = tokens(site.client, administrator, None, launch=launch, scope=EHR_LAUNCH)
+    assert granted["patient"] == "p2" and site.status(granted["access_token"]) == 404
+
+
+def test_a_launch_is_of_use_to_who_opened_it_and_for_minutes(site: Site, clock: Clock) -> None:
+    browser, colleague = site.sign_in(), site.sign_in("photographer")
+    launch = opened(site, browser)
+    for wrong in (launch, "x" + launch[1:], "nonsense", ""):
+        answer = colleague.get("/auth/authorize", params=asked(launch=wrong, scope=EHR_LAUNCH))
+        assert answer.status_code == 200 if wrong == "" else told(answer)["error"] == "invalid_request"
+    clock.advance(minutes=10)
+    assert told(browser.get("/auth/authorize", params=asked(launch=launch)))["error"] == "invalid_request"
+
+
+def test_another_patients_chart_opens_no_app(site: Site) -> None:
+    assert site.sign_in().get("/patients/p2/apps/app").status_code == 404
+    assert site.sign_in().get("/patients/p1/apps/nobody").status_code == 404
+    assert "Lesion Tracker" in site.sign_in().get("/patients/p1").text
+
+
 # --- requests out of order ------------------------------------------------------------------------------------------
 
 

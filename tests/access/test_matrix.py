@@ -71,6 +71,7 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/patients/{id}"): Row("/patients/p1"),
     ("GET", "/patients/{id}/elsewhere"): Row("/patients/p1/elsewhere"),
     ("POST", "/patients/{id}/elsewhere"): Row("/patients/p1/elsewhere"),
+    ("GET", "/patients/{id}/apps/{client_id}"): Row("/patients/p1/apps/app", not_role=None),
     ("GET", "/patients/{id}/consents"): Row("/patients/p1/consents"),
     ("POST", "/patients/{id}/consents"): Row("/patients/p1/consents"),
     ("GET", "/consents/{id}"): Row("/consents/c1"),

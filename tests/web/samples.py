@@ -148,6 +148,7 @@ def timeline() -> dict[str, Any]:
         consents_href="/patients/p1/consents",
         events_href=None,
         capture_href="/capture?patient=p1",
+        apps=[{"name": "Lesion Tracker", "href": "/patients/p1/apps/tracker"}],
         elsewhere_href="/patients/p1/elsewhere",
         actions={"compare", "assign", "redeliver", "export"},
         site_groups=SITE_GROUPS,

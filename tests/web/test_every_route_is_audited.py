@@ -25,6 +25,7 @@ NO_PATIENT = {
     ("GET", "/launch"): "sends the browser to the EHR; nobody is signed in yet",
     ("GET", "/login"): "sends the browser to the identity provider",
     ("GET", "/card.pdf"): "a card to print; nothing of a patient",
+    ("GET", "/patients/{id}/apps/{client_id}"): "what the app may see is decided, and audited, at /auth/authorize",
     ("GET", "/sessions"): "who is signed in where and with which apps; no patient is named",
     ("GET", "/style.css"): "how the EHR looks",
     ("GET", "/admin"): "queues, destinations and settings: counts and ids of work",

@@ -88,7 +88,7 @@ def service(tmp_path: Path, served: str, our_port: int, app_origin: str) -> Iter
         data_dir=tmp_path / "ours",
         http_port=our_port,
         ehrs=[{"name": "Larkfield", "iss": f"{served}/fhir", "client_id": "dermbridge"}],
-        clients=[app | {"redirect_uris": [f"{app_origin}/index.html"]}],
+        clients=[app | {"redirect_uris": [f"{app_origin}/index.html"], "launch_url": f"{app_origin}/launch.html"}],
     )
     with dermbridge(settings, RECORDS) as bridge:
         yield settings, bridge
@@ -112,16 +112,22 @@ def to_consent(page: Page, settings: Settings, app_origin: str) -> None:
     page.get_by_role("heading", name="Lesion Tracker asks for access").wait_for()
 
 
+def told_by(page: Page, app_origin: str) -> dict[str, Any]:
+    """What the app has found out and done."""
+    page.wait_for_url(f"{app_origin}/index.html*")
+    page.wait_for_function("document.getElementById('told').textContent")
+    told: dict[str, Any] = json.loads(page.locator("#told").inner_text())
+    assert "error" not in told, told
+    return told
+
+
 def test_a_launched_app_reads_and_adds_photos_of_the_chosen_patient_and_no_more(
     page: Page, service: tuple[Settings, Bridge], app_origin: str
 ) -> None:
     settings, bridge = service
     to_consent(page, settings, app_origin)
     page.get_by_role("button", name="Allow").click()
-    page.wait_for_url(f"{app_origin}/index.html*")
-    page.wait_for_function("document.getElementById('told').textContent")
-    told = json.loads(page.locator("#told").inner_text())
-    assert "error" not in told, told
+    told = told_by(page, app_origin)
     assert told["user"] == "Dr. Inés Rivera" and told["patient"].lower() == "lindqvist"
     assert told["created"] in told["found"] and told["again"] == told["created"]
     assert told["shown"] == "image/jpeg" and told["rotated"]
@@ -136,6 +142,21 @@ def test_a_launched_app_reads_and_adds_photos_of_the_chosen_patient_and_no_more(
         others = patients - {of}
         assert others and {client.get(f"/Patient/{one}").status_code for one in others} == {404}
         assert client.get("/Media/m1").status_code == 404
+
+
+def test_an_app_that_is_opened_from_a_chart_knows_its_patient(
+    page: Page, service: tuple[Settings, Bridge], ehr: SandboxEhr, app_origin: str
+) -> None:
+    page.goto(f"{ehr.settings.origin}/login")
+    page.get_by_role("button", name="Rivera").click()
+    page.goto(f"{ehr.settings.origin}/patients/astrid/launch")  # DermBridge, in this patient's chart
+    with page.context.expect_page() as opened:
+        page.get_by_role("link", name="Lesion Tracker").click()
+    tab = opened.value
+    tab.get_by_role("heading", name="Lesion Tracker asks for access").wait_for()
+    assert tab.get_by_role("radio").count() == 1
+    tab.get_by_role("button", name="Allow").click()
+    assert told_by(tab, app_origin)["patient"].lower() == "lindqvist"
 
 
 def test_a_person_who_says_no_sends_the_app_away_with_nothing(
