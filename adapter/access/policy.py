@@ -131,7 +131,8 @@ def check_whose(tx: Connection, actor: Actor, patient_id: str | None) -> None:
 def levels_closed(actor: Actor) -> list[str]:
     """The confidentiality levels of which this actor sees nothing but their own work.
 
-    R (intimate sites, and whatever is written with that label) is for the roles that treat, in the charts they open; V (suspected abuse, intimate photographs of minors) for a right of its own. Breaking the glass opens both.
+    R (intimate sites, and whatever is written with that label) is for the roles that treat, in the charts they open;
+    V (suspected abuse, intimate photographs of minors) for a right of its own. Breaking the glass opens both.
     """
     if actor.emergency is not None:
         return []
