@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -337,6 +339,21 @@ def test_a_code_that_comes_twice_ends_what_it_gave(site: Site) -> None:
     assert site.status(granted["access_token"]) == 401
     assert refresh(site.client, granted["refresh_token"]).json()["error"] == "invalid_grant"
     assert len(site.events("app-ended")) == 1
+
+
+def test_of_many_who_come_at_once_with_one_code_or_refresh_token_one_is_served(site: Site) -> None:
+    def served(ask: Callable[[], httpx.Response]) -> list[httpx.Response]:
+        with ThreadPoolExecutor(4) as threads:
+            answers = [one.result() for one in [threads.submit(ask) for _ in range(4)]]
+        assert sorted(one.status_code for one in answers) == [200, 400, 400, 400]
+        return [one for one in answers if one.status_code == 200]
+
+    code = code_for(site.sign_in())
+    (served_once,) = served(lambda: exchange(site.client, code))
+    assert site.status(served_once.json()["access_token"]) == 401  # who was it?
+    token = tokens(site.client, site.sign_in())["refresh_token"]
+    (rotated,) = served(lambda: refresh(site.client, token))
+    assert site.status(rotated.json()["access_token"]) == 401
 
 
 def test_a_code_ends_after_a_minute(site: Site, clock: Clock) -> None:
