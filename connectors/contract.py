@@ -156,8 +156,8 @@ class Parcel:
     """One version of one photo for one destination.
 
     `idempotency_key` names media id, version and destination, so the same parcel always has the same key; what is sent
-    again after it was taken back has another. `media`, `patient`, `encounter`, `consents` and `observations` (what was
-    measured on the photo, where the profile takes that) are FHIR R4 JSON as we store it, with our own references.
+    again after it was taken back has another. `media`, `patient`, `encounter`, `consents` and `observations` (the
+    measurements that it tells of, where the profile takes them) are FHIR R4 JSON as we store it, with our references.
     `content` returns the clean copy; `size` (bytes), `sha256` (hex) and `sha1_b64` (Attachment.hash) are of those
     bytes. `previous` is the receipt of the version or identity that this parcel replaces at the same destination.
     """

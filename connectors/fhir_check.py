@@ -52,6 +52,8 @@ def _needed(profile: FhirR4Profile) -> list[tuple[str, list[str]]]:
     needed += [(KINDS[route], ["create", "read", "search-type", "update"]) for route in profile.routes]
     if profile.consent_strategy == "resource":
         needed.append(("Consent", ["create", "search-type"]))
+    if profile.observations:
+        needed.append(("Observation", ["create", "search-type", "update"]))
     return needed
 
 

@@ -41,6 +41,7 @@ from connectors.fhir_copies import (
     receipt_for_copy,
 )
 from connectors.fhir_identity import PatientMissing, Place, get_place, place_of
+from connectors.fhir_observations import differing_observations, file_observations, take_back_observations
 from connectors.fhir_server import FhirServer, Stored
 from connectors.key_check import check_keys
 from connectors.kinds import FhirR4Profile, Route
@@ -91,12 +92,13 @@ class FhirR4:
         check_parcel(parcel)
         parcel = rendered(parcel, self._profile)
         place = get_place(self._server, self._profile, parcel, may_create=True)
+        base = f"{self._profile.base_url}/" if self._profile.references == "absolute" else ""
+        references = place.references(parcel, base)
+        file_observations(self._server, parcel, place, references)  # first: what is found again was filed whole
         copies = self._copies(parcel, place)
         delivered = find_delivered(parcel, place, copies)
         if delivered and self._attachments.holds(parcel, delivered):
             return self._receipt_for(delivered, place)
-        base = f"{self._profile.base_url}/" if self._profile.references == "absolute" else ""
-        references = place.references(parcel, base)
         if self._profile.consent_strategy == "resource":
             references |= file_consents(self._server, parcel, place, references)
         current = find_in_record(copies, place)
@@ -148,9 +150,12 @@ class FhirR4:
             ("sha256", parcel.sha256, digest),
         )
         differences = tuple(f"{name}: expected {ours}, found {theirs}" for name, ours, theirs in seen if ours != theirs)
+        differences += differing_observations(self._server, parcel, place)
         return Evidence(size, digest, copy.patient, copy.encounter, differences)
 
     def retract(self, parcel: Parcel, receipt: Receipt, reason: str) -> Receipt:
+        if parcel.observations and (place := place_of(receipt)):
+            take_back_observations(self._server, parcel, place)
         kind = RESOURCE_TYPE[receipt.route]
         current = self._server.find(kind, receipt.ids[kind]) if kind in receipt.ids else None
         if current is None or current.get("status") == "entered-in-error":

@@ -63,6 +63,8 @@ class Profile(Table):
     """MIME types the destination takes; empty: whatever the photo is. Others are made JPEG where JPEG is taken."""
     comparisons: bool = False
     """Whether a saved comparison may be filed here too: one picture, made what `transform` says."""
+    observations: bool = False
+    """Whether the measurements on a comparison's sheet are filed beside it as Observations (FHIR servers only)."""
     visit_sheet: Literal["", "contact-sheet", "visit-report"] = ""
     """One PDF of all photos of a visit, made again when the visit gains or loses one: twelve to a page, or two to a
     page with all that is known of them."""

@@ -33,7 +33,7 @@ def _knobs() -> Iterator[Knob]:
         ("route", "kind message write_by steps host port called_ae calling_ae folder"),
         ("order of routes", "routes"),
         ("transform", "transform.to visit_sheet single_photos content"),
-        ("types taken", "accepts update_accepts comparisons charset"),
+        ("types taken", "accepts update_accepts comparisons observations charset"),
         ("size", "max_bytes transform.downscale transform.max_edge"),
         ("form of the attachment", "binary_upload share attachment_url attachment_hosts obx_5 transform.link_base"),
         ("form of references", "references"),

@@ -89,10 +89,13 @@ def shown_on(media: Mapping[str, Any]) -> list[tuple[str, int]]:
 
 def comparison_of(media: Mapping[str, Any]) -> str | None:
     """The id of the saved comparison that a picture was made for."""
-    ids = (
-        one.removeprefix("Observation/").partition("/")[0] for one in _made_of(media) if one.startswith("Observation/")
-    )
-    return next(ids, None)
+    return next(iter(observations_on(media)), None)
+
+
+def observations_on(media: Mapping[str, Any]) -> list[str]:
+    """Ids of what a picture tells of: the saved comparison, then what was measured on its photographs."""
+    named = [one for one in _made_of(media) if one.startswith("Observation/")]
+    return [one.removeprefix("Observation/").partition("/")[0] for one in named]
 
 
 def _made_of(media: Mapping[str, Any]) -> list[str]:

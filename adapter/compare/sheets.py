@@ -24,7 +24,7 @@ from adapter.records.pictures import Picture, keep_picture, pictures_of
 from mappings.comparison_sheet import Sheet, comparison_sheet, findings, sheet_to_pdf, sheet_to_picture
 from mappings.external_photo import is_external
 from mappings.photo_caption import patient_line
-from mappings.photos_to_picture import derivation_of
+from mappings.photos_to_picture import derivation_of, observations_on
 from mappings.provenance import Entity
 
 FORMS: Final = {"pdf": "application/pdf", "png": "image/png"}
@@ -66,10 +66,11 @@ def destinations_for(bridge: Bridge) -> list[str]:
 
 
 def send_sheet(bridge: Bridge, actor: Actor, observation_id: str) -> list[str]:
-    """Put the comparison in line for every destination that takes comparisons and has it not; returns the delivery ids.
+    """Put the comparison in line for every destination `lacking` it; returns the delivery ids.
 
-    What is sent is a derived Media: consent is decided again when it leaves, and it is looked for, read back and taken
-    back like a photo. Raises as `export_sheet`, Conflict when it is everywhere already.
+    What is sent is a derived Media, made again when something was measured since: consent is decided again when it
+    leaves, and it is looked for, read back and taken back like a photo, for instance when one of the measurements on it
+    is withdrawn. Raises as `export_sheet`, Conflict when it is everywhere already.
     """
     access.check_scope(actor, "u", "Media")
     with bridge.db.snapshot() as tx:
@@ -79,39 +80,56 @@ def send_sheet(bridge: Bridge, actor: Actor, observation_id: str) -> list[str]:
         if not destinations_for(bridge):
             raise Unprocessable("no destination takes comparisons; set comparisons = true in its profile")
         draw = _read(tx, bridge, actor, saved, seen, said="Made for the record")
-        made = _sheet_of(tx, saved)
-    data = b"" if made else sheet_to_picture(draw(), format="JPEG")
-    sealed = None if made else bridge.vault.seal(data)
+        if not lacking(tx, bridge, actor, saved, seen):
+            raise Conflict("this comparison is in line or sent already; its deliveries say how far it is")
+        measured = _measured(tx, actor, seen)
+        is_made = _is_told(_sheet_of(tx, saved), measured)
+    data = b"" if is_made else sheet_to_picture(draw(), format="JPEG")
+    sealed = None if is_made else bridge.vault.seal(data)
     with bridge.db.transaction() as tx:
-        bridge.db.lock(tx, f"patient:{patient_of(saved.resource)}", f"sheet:{saved.id}")
+        patient_id = patient_of(saved.resource)
+        bridge.db.lock(tx, f"patient:{patient_id}", f"sheet:{saved.id}")
         saved, seen = _permitted(tx, bridge, actor, observation_id)
-        picture = _sheet_of(tx, saved)
-        if picture is None and sealed is not None:
-            bridge.vault.keep(
-                tx, sealed, content_type="image/jpeg", patient_id=patient_of(saved.resource), at=bridge.now()
-            )
-            picture = _keep(tx, bridge, actor, saved, seen, Picture("sheet", data, "image/jpeg", sealed.id))
-        return _send(tx, bridge, picture) if picture else []
+        if [one.id for one in measured] != [one.id for one in _measured(tx, actor, seen)]:
+            raise Conflict("a measurement was kept or withdrawn at this moment; send it again")
+        missing, picture = lacking(tx, bridge, actor, saved, seen), _sheet_of(tx, saved)
+        if sealed is not None and not _is_told(picture, measured):
+            bridge.vault.keep(tx, sealed, content_type="image/jpeg", patient_id=patient_id, at=bridge.now())
+            drawn = Picture("sheet", data, "image/jpeg", sealed.id)
+            picture = _keep(tx, bridge, actor, saved, seen, measured, drawn, renews=picture)
+        return [one for name in missing if picture for one in delivery.deliver_media(tx, bridge, picture, only=name)]
 
 
-def _keep(tx: Connection, bridge: Bridge, actor: Actor, saved: Stored, seen: list[Seen], drawn: Picture) -> Stored:
+def lacking(tx: Connection, bridge: Bridge, actor: Actor, saved: Stored, seen: list[Seen]) -> list[str]:
+    """The destinations that take comparisons and have not this one, or not what was measured since."""
+    sheet = _sheet_of(tx, saved)
+    told = sheet is not None and _is_told(sheet, _measured(tx, actor, seen))
+    there = {row.destination for row in delivery.deliveries_of(tx, sheet.id)} if sheet and told else set()
+    return [name for name in destinations_for(bridge) if name not in there]
+
+
+def _is_told(sheet: Stored | None, measured: list[Stored]) -> bool:
+    return sheet is not None and observations_on(sheet.resource)[1:] == [one.id for one in measured]
+
+
+def _keep(
+    tx: Connection,
+    bridge: Bridge,
+    actor: Actor,
+    saved: Stored,
+    seen: list[Seen],
+    measured: list[Stored],
+    drawn: Picture,
+    *,
+    renews: Stored | None,
+) -> Stored:
     media = [one.media.resource for one in seen if one.media]
-    measured = [one.resource for one in _measured(tx, actor, seen)]
-    note = " ".join(findings(saved.resource, measured))
-    made_for = [saved.version_reference]
-    picture = keep_picture(tx, drawn, media, at=bridge.now(), operator=who(actor), sources=made_for, note=note)
-    sources = [Entity("derivation", saved.version_reference)]
-    tell(tx, bridge, actor, "compare", [picture], sources)
+    note = " ".join(findings(saved.resource, [one.resource for one in measured]))
+    made_of = [one.version_reference for one in (saved, *measured)]
+    by, at = who(actor), bridge.now()
+    picture = keep_picture(tx, drawn, media, at=at, operator=by, sources=made_of, note=note, renews=renews)
+    tell(tx, bridge, actor, "compare", [picture], [Entity("derivation", one) for one in made_of])
     return picture
-
-
-def _send(tx: Connection, bridge: Bridge, picture: Stored) -> list[str]:
-    there = {row.destination for row in delivery.deliveries_of(tx, picture.id)}
-    missing = [name for name in destinations_for(bridge) if name not in there]
-    sent = [one for name in missing for one in delivery.deliver_media(tx, bridge, picture, only=name)]
-    if not sent:
-        raise Conflict("this comparison is in line or sent already; its deliveries say how far it is")
-    return sent
 
 
 def _sheet_of(tx: Connection, saved: Stored) -> Stored | None:

@@ -14,12 +14,16 @@ from adapter.db.tables import delivery
 from adapter.delivery.destinations import known_profiles
 from adapter.delivery.outbox import SEEN, DeliveryState, mark, taking_back
 from adapter.errors import NotFound
-from adapter.records import Stored, find, get
+from adapter.records import Resource, Stored, find, get
 from adapter.records.binaries import BinaryRow, get_binary, open_binary
+from adapter.records.confinement import patient_of
 from connectors.contract import DeliveryError, Parcel, Receipt, Retry
+from connectors.outward import find_capture_identifier
 from mappings.capture_to_media import is_bound
+from mappings.comparison_to_observation import photos_of
 from mappings.consent_decision import ConsentDecision
-from mappings.photos_to_picture import shown_on
+from mappings.measurement_to_observation import is_measurement
+from mappings.photos_to_picture import observations_on, shown_on
 
 S = DeliveryState
 ACTIVE = frozenset({S.PENDING, S.SENDING, S.UNKNOWN, S.ACCEPTED, S.RETRACTING})
@@ -202,6 +206,7 @@ def parcel_of(
         patient=get(tx, "Patient", row.patient).resource,
         encounter=encounter.resource if encounter else None,
         consents=tuple(each.resource for each in consents if each),
+        observations=_told_of(tx, bridge, row, media),
         content=_reader(bridge, binary),
         content_type=binary.content_type,
         size=binary.size,
@@ -216,6 +221,25 @@ def _known_there(held: str | None) -> Receipt | None:
     """The receipt, unless a person gave it: then nobody knows what to replace."""
     receipt = Receipt.from_json(held) if held else None
     return None if receipt and receipt.route == SEEN else receipt
+
+
+def _told_of(tx: Connection, bridge: Bridge, row: Any, media: Stored) -> tuple[Resource, ...]:
+    """The patient's measurements on a sheet as they are now, each naming its photo as it is known there; none where the
+    profile takes none."""
+    profile = known_profiles(bridge.settings).get(row.destination)
+    if profile is None or not profile.observations:
+        return ()
+    found = [find(tx, "Observation", one) for one in observations_on(media.resource)]
+    hers = [one.resource for one in found if one and patient_of(one.resource) == row.patient]
+    return tuple(_naming_photo(tx, one) for one in hers if is_measurement(one))
+
+
+def _naming_photo(tx: Connection, measured: Resource) -> Resource:
+    (media_id, version), *_ = photos_of(measured)
+    photo = find(tx, "Media", media_id)
+    identifier = find_capture_identifier(photo.resource) if photo else None
+    named = {"identifier": identifier} if identifier else {"display": "a photo"}
+    return measured | {"derivedFrom": [{"reference": f"Media/{media_id}/_history/{version}"} | named]}
 
 
 def _split(reference: str) -> tuple[str, str]:

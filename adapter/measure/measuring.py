@@ -17,8 +17,9 @@ from adapter.access.policy import can, can_see, check_ours, check_visible
 from adapter.access.reach import sensitivity
 from adapter.bounded import BoundedChild
 from adapter.bridge import Bridge
+from adapter.compare.pictures import hide_pictures
 from adapter.compare.reopening import ENTERED_IN_ERROR, get_photo
-from adapter.compare.saved import who
+from adapter.compare.saved import tell, who
 from adapter.db.tables import media as media_table
 from adapter.db.tables import observation, search_index
 from adapter.errors import BadInput, Conflict, Gone, NotFound, Unprocessable
@@ -212,7 +213,8 @@ def _withdraw(tx: Connection, bridge: Bridge, actor: Actor, kept: Stored, why: s
     at = bridge.now()
     changed = withdrawn(kept.resource, why, author=who(actor), at=at)
     stored = update_resource(tx, changed, at=at, expected_version=kept.version_id)
-    _tell(tx, bridge, actor, "update", stored, Entity("revision", kept.version_reference))
+    sheets = hide_pictures(tx, bridge, kept.reference, reason="A measurement on it was withdrawn")
+    tell(tx, bridge, actor, "update", [stored, *sheets], [Entity("revision", kept.version_reference)])
     return stored
 
 

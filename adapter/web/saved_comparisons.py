@@ -15,7 +15,7 @@ from adapter.access import Actor, can, has_right
 from adapter.bridge import Bridge
 from adapter.compare.reopening import Seen, get_saved, photos_seen
 from adapter.compare.saved import MOST, save_comparison, withdraw
-from adapter.compare.sheets import destinations_for, export_sheet, send_sheet
+from adapter.compare.sheets import export_sheet, lacking, send_sheet
 from adapter.errors import BadInput
 from adapter.records import Stored, find
 from adapter.records.confinement import patient_of
@@ -104,11 +104,7 @@ def _about(tx: Connection, bridge: Bridge, actor: Actor, saved: Stored, seen: li
     href, zone = f"/saved-comparisons/{saved.id}", bridge.settings.zone
     sheets = [one for one in pictures_of(tx, saved.reference) if derivation_of(one.resource) == "sheet"]
     sent = [row for one in sheets for row in delivery.deliveries_of(tx, one.id)]
-    there, may_export, may_send = (
-        {row.destination for row in sent},
-        has_right(actor, "export"),
-        can(actor, "u", "Media"),
-    )
+    may_export, may_send = has_right(actor, "export"), can(actor, "u", "Media")
     return saved_card(saved, zone) | {
         "view": {name: value for name, value in asdict(view_of(saved.resource)).items() if value is not None},
         "reasons": components_of(saved.resource, "reason"),
@@ -116,7 +112,7 @@ def _about(tx: Connection, bridge: Bridge, actor: Actor, saved: Stored, seen: li
         "changes": [f"Photo {number}: {one.said}" for number, one in enumerate(seen, 1) if one.said],
         "exports": {form.upper(): f"{href}/{form}" for form in ("pdf", "png")} if may_export else {},
         "sent": [{"destination": row.destination, "state": str(row.state), "reason": row.reason} for row in sent],
-        "send_to": sorted(set(destinations_for(bridge)) - there) if may_send else [],
+        "send_to": sorted(lacking(tx, bridge, actor, saved, seen)) if may_send else [],
         "send_href": f"{href}/send",
         "withdraw_href": f"{href}/withdraw" if can(actor, "u", "Observation") else None,
         "reference": saved.version_reference,

@@ -21,6 +21,7 @@ from adapter.db.tables import audit_event, delivery, media
 from adapter.delivery import Destinations, deliver
 from adapter.errors import Conflict, Forbidden, Unprocessable
 from adapter.identity import Refiling, refile
+from adapter.measure.measuring import withdraw as withdraw_measurement
 from adapter.records import Stored, create, find_where, get, new_id, update_resource
 from adapter.records.pictures import pictures_of
 from adapter.work import Lane, WorkLoop
@@ -114,8 +115,7 @@ def test_the_sheet_says_what_was_found_and_how_and_no_device(saved: Stored) -> N
 def test_what_was_measured_on_its_photos_stands_on_the_sheet_with_unit_and_uncertainty(
     bridge: Bridge, saved: Stored, pair: tuple[str, str], tmp_path: Path
 ) -> None:
-    with bridge.db.transaction() as tx:
-        kept = create(tx, _measured(get(tx, "Media", pair[1]).resource), at=bridge.now())
+    kept = _keep_measured(bridge, pair[1])
     site = _with_destinations(bridge, tmp_path)
     export_sheet(site, clinician(), saved.id, "pdf")
     send_sheet(site, clinician(), saved.id)
@@ -202,6 +202,48 @@ def test_an_ehr_without_media_gets_a_document_reference_with_the_sheet_as_pdf(
         withdraw(site, clinician(), saved.id, why="other mole")
         _run(site, clock)
         assert [one["status"] for one in ehr.of_type("DocumentReference")] == ["entered-in-error"]
+
+
+def test_measurements_go_beside_the_sheet_that_tells_of_them_and_one_withdrawn_takes_it_back(
+    bridge: Bridge, saved: Stored, pair: tuple[str, str], clock: Clock
+) -> None:
+    with running(Ehr()) as ehr:
+        ehr.put({"resourceType": "Patient", "identifier": [{"system": "urn:oid:1.2.3", "value": "MRN-asa"}]})
+        chart = {"name": "chart", "kind": "fhir-r4", "base_url": ehr.url, "comparisons": True, "observations": True}
+        site = replace(bridge, settings=bridge.settings.model_copy(update={"destinations": (chart,)}))
+        first, later = (_keep_measured(site, media_id) for media_id in pair)
+        send_sheet(site, clinician(), saved.id)
+        _run(site, clock)
+        assert _states(site) == [("chart", "confirmed")]
+        assert [one["valueQuantity"]["value"] for one in ehr.of_type("Observation")] == [77.0, 77.0]
+        named = {one["derivedFrom"][0]["identifier"]["value"] for one in ehr.of_type("Observation")}
+        with site.db.snapshot() as tx:
+            known = [get(tx, "Media", media_id).resource["identifier"][0]["value"] for media_id in pair]
+        assert named == set(known)
+
+        _keep_measured(site, pair[1])
+        send_sheet(site, clinician(), saved.id)  # with what was measured since
+        _run(site, clock)
+        assert _states(site) == [("chart", "superseded"), ("chart", "confirmed")]
+        assert len(ehr.of_type("Observation")) == 3 and len(ehr.of_type("Media")) == 1
+        with pytest.raises(Conflict):
+            send_sheet(site, clinician(), saved.id)
+
+        withdraw_measurement(site, SYSTEM, later.id, media_id=pair[1], why="the wrong mole")
+        _run(site, clock)
+        assert _states(site)[-1] == ("chart", "retracted")
+        assert sorted(one["status"] for one in ehr.of_type("Observation")) == ["entered-in-error", "final", "final"]
+        send_sheet(site, clinician(), saved.id)
+        _run(site, clock)
+        assert _states(site)[-1] == ("chart", "confirmed")
+        with site.db.snapshot() as tx:
+            sheet = pictures_of(tx, saved.reference)[-1].resource
+        assert first.id in sheet["note"][0]["text"] and later.id not in sheet["note"][0]["text"]
+
+
+def _keep_measured(bridge: Bridge, media_id: str) -> Stored:
+    with bridge.db.transaction() as tx:
+        return create(tx, _measured(get(tx, "Media", media_id).resource), at=bridge.now())
 
 
 def test_withdrawn_or_torn_it_is_taken_back(

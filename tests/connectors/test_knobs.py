@@ -308,6 +308,7 @@ ELSEWHERE = {
     "patient_lookup": "tests/connectors/test_patient_query.py",
     "photos": "tests/connectors/test_photos_there.py",
     "comparisons": "tests/compare/test_sheets.py",
+    "observations": "tests/compare/test_sheets.py",
     "visit_sheet": "tests/delivery/test_visit_sheets.py",
     "single_photos": "tests/delivery/test_visit_sheets.py",
 }
