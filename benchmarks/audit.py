@@ -7,6 +7,7 @@ Cost: captures and reads per second of two servers, one as shipped (audit, seali
 nothing; both run all the time, each act is measured at one right after the other, the ratios are taken within such a
 pair, then their median. Target: 90 %. The ratio of the processor time of the two servers for each request is the one to
 trust on a shared machine.
+Look: what one AuditEvent costs in one process, step by step; `--seconds 0` measures nothing else of the cost.
 Log: `--events` AuditEvents of the real shape, put into the tables directly; then sealed, verified, and asked who saw
 one photo. Targets: 10 million verified in 10 minutes, an answer in 50 ms.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import math
 import os
 import resource
 import statistics
@@ -42,7 +44,7 @@ from adapter.db.schema import prepare as prepare_schema
 from adapter.governance.log import Question, find_events
 from adapter.governance.seal import seal_all
 from adapter.governance.verification import verify
-from adapter.records import insert_all
+from adapter.records import New, insert_all
 from adapter.settings import load_settings
 from benchmarks.captures import PATIENTS, OverHttp, another
 from benchmarks.served import DERMBRIDGE, Service, prepare, report, serving
@@ -50,6 +52,20 @@ from benchmarks.served import DERMBRIDGE, Service, prepare, report, serving
 SILENT = (sys.executable, "-m", "benchmarks.audit", "--silent")
 CONNECTIONS, COST_TARGET, VERIFIED_TARGET, ANSWER_TARGET_MS = 24, 0.9, 10_000_000 / 600, 50.0
 PHOTOS_SEEN = 5_000
+LOOKS, AT_ONCE = 1_000, 12
+
+
+def processor_seconds() -> float:
+    """Spent so far by this process and by those it started and saw end."""
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in spent)
+
+
+def timed(act: Callable[[], Any]) -> tuple[Any, float, float]:
+    """(what it gave, seconds, processor seconds)."""
+    began, spent = time.perf_counter(), processor_seconds()
+    given = act()
+    return given, time.perf_counter() - began, processor_seconds() - spent
 
 
 # --- what it costs --------------------------------------------------------------------------------------------------
@@ -161,6 +177,37 @@ def cost(rounds: int, seconds: float) -> list[dict[str, Any]]:
     ]
 
 
+def one_look(rounds: int) -> list[dict[str, Any]]:
+    """Processor microseconds of a look in this one process, the least of the rounds; without what threads add."""
+    machine = Actor("machine", "viewer", "Viewer", "machine", address="10.0.0.7")
+    least: dict[str, float] = {}
+
+    def spend(what: str, act: Callable[[], Any]) -> Any:
+        given, _, spent = timed(act)
+        least[what] = min(spent / LOOKS * 1e6, least.get(what, math.inf))
+        return given
+
+    with tempfile.TemporaryDirectory() as folder:
+        bridge = open_bridge(load_settings(environment={}, data_dir=Path(folder)))
+        prepare_schema(bridge.db)
+
+        def build() -> list[New]:
+            named = ((f"p{n // 10}", [f"Media/m{n}/_history/1"]) for n in range(LOOKS))
+            return [governance.audited(bridge, "read", machine, patient_id=p, references=m) for p, m in named]
+
+        def write(told: list[New]) -> None:
+            for some in batches(told, AT_ONCE):
+                with bridge.db.transaction(wakes=False) as tx:
+                    insert_all(tx, some)
+
+        for _ in range(rounds):
+            told = spend("built: text, columns, index", build)
+            spend(f"written, {AT_ONCE} to a commit", partial(write, told))
+            spend("sealed", lambda: seal_all(bridge))
+        bridge.close()
+    return [{"processor us for each look": what, "seen": value} for what, value in least.items()]
+
+
 # --- a large log ----------------------------------------------------------------------------------------------------
 
 
@@ -183,19 +230,6 @@ def fill(bridge: Bridge, events: int) -> None:
             told.append(about)
         with bridge.db.transaction() as tx:
             insert_all(tx, told)
-
-
-def processor_seconds() -> float:
-    """Spent so far by this process and by those it started and saw end."""
-    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in spent)
-
-
-def timed(act: Callable[[], Any]) -> tuple[Any, float, float]:
-    """(what it gave, seconds, processor seconds)."""
-    began, spent = time.perf_counter(), processor_seconds()
-    given = act()
-    return given, time.perf_counter() - began, processor_seconds() - spent
 
 
 @contextmanager
@@ -276,6 +310,7 @@ def main() -> int:
         rows = cost(options.rounds, options.seconds)
         report(f"{CONNECTIONS} connections, median of {options.rounds} rounds", rows, as_json=options.json)
         met = all(row["ratio of CPU"] >= COST_TARGET for row in rows)
+    report("", one_look(options.rounds), as_json=options.json)
     if options.events:
         rows = large(options.events, options.url, options.processes, options.keep)
         report(f"{options.events:,} events", rows, as_json=options.json)
