@@ -264,15 +264,24 @@ def compare(
 
     Example: dermbridge compare march.jpg june.jpg --map points.csv --out compared --json
     """
-    from adapter.compare import compare_files
+    from adapter.compare.files import compare_files, read_points
 
     answer = compare_files(left, right, points=points, out=to)
     if as_json:
         sys.stdout.write(orjson.dumps(answer, option=orjson.OPT_INDENT_2).decode() + "\n")
         return
-    out.print(f"{answer['verdict']}: {' '.join(answer['reasons'])}", highlight=False)
-    regions = answer["change"]["regions"] if answer["change"] else []
-    show(regions, ["box", "difference", "lightness", "redness", "certain"], as_json=False, empty="no change found")
+    out.print(f"{answer['verdict']}: {' '.join(answer['reasons'])}", highlight=False, markup=False)
+    if answer["change"] is None:
+        out.print("what changed cannot be told of photos that are not aligned")
+    else:
+        columns = ["box", "difference", "lightness", "redness", "certain"]
+        show(answer["change"]["regions"], columns, as_json=False, empty="no change found")
+    if points:
+        pairs = zip(read_points(points), answer["mapped"], strict=True)
+        rows = [{"left": x_y, "right": found or "not shown"} for x_y, found in pairs]
+        show(rows, ["left", "right"], as_json=False, empty="")
+    for file in answer["files"]:
+        out.print(file, highlight=False, markup=False)
 
 
 imports = group("import", "Photos from elsewhere: a shared drive.")

@@ -10,7 +10,7 @@ from typing import Any
 
 from adapter.compare.alignment import align
 from adapter.compare.changes import Change, find_changes
-from adapter.compare.prepared import prepare
+from adapter.compare.prepared import Prepared, prepare
 from adapter.compare.render import aligned_jpeg, change_png, overlay_jpeg
 from adapter.errors import BadInput
 
@@ -24,7 +24,7 @@ def compare_files(left: Path, right: Path, *, points: Path | None = None, out: P
     wanted = read_points(points) if points else []
     began = time.perf_counter()
     with ThreadPoolExecutor(2) as threads:
-        before, after = threads.map(prepare, (left.read_bytes(), right.read_bytes()))
+        before, after = threads.map(_read, (left, right))
     alignment = align(before, after)
     mapped = alignment.mapped(wanted)
     elapsed = time.perf_counter() - began
@@ -50,8 +50,15 @@ def compare_files(left: Path, right: Path, *, points: Path | None = None, out: P
     }
 
 
+def _read(path: Path) -> Prepared:
+    try:
+        return prepare(path.read_bytes())
+    except BadInput as error:
+        raise type(error)(f"{path.name}: {error}") from None
+
+
 def read_points(path: Path) -> list[tuple[float, float]]:
-    """x,y per line; empty lines and one heading are passed over. Raises BadInput naming the line."""
+    """x,y per line; empty lines and one heading are passed over. Raises BadInput naming the line, or with no point."""
     points: list[tuple[float, float]] = []
     with path.open(newline="", encoding="utf-8-sig") as lines:
         for number, row in enumerate(csv.reader(lines), start=1):
@@ -64,6 +71,8 @@ def read_points(path: Path) -> list[tuple[float, float]]:
                     continue
                 raise BadInput(f"Line {number} of {path.name} is not x,y: {','.join(row)[:40]!r}.") from None
             points.append((x, y))
+    if not points:
+        raise BadInput(f"{path.name} has no point; write x,y of the left photo on each line.")
     return points
 
 

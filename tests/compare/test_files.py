@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from adapter.cli import cli
-from adapter.compare.files import read_points
+from adapter.compare.files import compare_files, read_points
 from adapter.errors import BadInput
 from tests.compare.pairs import jpeg, other_skin, pair
 
@@ -39,10 +39,27 @@ def test_two_files_are_compared_and_points_mapped(files: list[str], tmp_path: Pa
     assert answer["change"]["regions"][0]["box"]
 
 
-def test_without_json_it_answers_in_sentences(files: list[str]) -> None:
-    ran = CliRunner().invoke(cli, ["compare", *files])
+def test_without_json_it_answers_in_sentences(files: list[str], tmp_path: Path) -> None:
+    (tmp_path / "points.csv").write_text("600,450\n5000,1\n", encoding="utf-8")
+    ran = CliRunner().invoke(cli, ["compare", *files, "--map", str(tmp_path / "points.csv")])
     assert ran.exit_code == 0
     assert ran.stdout.startswith("aligned: ")
+    assert "(600.0, 450.0)" in ran.stdout
+    assert "not shown" in ran.stdout
+
+
+def test_photos_that_do_not_match_are_never_said_to_be_without_change(files: list[str], tmp_path: Path) -> None:
+    (tmp_path / "other.jpg").write_bytes(jpeg(other_skin(301)))
+    told = CliRunner().invoke(cli, ["compare", files[0], str(tmp_path / "other.jpg")]).stdout
+    assert told.startswith("not-aligned: ")
+    assert "cannot be told" in told
+    assert "no change" not in told
+
+
+def test_a_file_that_is_no_photo_is_named(files: list[str], tmp_path: Path) -> None:
+    (tmp_path / "letter.jpg").write_text("Dear colleague")
+    with pytest.raises(BadInput, match=r"letter\.jpg: "):
+        compare_files(Path(files[0]), tmp_path / "letter.jpg")
 
 
 def test_photos_that_do_not_match_are_an_answer_and_no_pictures(files: list[str], tmp_path: Path) -> None:
@@ -61,4 +78,7 @@ def test_a_line_that_is_no_point_is_named(tmp_path: Path) -> None:
     file = tmp_path / "points.csv"
     file.write_text("1,1\n2;2\n", encoding="utf-8")
     with pytest.raises(BadInput, match="Line 2"):
+        read_points(file)
+    file.write_text("x,y\n", encoding="utf-8")
+    with pytest.raises(BadInput, match="no point"):
         read_points(file)
