@@ -139,8 +139,8 @@ class Limits(Table):
     """Another per_minute for some hours."""
     counts_tokens: bool = False
     """Whether token requests count."""
-    at_once: PositiveInt = 20
-    """Requests at the same time, of each worker."""
+    at_once: PositiveInt | None = None
+    """Deliveries at the same time, of all our workers together; where nothing is said, `worker_threads` of each."""
     serialise: Literal["none", "encounter"] = "none"
     """`encounter`: one photo of a visit at a time."""
     pause_seconds: Seconds = 60.0

@@ -19,6 +19,7 @@ from connectors.contract import DeliveryError, Grant, Retry, Rule, Tally, utc_no
 from connectors.knobs import Counted, Limits
 from connectors.signals import seconds_to_minute
 
+AT_ONCE: Final = 20  # requests of this process, where the profile says nothing
 PATIENCE: Final = 2.0  # seconds; a longer wait belongs to the delivery queue
 DAY: Final = 86_400  # seconds
 MIDNIGHT_MARGIN: Final = 60  # seconds: their clock is not ours
@@ -104,7 +105,7 @@ class Pace:
         self._tally: Tally = tally or OwnTally()
         self._zone = zone
         self._lock = threading.Lock()
-        self._slots = threading.BoundedSemaphore(limits.at_once)
+        self._slots = threading.BoundedSemaphore(limits.at_once or AT_ONCE)
         self._paused_until = 0.0
         self._in_hand, self._until = 0, 0.0  # taken from the tally and not yet used, and for how long that is good
 

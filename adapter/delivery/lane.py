@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from adapter.bridge import Bridge
 from adapter.delivery.circuit import find_circuit
 from adapter.delivery.deliver import deliver
-from adapter.delivery.destinations import Destinations
+from adapter.delivery.destinations import Destinations, known_profiles
 from adapter.delivery.outbox import DeliveryState, explain, get_delivery, mark
 from adapter.work import Lane, Work
 
@@ -26,6 +26,7 @@ def delivery_lane(bridge: Bridge, destinations: Destinations) -> Lane:
         threads=threads,
         claims=4 * threads,
         room=partial(room, bridge),
+        at_once=partial(at_once, bridge),
         set_aside=partial(note_defect, bridge),
     )
 
@@ -40,6 +41,12 @@ def room(bridge: Bridge, destination: str) -> int | None:
     if row is None or (row.held is None and row.open_until is None):
         return None
     return 1 if row.held is None and row.open_until <= bridge.now() else 0
+
+
+def at_once(bridge: Bridge, destination: str) -> int | None:
+    """How many deliveries there may be under way there from all workers together, where the profile says."""
+    profile = known_profiles(bridge.settings).get(destination)
+    return profile.limits.at_once if profile else None
 
 
 def note_defect(bridge: Bridge, tx: Connection, work: Work, reason: str, remedy: str | None) -> None:

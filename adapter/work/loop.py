@@ -48,7 +48,8 @@ class Lane:
     """How one kind of work is done: its handler, how many at once, and whether a dead item blocks its order keys.
 
     `threads` are those of each destination: one that never answers keeps nobody else's work waiting. `room` says how
-    many may be begun there now, when that is not for the threads alone to say.
+    many may be begun there now, when that is not for the threads alone to say, and `at_once` how many may be in the
+    hands of all workers together.
     `claims` is how many are leased by one claim, which is a commit of its own: for short work more than `threads`.
     Work leased by a process that dies waits for its lease to end, so long work is claimed one for each thread.
     `together` does what one claim leased in one transaction and returns what it left to `handler`; when it raises, it
@@ -61,6 +62,7 @@ class Lane:
     claims: int = 0
     together: Callable[[Sequence[Work]], Sequence[Work]] | None = None
     room: Callable[[str], int | None] | None = None
+    at_once: Callable[[str], int | None] | None = None
     set_aside: Callable[[Connection, Work, str, str | None], None] | None = None
     """Writes down with it why an item waits after an error of ours, or with a remedy why it is done no more."""
 
@@ -150,7 +152,10 @@ class WorkLoop:
         kind, destination = line
         if (ask := self._lanes[kind].room) and (limit := ask(destination)) is not None:
             room = min(room, limit)
-        return claim(self._db, kind, destination, limit=room, now=self._now(), lease=self._lease) if room > 0 else []
+        if room <= 0:
+            return []
+        at_once = bound(destination) if (bound := self._lanes[kind].at_once) else None
+        return claim(self._db, kind, destination, limit=room, now=self._now(), lease=self._lease, at_once=at_once)
 
     def _room(self, line: Line) -> int:
         """How much a claim of this line may take now; 0 while every thread of it is busy."""

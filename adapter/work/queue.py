@@ -139,13 +139,33 @@ def _lines(kinds: Sequence[str]) -> CTE:
 
 
 def claim(
-    db: Database, kind: str, destination: str = "", *, limit: int, now: datetime, lease: timedelta = LEASE
+    db: Database,
+    kind: str,
+    destination: str = "",
+    *,
+    limit: int,
+    now: datetime,
+    lease: timedelta = LEASE,
+    at_once: int | None = None,
 ) -> list[Work]:
-    """Lease up to `limit` due rows, longest due first, skipping those whose order key has older unfinished work."""
+    """Lease up to `limit` due rows, longest due first, skipping those whose order key has older unfinished work.
+
+    `at_once`: no more than so many of this kind and destination are leased to all workers together.
+    """
     token = str(uuid.uuid4())
-    asked = {"of_kind": kind, "there": destination, "now": now, "most": limit, "token": token, "until": now + lease}
-    with db.transaction() as tx:
-        rows = tx.execute(_claim(db.is_sqlite), asked).all()
+    asked: dict[str, Any] = {
+        "of_kind": kind,
+        "there": destination,
+        "now": now,
+        "most": limit,
+        "token": token,
+        "until": now + lease,
+    }
+    with db.transaction(wakes=False) as tx:
+        if at_once is not None:
+            db.lock(tx, f"claim:{kind}:{destination}")
+            asked["most"] = min(limit, at_once - tx.execute(_LEASED, asked).scalar_one())
+        rows = tx.execute(_claim(db.is_sqlite), asked).all() if asked["most"] > 0 else []
     return [
         Work(
             kind=row.kind,
@@ -158,6 +178,10 @@ def claim(
         )
         for row in sorted(rows, key=lambda row: row.id)
     ]
+
+
+_LINE = and_(work.c.kind == bindparam("of_kind"), work.c.destination == bindparam("there"))
+_LEASED = select(func.count()).where(work.c.state == "leased", _LINE)
 
 
 @cache

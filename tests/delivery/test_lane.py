@@ -66,6 +66,17 @@ def test_nothing_is_begun_where_it_is_left_alone_and_then_one_to_try_it(bridge: 
     assert room(bridge, "x") is None
 
 
+@pytest.mark.parametrize(("limits", "expected"), [({}, None), ({"at_once": 2}, 2)])
+def test_the_profile_says_how_many_are_under_way_at_once(
+    site: Site, limits: dict[str, int], expected: int | None
+) -> None:
+    entry = {**site.bridge.settings.destinations[0], "limits": limits}
+    settings = site.bridge.settings.model_copy(update={"destinations": (entry,)})
+    lane = delivery_lane(dataclasses.replace(site.bridge, settings=settings), site.destinations)
+    assert lane.at_once is not None
+    assert (lane.at_once("x"), lane.at_once("no longer configured")) == (expected, None)
+
+
 def test_after_an_error_of_ours_the_photo_is_looked_for_and_not_sent_twice(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,6 +140,27 @@ def test_a_failing_handler_is_tried_again_later_and_others_go_on(bridge: Bridge,
     assert _left(bridge) == (0, 0)
 
 
+def test_no_more_of_a_destination_is_leased_to_all_workers_together_than_it_bears(bridge: Bridge) -> None:
+    with bridge.db.transaction() as tx:
+        items = [Work("k", f"{there}{number}", destination=there) for there in "ab" for number in range(9)]
+        enqueue(tx, *items, at=bridge.now())
+    claimed: list[Work] = []
+
+    def worker() -> None:
+        claimed.extend(claim(bridge.db, "k", "a", limit=2, now=bridge.now(), at_once=3))
+
+    workers = [threading.Thread(target=worker) for _ in range(4)]
+    for thread in workers:
+        thread.start()
+    for thread in workers:
+        thread.join()
+    assert len(claimed) == 3
+    with bridge.db.transaction() as tx:
+        finish(tx, claimed[0])
+    assert len(claim(bridge.db, "k", "a", limit=2, now=bridge.now(), at_once=3)) == 1
+    assert len(claim(bridge.db, "k", "b", limit=2, now=bridge.now(), at_once=3)) == 2
+
+
 def test_the_running_loop_does_what_arrives_and_stops_cleanly(bridge: Bridge) -> None:
     done = threading.Event()
 
