@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from sqlalchemy import Connection
 from starlette.requests import Request
@@ -31,7 +31,7 @@ from adapter.records import Stored, create_all, find
 from adapter.records.patient_lookup import find_patients, recent_patients
 from adapter.records.timeline import by_id
 from adapter.settings import Client
-from adapter.web.bodies import Form
+from adapter.web.bodies import Form, parse_query
 from adapter.web.gate import actor_of, get_patient, session_of
 from adapter.web.headers import content_policy
 from adapter.web.launch import AUTHORIZE, open_sessions
@@ -83,7 +83,7 @@ def authorize(web: Web, request: Request) -> Response:
 
 def decide(web: Web, request: Request, form: Form) -> Response:
     """POST /auth/authorize/decision: request (the app's, as a query), decision (allow or deny) and patient."""
-    params = _params(parse_qsl(form.get("request"), keep_blank_values=True))
+    params = _params(parse_query(form.get("request")))
     client = get_app(_clients(web.bridge), params)
     try:
         asked = _checked(web, request, client, params)

@@ -5,6 +5,7 @@ Starlette spools multipart parts above 1 MB to disk, so parts are taken from pyt
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
@@ -77,14 +78,26 @@ def parse_form(content_type: str, body: bytes) -> Form:
         fields = tuple((part.name, _text(part.content)) for part in parts if part.filename is None)
         return Form(fields, tuple(part for part in parts if part.filename is not None))
     if kind == "application/x-www-form-urlencoded":
-        try:
-            pairs = parse_qsl(_text(body), keep_blank_values=True, max_num_fields=5000)
-        except ValueError:
-            raise BadInput("the form has too many fields") from None
-        return Form(tuple(pairs))
+        return Form(tuple(parse_query(_text(body))))
     if not body:
         return Form()
     raise UnsupportedMedia("send a form: application/x-www-form-urlencoded or multipart/form-data")
+
+
+def parse_query(text: str) -> list[tuple[str, str]]:
+    """Names and values of an encoded form or query. Raises BadInput."""
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=5000)
+    except ValueError:
+        raise BadInput("the form has too many fields") from None
+    check_storable(text for pair in pairs for text in pair)
+    return pairs
+
+
+def check_storable(texts: Iterable[str]) -> None:
+    """PostgreSQL keeps no U+0000, and no name, number or id has one. Raises BadInput."""
+    if any("\x00" in text for text in texts):
+        raise BadInput("neither a form nor an address may hold the character U+0000")
 
 
 @dataclass
@@ -158,6 +171,5 @@ def _text(raw: bytes) -> str:
         text = raw.decode()
     except UnicodeDecodeError:
         raise BadInput("the form is not UTF-8") from None
-    if "\x00" in text:
-        raise BadInput("a form may not hold the character U+0000")
+    check_storable([text])
     return text

@@ -24,6 +24,7 @@ from adapter.access.tokens import find_token_actor
 from adapter.bridge import Bridge
 from adapter.errors import BadInput, DermBridgeError, Forbidden, NotAuthenticated
 from adapter.governance.looks import Looked, LooksTogether, answering
+from adapter.web.bodies import check_storable
 from adapter.web.charts import find_patient_named, session_of_chart
 from adapter.web.headers import security_headers
 from adapter.web.routes import is_public
@@ -73,6 +74,7 @@ class Gate:
         """Raises NotAuthenticated, Forbidden, BadInput or Throttled."""
         if "access_token" in request.query_params:
             raise BadInput("a token belongs into the Authorization header: addresses are logged and kept")
+        check_storable([request.scope["path"], *(text for pair in request.query_params.multi_items() for text in pair)])
         kind, _, secret = request.headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer" and secret:
             return None, await run_in_threadpool(self._machine, request, secret.strip()), receive
