@@ -23,6 +23,7 @@ from connectors.knobs import Timeouts
 
 IDLE_SECONDS: Final = 4.0  # a create on a connection the server just closed would count as a lost answer
 PIECE: Final = 256 * 1024
+HEAD_LIMIT: Final = 512 * 1024  # bytes
 _TARGET: Final = "/?:@!$&'()*+,;=%-._~"  # what needs no escape in path and query (RFC 3986)
 _BROKEN: Final = re.compile(r"[\r\n\0]")
 
@@ -127,6 +128,7 @@ class _Reading:
         self._limit = limit
         self._pieces: list[bytes] = []
         self._length = 0
+        self._heard = 0
         self._parser = httptools.HttpResponseParser(self)
         self._whole = False
 
@@ -137,14 +139,30 @@ class _Reading:
             if not count:
                 self._end()
                 break
-            self._parser.feed_data(memoryview(piece)[:count])
+            self._heard += count
+            # A chunk of one byte takes six.
+            if self._heard > (HEAD_LIMIT + 8 * self._limit if self.reply.status else HEAD_LIMIT):
+                raise ConnectionAbortedError("more than any answer needs")
+            self._feed(memoryview(piece)[:count])
         self.reply.content = b"".join(self._pieces)
+
+    def _feed(self, heard: memoryview) -> None:
+        try:
+            self._parser.feed_data(heard)
+        except httptools.HttpParserError:
+            if not self._whole:
+                raise
+            self.keeps = False  # nobody asked for what follows the answer
 
     def _end(self) -> None:
         """The end of the connection is the end of an answer that says no length."""
         measured = self.reply.headers.keys() & {"content-length", "transfer-encoding"}
         if not self.reply.status or measured:
             raise ConnectionResetError("closed before the answer was whole")
+
+    def on_message_begin(self) -> None:
+        if self._whole:
+            raise ValueError("a second answer")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")

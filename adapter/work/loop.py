@@ -34,7 +34,7 @@ RELEASE = timedelta(seconds=1)  # between looks for leases that ended
 PATIENCE_SECONDS = 2  # with a database that does not answer
 GRACE_SECONDS = 3  # for what is in hand when the loop is stopped
 STOPPED = "the worker was stopped before this was done"
-PAUSE_SECONDS = 0.005  # between looks: many commits in a row are one reason to look
+PAUSE_SECONDS = 0.01  # between looks: many commits in a row are one reason to look
 
 
 def back_off(attempts: int) -> timedelta:

@@ -166,6 +166,18 @@ def test_no_more_is_read_than_was_asked_for(wire: Wire, serve: Serve) -> None:
     assert len(wire.exchange("GET", server.url, {}, b"", 1000).content) < 1_000_000
 
 
+@pytest.mark.parametrize("more", [b"junk\r\n", b"HTTP/1.1 500 Oops\r\nX-A: b\r\nContent-Length: 1\r\n\r\nx"])
+def test_what_follows_an_answer_belongs_to_nobody(wire: Wire, serve: Serve, more: bytes) -> None:
+    server = serve([OK + more], [OK])
+    assert [get(wire, server), get(wire, server)] == [(200, b"ok")] * 2
+
+
+@pytest.mark.parametrize("endless", [b"X-A: " + b"a" * 2_000_000, b"X-A: b\r\n" * 200_000])
+def test_headers_without_an_end_are_not_listened_to(wire: Wire, serve: Serve, endless: bytes) -> None:
+    with pytest.raises(Lost, match="ConnectionAbortedError"):
+        get(wire, serve([b"HTTP/1.1 200 OK\r\n" + endless]))
+
+
 def test_header_names_are_lower_case_and_repeated_ones_joined(wire: Wire, serve: Serve) -> None:
     server = serve([OK.replace(b"\r\n\r\n", b"\r\nX-A: 1\r\nx-a: 2\r\n\r\n")])
     assert wire.exchange("GET", server.url, {}, b"", 100).headers["x-a"] == "1, 2"
