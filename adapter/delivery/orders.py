@@ -66,6 +66,9 @@ def prepare(tx: Connection, bridge: Bridge, row: Row[Any]) -> Order | None:
     state = DeliveryState(row.state)
     if state not in ACTIVE:
         return None
+    if state is S.RETRACTING and _holds_newer(tx, row):
+        mark(tx, row.id, S.SUPERSEDED, at=bridge.now(), reason="a newer version took its place")
+        return None
     current = find(tx, "Media", row.media_id)
     newer = _has_newer(tx, row) or not _is_his(current)
     wanted = not newer and _is_filed_under(row.patient, current)
@@ -125,6 +128,20 @@ _NEWER = select(
 def _has_newer(tx: Connection, row: Row[Any]) -> bool:
     asked = {"of": row.media_id, "there": row.destination, "version": row.media_version}
     return bool(tx.execute(_NEWER, asked).scalar_one())
+
+
+def _holds_newer(tx: Connection, row: Row[Any]) -> bool:
+    """Whether the very copy to be taken back was written anew meanwhile: the photo came back to this patient."""
+    c, where = delivery.c, Receipt.from_json(row.receipt).location
+    others = select(c.receipt).where(
+        c.media_id == row.media_id,
+        c.destination == row.destination,
+        c.media_version > row.media_version,
+        c.patient == row.patient,
+        c.state.in_((S.ACCEPTED, S.CONFIRMED, S.FAILED)),
+        c.receipt.is_not(None),
+    )
+    return where is not None and where in [Receipt.from_json(one).location for one in tx.execute(others).scalars()]
 
 
 def _is_his(current: Stored | None) -> bool:

@@ -57,7 +57,7 @@ TRANSITIONS: dict[DeliveryState, frozenset[DeliveryState]] = {
     S.HELD: frozenset({S.PENDING, S.SUPERSEDED}),
     S.FAILED: frozenset({S.PENDING, S.SUPERSEDED, S.RETRACTING, S.ACCEPTED}),
     S.SUPERSEDED: frozenset({S.RETRACTING}),
-    S.RETRACTING: frozenset({S.RETRACTED, S.RETRACTING, S.FAILED, S.PENDING, S.SENDING}),
+    S.RETRACTING: frozenset({S.RETRACTED, S.RETRACTING, S.FAILED, S.PENDING, S.SENDING, S.SUPERSEDED}),
     S.RETRACTED: frozenset(),
 }
 SEEN = "seen by a person"  # Receipt.route where only somebody's word says that it is there
