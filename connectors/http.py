@@ -6,25 +6,40 @@ have been written; the delivery queue does the minutes to days.
 
 from __future__ import annotations
 
+import logging
 import ssl
-import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from functools import cache
 from typing import Any, Final, Protocol
 from urllib.parse import unquote, urlencode, urljoin, urlsplit
 
+import httpx
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
+
 from connectors.answers import BUSY, Answer, check_answer
 from connectors.contract import DeliveryError, Retry
-from connectors.http_body import encoded
 from connectors.knobs import Auth, Counted, Limits, Signal, Timeouts
 from connectors.pace import Pace
 from connectors.signals import as_error, codes_at, find_signal
-from connectors.wire import Lost, NotSent, Reply, Wire
 
 FHIR_JSON: Final = "application/fhir+json"
 JSON_LIMIT: Final = 16 * 1024 * 1024  # bytes of an answer we are willing to hold
 LONGEST_WAIT: Final = 5.0  # seconds; longer waits belong to the delivery queue
+NOT_SENT: Final = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+    httpx.LocalProtocolError,
+)
+
+# httpx logs every address at INFO and httpcore every header at DEBUG: searches hold identifiers, reads hold signed
+# addresses, requests hold tokens.
+for _name in ("httpx", "httpcore"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
 
 
 class _Transient(DeliveryError):
@@ -45,27 +60,17 @@ class Authoriser(Protocol):
         ...
 
 
-class Exchange(Protocol):
-    """What sends one request and brings its answer; see `connectors.wire.Wire`."""
-
-    def exchange(self, method: str, url: str, headers: Mapping[str, str], body: bytes, limit: int) -> Reply: ...
-
-    def close(self) -> None: ...
-
-
-def open_wire(timeouts: Timeouts, auth: Auth | None = None) -> Exchange:
-    """The connections of one destination. Raises OSError when a certificate file of `auth` cannot be read."""
-    if auth is None or not (auth.client_certificate or auth.ca_file):
-        return Wire(timeouts, _usual_tls)
-    context = _tls(auth)
-    return Wire(timeouts, lambda: context)
+def open_transport(auth: Auth | None = None) -> httpx.HTTPTransport:
+    """One connection pool for one destination. Idle connections are dropped early: a create on a connection the server
+    just closed would count as a lost answer. Raises OSError when a certificate file of `auth` cannot be read."""
+    limits = httpx.Limits(max_connections=20, max_keepalive_connections=10, keepalive_expiry=4.0)
+    verify = _tls(auth) if auth and (auth.client_certificate or auth.ca_file) else _usual_tls()
+    return httpx.HTTPTransport(limits=limits, trust_env=False, verify=verify)
 
 
 @cache
 def _usual_tls() -> ssl.SSLContext:
-    """Reading all certificate authorities takes some tens of milliseconds: once is enough, and never without TLS."""
-    import httpx
-
+    """Reading all certificate authorities takes some tens of milliseconds: once is enough."""
     return httpx.create_ssl_context()
 
 
@@ -77,14 +82,17 @@ def _tls(auth: Auth) -> ssl.SSLContext:
 
 
 class Http:
-    """Requests relative to `base_url`, with the destination's extra headers and, if given, authorization."""
+    """Requests relative to `base_url`, with the destination's extra headers and, if given, authorization.
+
+    Over httpx's transport alone: a client's redirects, cookies and hooks are not wanted here, and cost a quarter more.
+    """
 
     def __init__(
         self,
-        wire: Exchange,
+        transport: httpx.BaseTransport,
         base_url: str,
         *,
-        attempts: int,
+        timeouts: Timeouts,
         headers: Mapping[str, str] | None = None,
         authoriser: Authoriser | None = None,
         pace: Pace | None = None,
@@ -93,9 +101,16 @@ class Http:
         query: Mapping[str, str] | None = None,
         method_override: bool = False,
     ) -> None:
-        self._wire = wire
+        self._transport = transport
         self._base_url = base_url
-        self._attempts = attempts
+        limits = httpx.Timeout(timeouts.read, connect=timeouts.connect, write=timeouts.write)
+        self._time_limits = {"timeout": limits.as_dict()}
+        self._retrying = Retrying(
+            stop=stop_after_attempt(timeouts.attempts),
+            retry=retry_if_exception_type(_Transient),
+            wait=_wait,
+            reraise=True,
+        )
         self._headers = dict(headers or {})
         self._authoriser = authoriser
         self._pace = pace or Pace(Limits())
@@ -118,22 +133,19 @@ class Http:
     ) -> Answer:
         """Send one request and return an answer below 300 or in `accepted`; raise DeliveryError for everything else.
 
-        `content` is `headers` and one body of `connectors.http_body`: `json`, `content`, `data`, `files` with `data`.
-        A `write` is sent once, unless the connection was refused before it left.
+        `content` is httpx's: `json`, `content`, `data`, `headers`. A `write` is sent once, unless the connection was
+        refused before it left.
         """
-        for tried in range(1, self._attempts + 1):
-            try:
+
+        def attempt() -> Answer:
+            answer = self._exchange(method, path, doing, write, limit, content)
+            if answer.status == 401 and self._authoriser is not None and self._authoriser.renew():
                 answer = self._exchange(method, path, doing, write, limit, content)
-                if answer.status == 401 and self._authoriser is not None and self._authoriser.renew():
-                    answer = self._exchange(method, path, doing, write, limit, content)
-                if answer.status not in accepted:
-                    self.check(answer, doing=doing, write=write, type_level=type_level)
-                return answer
-            except _Transient as error:
-                if tried == self._attempts:
-                    raise
-                time.sleep(_wait(error, tried))
-        raise AssertionError("attempts is at least 1")
+            if answer.status not in accepted:
+                self.check(answer, doing=doing, write=write, type_level=type_level)
+            return answer
+
+        return self._retrying(attempt)
 
     def check(self, answer: Answer, *, doing: str, write: bool, type_level: bool = False) -> None:
         """Raise the DeliveryError that an answer taken as `accepted` means after all."""
@@ -166,9 +178,8 @@ class Http:
 
     def _exchange(self, method: str, path: str, doing: str, write: bool, limit: int, content: dict[str, Any]) -> Answer:
         request_id = str(uuid.uuid4())
-        body, content_type = encoded(**{name: value for name, value in content.items() if name != "headers"})
         # X-Intermediary: "SHALL be added by interface engines that change content" (R4 http.html#custom).
-        headers = {"Accept": FHIR_JSON, "X-Request-Id": request_id, "X-Intermediary": "DermBridge"} | content_type
+        headers = {"Accept": FHIR_JSON, "X-Request-Id": request_id, "X-Intermediary": "DermBridge"}
         headers |= self._headers | content.get("headers", {})
         if self._method_override and method in {"PUT", "DELETE"}:
             headers["X-HTTP-Method-Override"] = method
@@ -178,18 +189,25 @@ class Http:
             if authorization := self._authoriser.authorization():
                 headers["Authorization"] = authorization
         with self._pace.turn(_counted(method, path, write=write)):
-            try:
-                reply = self._wire.exchange(method, self._addressed(path), headers, body, limit)
-            except NotSent as error:
-                raise _Transient(
-                    f"{doing}: the destination could not be reached ({error}).",
-                    remedy="Check base_url and the network; it is tried again.",
-                    retry=Retry.LATER,
-                    outage=True,
-                ) from error
-            except Lost as error:
-                raise _lost(doing, write, error) from error
-        return Answer(reply.status, reply.headers, reply.content[: limit + 1], request_id)
+            return self._send(method, path, doing, write, limit, {**content, "headers": headers}, request_id)
+
+    def _send(
+        self, method: str, path: str, doing: str, write: bool, limit: int, content: dict[str, Any], request_id: str
+    ) -> Answer:
+        try:
+            request = httpx.Request(method, self._addressed(path), extensions=self._time_limits, **content)
+            with closing(self._transport.handle_request(request)) as response:
+                headers = {name.lower(): value for name, value in response.headers.items()}
+                return Answer(response.status_code, headers, _read(response, limit), request_id)
+        except NOT_SENT as error:
+            raise _Transient(
+                f"{doing}: the destination could not be reached ({type(error).__name__}).",
+                remedy="Check base_url and the network; it is tried again.",
+                retry=Retry.LATER,
+                outage=True,
+            ) from error
+        except httpx.RequestError as error:
+            raise _lost(doing, write, error) from error
 
     def _addressed(self, path: str) -> str:
         url = self.absolute(path)
@@ -204,7 +222,7 @@ class Http:
         """Whether `url` is below base_url, so that it may see our authorization."""
         ours, theirs = urlsplit(self._base_url), urlsplit(url)
         same_host = (ours.scheme, ours.netloc) == (theirs.scheme, theirs.netloc)
-        if {".", ".."} & set(unquote(theirs.path).split("/")):  # some servers walk out of our path with them
+        if {".", ".."} & set(unquote(theirs.path).split("/")):  # httpx would walk out of our path with them
             return False
         return same_host and theirs.path.startswith(ours.path.rstrip("/") + "/")
 
@@ -216,8 +234,17 @@ def _counted(method: str, path: str, *, write: bool) -> Counted:
     return "write" if write else "search" if "?" in path or method == "POST" else "read"
 
 
-def _lost(doing: str, write: bool, error: Lost) -> DeliveryError:
-    reason = f"{doing}: the answer was lost ({error})."
+def _read(response: httpx.Response, limit: int) -> bytes:
+    body = bytearray()
+    for chunk in response.iter_bytes():
+        body += chunk
+        if len(body) > limit:
+            break
+    return bytes(body[: limit + 1])
+
+
+def _lost(doing: str, write: bool, error: httpx.RequestError) -> DeliveryError:
+    reason = f"{doing}: the answer was lost ({type(error).__name__})."
     if not write:
         return _Transient(reason, remedy="Nothing to do: it is tried again.", retry=Retry.LATER, outage=True)
     return DeliveryError(
@@ -228,5 +255,7 @@ def _lost(doing: str, write: bool, error: Lost) -> DeliveryError:
     )
 
 
-def _wait(error: DeliveryError, tried: int) -> float:
-    return min(error.retry_after if error.retry_after is not None else 0.2 * 2 ** (tried - 1), LONGEST_WAIT)
+def _wait(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.retry_after if isinstance(error, DeliveryError) else None
+    return float(min(asked if asked is not None else 0.2 * 2 ** (state.attempt_number - 1), LONGEST_WAIT))

@@ -123,7 +123,7 @@ def _pieces(step: Step, parcel: Parcel) -> Iterator[tuple[dict[str, Any], bytes]
 
 
 def _body(asked: Asked, known: Known, content: bytes, parcel: Parcel | None) -> dict[str, Any]:
-    """The body, as `connectors.http_body.encoded` takes it."""
+    """httpx's arguments for the body."""
     fields = filled(asked.fields, known)
     content_type = parcel.content_type if parcel else "application/octet-stream"
     match asked.body:

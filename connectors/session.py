@@ -1,4 +1,4 @@
-"""The HTTP side of one destination: connections, allowance, credentials, and requests with and without them."""
+"""The HTTP side of one destination: connection pool, allowance, credentials, and requests with and without them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+import httpx
+
 from connectors.auth import Credentials
 from connectors.contract import Secrets, Tallies
-from connectors.http import Exchange, Http, open_wire
+from connectors.http import Http, open_transport
 from connectors.kinds import HttpProfile
 from connectors.knobs import Limits
 from connectors.pace import Pace, own_tally
@@ -22,34 +24,33 @@ FRESH: Final = {"Cache-Control": "no-cache"}
 class Session:
     """`http` speaks as we are registered; `bare` shows nobody our authorization (token endpoint, signed addresses)."""
 
-    wire: Exchange
+    transport: httpx.BaseTransport
     credentials: Credentials
     http: Http
     bare: Http
 
     def close(self) -> None:
-        self.wire.close()
+        self.transport.close()
 
 
 def open_session(
     profile: HttpProfile, secrets: Secrets, now: Callable[[], datetime], tallies: Tallies = own_tally
 ) -> Session:
     """Nothing is sent yet. Raises OSError when a certificate file cannot be read."""
-    wire = open_wire(profile.timeouts, profile.auth)
-    attempts = profile.timeouts.attempts
+    transport = open_transport(profile.auth)
     route = profile.route_names[0]
     pace = Pace(profile.limits, now=now, tally=tallies(route), zone=profile.timezone)
     bare = Http(
-        wire,
+        transport,
         profile.base_url,
-        attempts=attempts,
+        timeouts=profile.timeouts,
         pace=pace if profile.limits.counts_tokens else Pace(Limits(), now=now),
     )
     credentials = Credentials(profile.auth, bare, secrets, lambda: now().timestamp(), tallies(f"{route} token"))
     http = Http(
-        wire,
+        transport,
         profile.base_url,
-        attempts=attempts,
+        timeouts=profile.timeouts,
         headers=FRESH | {name: value.format_map(profile.tenant) for name, value in profile.headers.items()},
         authoriser=credentials,
         pace=pace,
@@ -58,4 +59,4 @@ def open_session(
         query={name: value.format_map(profile.tenant) for name, value in profile.query.items()},
         method_override=profile.method_override,
     )
-    return Session(wire, credentials, http, bare)
+    return Session(transport, credentials, http, bare)

@@ -16,9 +16,8 @@ from joserfc.jwk import ECKey, RSAKey
 from connectors.auth import Credentials, find_missing_scopes
 from connectors.contract import DeliveryError, Retry
 from connectors.http import Http
-from connectors.knobs import Auth
+from connectors.knobs import Auth, Timeouts
 from connectors.signing_key import new_signing_key, read_signing_key
-from tests.connectors.played import Played
 
 TOKEN_URL = "https://ehr.example/token"
 
@@ -41,11 +40,10 @@ class TokenEndpoint:
 
 
 def credentials(endpoint: TokenEndpoint, kind: str, secret: str = "s3:cret%", **changes: Any) -> Credentials:
-    wire = Played(endpoint)
     name = changes.pop("secret_name", "ehr")
     clock = changes.pop("clock", time.monotonic)
     table = {"kind": kind, "client_id": "derm", "secret": name, "token_url": TOKEN_URL, **changes}
-    http = Http(wire, "https://ehr.example/fhir", attempts=1)
+    http = Http(httpx.MockTransport(endpoint), "https://ehr.example/fhir", timeouts=Timeouts(attempts=1))
     return Credentials(Auth.model_validate(table), http, {"ehr": secret}.__getitem__, clock)
 
 

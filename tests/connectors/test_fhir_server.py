@@ -12,8 +12,8 @@ import pytest
 from connectors.contract import DeliveryError
 from connectors.fhir_server import FhirServer, search_token
 from connectors.http import Http
+from connectors.knobs import Timeouts
 from connectors.profile import FhirR4Profile
-from tests.connectors.played import Played
 
 BASE = "https://ehr.example/fhir"
 PHOTO = b"\xff\xd8 bytes \xff\xd9"
@@ -45,9 +45,9 @@ class Server:
 
 def open_server(server: Any, **changes: Any) -> FhirServer:
     profile = FhirR4Profile.model_validate({"name": "x", "kind": "fhir-r4", "base_url": BASE} | changes)
-    wire = Played(server)
-    http = Http(wire, BASE, attempts=1, authoriser=Bearer())
-    return FhirServer(profile, http, Http(wire, BASE, attempts=1))
+    transport, once = httpx.MockTransport(server), Timeouts(attempts=1)
+    http = Http(transport, BASE, timeouts=once, authoriser=Bearer())
+    return FhirServer(profile, http, Http(transport, BASE, timeouts=once))
 
 
 def raw(content: bytes = PHOTO, content_type: str = "image/jpeg") -> httpx.Response:

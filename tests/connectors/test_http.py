@@ -11,7 +11,7 @@ import pytest
 
 from connectors.contract import DeliveryError, Retry
 from connectors.http import Http
-from tests.connectors.played import Played
+from connectors.knobs import Timeouts
 
 BASE = "https://ehr.example/fhir"
 Handler = Callable[[httpx.Request], httpx.Response]
@@ -48,8 +48,7 @@ class Bearer:
 
 
 def http(script: Handler, **changes: Any) -> Http:
-    wire = Played(script)
-    return Http(wire, BASE, **({"attempts": 3} | changes))
+    return Http(httpx.MockTransport(script), BASE, timeouts=Timeouts(), **changes)
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])

@@ -20,7 +20,6 @@ from connectors.kinds import FhirR4Profile
 from connectors.patient_query import PatientQuery
 from connectors.patients_found import Sought, find_profile
 from connectors.profile import build_profile, find_shipped_profiles
-from tests.connectors.played import Played
 
 BASE = "https://ehr.example/fhir"
 MRN = "urn:oid:1.2.3"
@@ -57,8 +56,7 @@ class Ehr:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, answers: dict[str, httpx.Response | Answers]) -> None:
         self.answers, self.requests = answers, list[httpx.Request]()
-        wire = Played(self._answer)
-        monkeypatch.setattr("connectors.session.open_wire", lambda *_: wire)
+        monkeypatch.setattr("connectors.session.open_transport", lambda *_: httpx.MockTransport(self._answer))
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)

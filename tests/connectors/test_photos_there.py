@@ -29,7 +29,6 @@ from connectors.photo_check import declared_photos
 from connectors.photos_found import NotThisPatient, PhotoGone, PhotosFound, PhotoStays, open_photo_sources
 from connectors.profile import build_profile
 from connectors.registry import open_connector
-from tests.connectors.played import Played
 from tests.connectors.vendor_site import MRN, photo
 
 READ = ["hapi", "medplum", "canvas", "eclinicalworks", "pacs"]  # where photos of others are found, and how they come
@@ -412,7 +411,8 @@ def test_no_answer_whatever_makes_anything_but_a_delivery_error(answered: Any) -
             return httpx.Response(200, json={"resourceType": "Bundle", "entry": [{"resource": known}]})
         return httpx.Response(200, content=json.dumps(answered).encode())
 
-    source._session.http._wire = Played(respond)
+    for http in (source._session.http, source._session.bare):
+        http._transport = httpx.MockTransport(respond)
     for ask in (lambda: source.find_photos(JANE), lambda: source.fetch_photo(JANE, "Media/1")):
         try:
             ask()
