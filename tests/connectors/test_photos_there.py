@@ -262,7 +262,7 @@ _BINARIES = ["Binary/2"]
 
 def test_a_second_attachment_has_an_id_of_its_own(opened: Open) -> None:
     site = opened("oracle-health", photos={"searches": ["DocumentReference?patient={patient}"]})
-    attachments = [{"contentType": kind, "url": f"Binary/{kind}"} for kind in ("application/pdf", "image/jpeg")]
+    attachments = [{"contentType": kind, "url": f"Binary/{kind}"} for kind in ("text/rtf", "image/jpeg")]
     photo_id = file_photo(
         site.vendor, "1001", photo(), content=[{"attachment": one} for one in attachments], docStatus="final"
     )
