@@ -1,15 +1,24 @@
-"""An app registered with the service under test, and a person who lets it in."""
+"""An app registered with the service under test, and people who let it in."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx
+import pytest
 
+from adapter.access import Actor
 from adapter.access.oauth import s256
+from adapter.access.policy import grants_of
+from adapter.access.sessions import COOKIE, NOBODY, cookie_name, start_session
+from adapter.bridge import Bridge
+from adapter.records import find_where
 from adapter.settings import Client
+from tests.access.conftest import Serve
 from tests.web.conftest import Browser
 
 VERIFIER = "v" * 43
@@ -87,3 +96,47 @@ def bearer(token: str) -> dict[str, str]:
 
 def patients_offered(page: str) -> list[str]:
     return re.findall(r'name="patient" value="([^"]+)"', page)
+
+
+class Site(NamedTuple):
+    bridge: Bridge
+    client: httpx.Client
+
+    def sign_in(self, role: str = "clinician", *patients: str | None, **more: Any) -> Browser:
+        """A browser with a session for each of these charts; without one in none."""
+        scopes, rights = grants_of(role)
+        actor = Actor("person", f"Practitioner/{role}", "Dr. Inés Rivera", role, scopes, rights)
+        client = httpx.Client(transport=self.client._transport, base_url="http://testserver")
+        for patient_id in patients or ("p1",):
+            person = replace(actor, patient_id=patient_id, ehr="https://north.example/fhir", **more)
+            with self.bridge.db.transaction() as tx:
+                cookie, opened = start_session(tx, person, at=self.bridge.now(), lifetime=timedelta(hours=1))
+            client.cookies.set(cookie_name(person, https=False), cookie)
+        return Browser(client, opened.csrf)
+
+    def staff(self, role: str, patient_id: str | None = NOBODY, **more: Any) -> Browser:
+        actor = Actor("person", f"Person/{role}", "Quinn", role, *grants_of(role), patient_id=patient_id, **more)
+        with self.bridge.db.transaction() as tx:
+            cookie, opened = start_session(tx, actor, at=self.bridge.now(), lifetime=timedelta(hours=1))
+        client = httpx.Client(transport=self.client._transport, base_url="http://testserver", cookies={COOKIE: cookie})
+        return Browser(client, opened.csrf)
+
+    def status(self, token: str, path: str = "/fhir/Media/m1") -> int:
+        return self.client.get(path, headers=bearer(token)).status_code
+
+    def settings(self, **changed: Any) -> None:
+        """What an operator has changed since."""
+        object.__setattr__(self.bridge, "settings", self.bridge.settings.model_copy(update=changed))
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        with self.bridge.db.snapshot() as tx:
+            events = [one.resource for one in find_where(tx, "AuditEvent")]
+        return [one for one in events if any(code["code"] == kind for code in one.get("subtype", []))]
+
+
+EHRS = [{"name": "North", "iss": "https://north.example/fhir", "client_id": "dermbridge"}]
+
+
+@pytest.fixture
+def site(serve: Serve) -> Site:
+    return Site(*serve(clients=[APP.model_dump(), OTHER.model_dump()], ehrs=EHRS))

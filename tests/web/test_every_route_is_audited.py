@@ -55,7 +55,7 @@ ELSEWHERE = {
     ("POST", "/deliveries/{id}/looked"): "tests/web/test_routes_deliveries.py",
     ("POST", "/admin/work/{id}/replay"): "tests/web/test_routes_admin.py",
     ("POST", "/sessions/{id}/end"): "tests/web/test_sessions.py",
-    ("POST", "/sessions/apps/{id}/end"): "tests/access/test_app_launch.py",
+    ("POST", "/sessions/apps/{id}/end"): "tests/access/test_app_tokens.py",
     ("GET", "/auth/authorize"): "tests/access/test_app_launch.py",
     ("POST", "/auth/authorize/decision"): "tests/access/test_app_launch.py",
     ("POST", "/worklist/photos/{id}"): "tests/web/test_worklist.py",
