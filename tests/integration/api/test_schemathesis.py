@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
 import httpx
 import pytest
@@ -22,6 +23,7 @@ from adapter.access.sessions import COOKIE, start_session
 from adapter.access.tokens import issue_token
 from adapter.bridge import Bridge
 from adapter.settings import load_settings
+from tests.access.apps import APP, asked
 from tests.access.conftest import RECORDS
 from tests.sandbox.conftest import free_port
 from tests.servers.dermbridge import dermbridge
@@ -59,6 +61,8 @@ FORM = {  # what our forms send, so that more than their absence is tried
     "birth_date": ["1961-03-12", "1961-13-40"],
     "number": ["1001"],
     "because": ["a word of explanation"],
+    "request": [urlencode(asked(scope="openid fhirUser")), urlencode(asked())],  # of an app that asks to act for one
+    "decision": ["allow", "deny"],
 }
 QUERY = ("patient", "media", "page", "state", "q", "user", "photo", "since", "until", "iss")
 JSON: dict[str, Any] = {}  # any JSON value
@@ -82,7 +86,8 @@ class Site(NamedTuple):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    settings = load_settings(environment={}, data_dir=tmp_path_factory.mktemp("data"), http_port=free_port())
+    folder, apps = tmp_path_factory.mktemp("data"), [APP.model_dump()]
+    settings = load_settings(environment={}, data_dir=folder, http_port=free_port(), clients=apps)
     with dermbridge(settings, RECORDS) as bridge:
         yield Site(bridge)
 
