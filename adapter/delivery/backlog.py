@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, and_, func, not_, or_, select
+from sqlalchemy import Connection, Row, and_, not_, or_, select
 
 from adapter import governance
 from adapter.access.actor import Actor
@@ -17,10 +17,9 @@ from adapter.bridge import Bridge
 from adapter.db.tables import delivery
 from adapter.delivery.circuit import LEFT_ALONE, STOPPED, find_circuit, set_held
 from adapter.delivery.destinations import Destinations
-from adapter.delivery.outbox import DeliveryState, look_again, send_again
+from adapter.delivery.outbox import NEEDS_A_LOOK, DeliveryState, look_again, send_again
 from adapter.errors import Conflict
 from adapter.work import hasten
-from connectors.contract import CANNOT_LOOK
 
 S = DeliveryState
 REPLAYED_AT_ONCE: Final = 1000  # in one transaction
@@ -62,7 +61,7 @@ def replay(
     """
     Destinations(bridge).profile(name)
     c, here = delivery.c, delivery.c.destination == name
-    failed = and_(c.state == S.FAILED, not_(func.coalesce(c.reason, "").startswith(CANNOT_LOOK)))
+    failed = and_(c.state == S.FAILED, not_(NEEDS_A_LOOK))
     if since is not None:
         last = until or bridge.now()
         accepted = and_(c.accepted_at.between(since, last), c.state.in_((S.ACCEPTED, S.CONFIRMED)))

@@ -14,7 +14,7 @@ from adapter import governance
 from adapter.access.actor import Actor
 from adapter.bridge import Bridge
 from adapter.db.tables import delivery, delivery_attempt
-from adapter.delivery.outbox import SEEN, DeliveryState, get_delivery, mark, send_again
+from adapter.delivery.outbox import NEEDS_A_LOOK, SEEN, DeliveryState, get_delivery, mark, send_again
 from adapter.errors import BadInput, Conflict, NotFound
 from connectors.contract import CANNOT_LOOK, Receipt
 
@@ -28,13 +28,13 @@ def needs_a_look(row: Row[Any]) -> bool:
 
 
 def find_blind(tx: Connection, media_id: str, destination: str) -> str:
-    """The delivery of a photo that waits for somebody to look. Raises NotFound."""
+    """The delivery of a photo that waits for somebody to look, the oldest of several. Raises NotFound."""
     c = delivery.c
-    rows = tx.execute(select(delivery).where(c.media_id == media_id, c.destination == destination))
-    found = [row.id for row in rows if needs_a_look(row)]
-    if not found:
+    waits = select(c.id).where(c.media_id == media_id, c.destination == destination, NEEDS_A_LOOK)
+    found = tx.execute(waits.order_by(c.media_version).limit(1)).scalar_one_or_none()
+    if found is None:
         raise NotFound(f"no delivery of photo {media_id} to {destination} waits for somebody to look")
-    return str(found[-1])
+    return str(found)
 
 
 def tell_looked(

@@ -16,7 +16,7 @@ from enum import StrEnum
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, literal, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, func, insert, literal, not_, select, update
 
 from adapter.bridge import Bridge
 from adapter.db.engine import batches
@@ -26,6 +26,7 @@ from adapter.delivery.visits import goes_alone, renew_sheets, renew_sheets_of
 from adapter.errors import Conflict, NotFound
 from adapter.records import Stored, new_id
 from adapter.work import Work, cancel, cancel_all, enqueue, enqueue_all
+from connectors.contract import CANNOT_LOOK
 from connectors.profile import Profile
 from mappings.capture_to_media import is_bound
 from mappings.external_photo import is_external
@@ -61,6 +62,8 @@ TRANSITIONS: dict[DeliveryState, frozenset[DeliveryState]] = {
     S.RETRACTED: frozenset(),
 }
 SEEN = "seen by a person"  # Receipt.route where only somebody's word says that it is there
+# Only a person can say whether it arrived (`looked`).
+NEEDS_A_LOOK = and_(delivery.c.state == S.FAILED, func.coalesce(delivery.c.reason, "").startswith(CANNOT_LOOK))
 UNFINISHED = (S.PENDING, S.UNKNOWN, S.WITHHELD, S.HELD, S.FAILED)
 
 
@@ -154,7 +157,8 @@ def _supersede_older(tx: Connection, photos: Sequence[Stored], at: datetime) -> 
     unfinished = select(delivery.c.id, delivery.c.media_id, delivery.c.media_version).where(
         delivery.c.state.in_(UNFINISHED),
         delivery.c.receipt.is_(None),
-        delivery.c.state != DeliveryState.UNKNOWN,  # it may be there: its own attempt must find out first
+        delivery.c.state != DeliveryState.UNKNOWN,  # it may be there: its own attempt must find out first,
+        not_(NEEDS_A_LOOK),  # or a person
     )
     for some in batches(version):
         rows = tx.execute(unfinished.where(delivery.c.media_id.in_(some)))
