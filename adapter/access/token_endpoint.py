@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from joserfc.jwk import KeySet
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 
 from adapter.access.actor import Actor
 from adapter.access.app_grants import (
@@ -103,34 +103,23 @@ class TokenEndpoint:
             return self._told(tx, client, token)
 
     def _told(self, tx: Connection, client: Client, token: str) -> dict[str, Any]:
-        now, scope, kind = self.bridge.now(), "", "Bearer"
-        row = find_token_row(tx, token, now=now)
-        grant = find_app_grant(tx, row.grant_id) if row and row.grant_id else None
+        now = self.bridge.now()
+        row, grant = find_token_row(tx, token, now=now), find_refreshable(tx, token, now=now)
+        found: Row[Any] | AppGrant | None = row if row is not None else grant
+        if found is None or (found.client_id != client.client_id and not client.may_introspect):
+            return {"active": False}
         if row is not None:
-            owner, scope, begins, ends, jti = row.client_id, row.scope, row.created_at, row.expires_at, row.id
-        elif (grant := find_refreshable(tx, token, now=now)) is not None:
-            owner, scope, begins, ends, jti = (
-                grant.client_id,
-                grant.scope,
-                grant.created_at,
-                grant.expires_at,
-                grant.id,
-            )
-            kind = "refresh_token"
-        else:
-            return {"active": False}
-        if owner != client.client_id and not client.may_introspect:
-            return {"active": False}
+            grant = find_app_grant(tx, row.grant_id) if row.grant_id else None
         told = {
             "active": True,
-            "scope": scope,
-            "client_id": owner or (row.name if row else ""),
-            "token_type": kind,
-            "iat": int(begins.timestamp()),
+            "scope": found.scope,
+            "client_id": found.client_id or (row.name if row is not None else ""),
+            "token_type": "Bearer" if row is not None else "refresh_token",
+            "iat": int(found.created_at.timestamp()),
             "aud": f"{self.bridge.settings.base_url}/fhir",
-            "jti": jti,
+            "jti": found.id,
         }
-        told |= {"exp": int(ends.timestamp())} if ends else {}
+        told |= {"exp": int(found.expires_at.timestamp())} if found.expires_at else {}
         return told | (_context(grant) | self._who(grant) if grant else {})
 
     def _who(self, grant: AppGrant) -> dict[str, str]:

@@ -24,7 +24,8 @@ from tests.web.conftest import Browser
 VERIFIER = "v" * 43
 BACK = "https://app.example/back"
 FHIR = "http://127.0.0.1:8000/fhir"
-SCOPE = "openid fhirUser launch/patient online_access patient/Media.crs patient/Patient.r"
+SCOPE = "launch/patient online_access patient/Media.crs patient/Patient.r"
+WHO = f"openid fhirUser {SCOPE}"  # with an id_token, whose key costs a moment to make
 APP = Client(
     client_id="app",
     name="Lesion Tracker",

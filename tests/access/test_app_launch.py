@@ -12,7 +12,20 @@ from joserfc.jwk import KeySet
 from adapter.access import policy
 from adapter.access.handoff import PHONE_SCOPES
 from adapter.records import create_all
-from tests.access.apps import FHIR, Site, asked, bearer, decide, exchange, patients_offered, refresh, site, tokens, told
+from tests.access.apps import (
+    FHIR,
+    WHO,
+    Site,
+    asked,
+    bearer,
+    decide,
+    exchange,
+    patients_offered,
+    refresh,
+    site,
+    tokens,
+    told,
+)
 from tests.conftest import Clock
 from tests.web.conftest import Browser, visit
 
@@ -41,14 +54,14 @@ def test_an_app_reads_and_adds_for_the_patient_that_the_person_chose_and_nothing
 
 
 def test_the_id_token_says_who_it_is_to_the_app_alone_and_fhir_user_can_be_read(site: Site) -> None:
-    granted = tokens(site.client, site.sign_in())
+    granted = tokens(site.client, site.sign_in(), scope=WHO)
     keys = KeySet.import_key_set(site.client.get("/.well-known/jwks.json").json())
     claims = jwt.decode(granted["id_token"], keys, algorithms=["RS256"]).claims
     assert (claims["iss"], claims["aud"], claims["nonce"]) == ("http://127.0.0.1:8000", "app", "n-1")
     assert claims["fhirUser"].startswith(f"{FHIR}/Practitioner/")
     read = site.client.get(f"/fhir/Practitioner/{claims['sub']}", headers=bearer(granted["access_token"]))
     assert read.json()["name"] == [{"text": "Dr. Inés Rivera"}]
-    assert tokens(site.client, site.sign_in("photographer"))["scope"] != granted["scope"]  # another person's
+    assert tokens(site.client, site.sign_in("photographer"), scope=WHO)["scope"] != granted["scope"]  # another person's
 
 
 def test_what_an_app_does_stands_in_the_log_under_the_person_and_the_app(site: Site) -> None:

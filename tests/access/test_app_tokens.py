@@ -13,7 +13,7 @@ from adapter.access.sessions import NOBODY
 from adapter.access.tokens import tokens_in_force
 from adapter.db.tables import app_grant, session
 from adapter.records import create_all
-from tests.access.apps import APP, BACK, EHRS, FHIR, Site, code_for, exchange, refresh, site, tokens
+from tests.access.apps import APP, BACK, EHRS, FHIR, WHO, Site, code_for, exchange, refresh, site, tokens
 from tests.access.conftest import Serve, photo
 from tests.access.machines import Machine
 from tests.conftest import Clock
@@ -237,7 +237,7 @@ def test_an_app_with_a_key_proves_itself_with_it(confidential: tuple[Site, Machi
 def test_introspection_tells_a_confidential_client_the_launch_context(confidential: tuple[Site, Machine]) -> None:
     site, _ = confidential
     granted = exchange(
-        site.client, code_for(site.sign_in(), client_id="secret"), client_id="secret", client_secret=SECRET
+        site.client, code_for(site.sign_in(), client_id="secret", scope=WHO), client_id="secret", client_secret=SECRET
     ).json()
     for token in (granted["access_token"], granted["refresh_token"]):
         found = site.client.post("/auth/introspect", data={"token": token}, auth=("secret", SECRET)).json()
@@ -248,8 +248,10 @@ def test_introspection_tells_a_confidential_client_the_launch_context(confidenti
 
 
 def test_no_app_gets_a_token_without_a_person(confidential: tuple[Site, Machine]) -> None:
-    site, _ = confidential
+    site, holder = confidential
     form = {"grant_type": "client_credentials", "scope": "patient/*.rs"}
+    keyed = site.client.post("/auth/token", data=holder.form(site.bridge, **form))
+    assert keyed.json()["error"] == "invalid_scope"
     assert site.client.post("/auth/token", data=form | {"client_id": "app"}).json()["error"] == "unauthorized_client"
     assert site.client.post("/auth/token", data=form, auth=("secret", SECRET)).json()["error"] == "unauthorized_client"
 
