@@ -30,6 +30,8 @@ _PASSES = 4
 _SEEN_OF_RING = 0.4
 """How much of the ring around the lesion must show skin."""
 _HAIR = 9
+"""Pixels: what is thinner, and darker than both its sides by `_DARKER` of the skin's brightness, is hair."""
+_DARKER = 0.1
 _NEAR = 0.2
 _SPUR = 0.15
 """Of the lesion's radius: half of how thin something may be and still belong to it."""
@@ -200,15 +202,18 @@ def _edge_width(share: Plane, valid: Flags, seed: tuple[float, float], blob: Mas
 
 
 def _without_hair(picture: Picture) -> Picture:
-    """Thin dark lines closed, as DullRazor does (Lee et al., Comput Biol Med 1997)."""
+    """Thin dark lines, found as DullRazor does (Lee et al., Comput Biol Med 1997), filled with what is beside them."""
     kernel = np.ones((1, _HAIR), np.uint8)
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     across, along = (cv2.morphologyEx(grey, cv2.MORPH_BLACKHAT, one) for one in (kernel, kernel.T))
-    hair = np.asarray(np.maximum(across, along), np.uint8)
-    if not (hair > 18).any():
+    dark = np.asarray(np.maximum(across, along) > max(5.0, _DARKER * float(np.median(grey))), np.uint8)
+    if not dark.any():
         return picture
-    median = cv2.medianBlur(picture, 2 * _HAIR + 1)
-    return np.where((cv2.dilate(hair, _disc(1)) > 18)[..., None], median, picture)
+    hair = cv2.dilate(dark, _disc(3))
+    seen = 1 - hair.astype(np.float32)
+    weight = np.maximum(cv2.GaussianBlur(seen, (0, 0), _HAIR / 2), 1e-3)
+    beside = cv2.GaussianBlur(picture * seen[..., None], (0, 0), _HAIR / 2) / weight[..., None]
+    return np.where(hair[..., None] > 0, beside.clip(0, 255), picture).astype(np.uint8)
 
 
 def _leaves(blob: Mask, margin: float) -> bool:

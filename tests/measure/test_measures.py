@@ -177,6 +177,20 @@ def test_a_lesion_is_outlined_from_one_point(name: str) -> None:
     assert all(here.tolist() != there.tolist() for here, there in pairwise(outline.points))
 
 
+@pytest.mark.parametrize("bright", [200, 60], ids=["light", "dark"])
+def test_a_hair_along_its_edge_is_no_part_of_a_lesion(bright: int) -> None:
+    def area(*, hair: bool) -> float:
+        picture = np.full((800, 800, 3), (bright, bright, 0.8 * bright), np.uint8)
+        cv2.circle(picture, (400, 400), 60, (0.6 * bright, 0.6 * bright, 0.48 * bright), cv2.FILLED)
+        if hair:
+            cv2.line(picture, (100, 452), (700, 472), (bright // 5,) * 3, 7, cv2.LINE_AA)
+        shown = np.asarray(cv2.GaussianBlur(picture, (0, 0), 1.5), np.uint8)
+        found = draw_outline(shown, (800, 800), np.array([[400.0, 400.0]]))
+        return float(cv2.contourArea(found.points.astype(np.float32)))
+
+    assert area(hair=True) == pytest.approx(area(hair=False), rel=0.03)
+
+
 @pytest.mark.parametrize("name", ["faint", "card"])
 def test_what_does_not_stand_out_is_not_outlined(name: str) -> None:
     photo = scene(name)
