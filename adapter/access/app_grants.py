@@ -103,10 +103,11 @@ def rotate(
     grant_id = _grant_id_of(token)
     mine = app_grant.c.id == grant_id, app_grant.c.client_id == client_id, app_grant.c.refresh_sha256.is_not(None)
     following = f"{_REFRESH_PREFIX}{grant_id}.{secrets.token_urlsafe(32)}"
-    fresh = update(app_grant).where(*mine, app_grant.c.refresh_sha256 == digest(token), grant_in_force(at))
+    is_current = app_grant.c.refresh_sha256 == digest(token)
+    fresh = update(app_grant).where(*mine, is_current, grant_in_force(at))
     if tx.execute(fresh.values(refresh_sha256=digest(following))).rowcount == 1:
         return (_grant(tx.execute(select(app_grant).where(*mine)).one()), following), None
-    return None, _end(tx, at, *mine)
+    return None, _end(tx, at, *mine, ~is_current)
 
 
 def find_refreshable(tx: Connection, token: str, *, now: datetime) -> AppGrant | None:

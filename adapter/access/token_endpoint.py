@@ -42,14 +42,12 @@ APP_TOKEN_LIFETIME = timedelta(minutes=15)
 
 
 class Issued(NamedTuple):
-    """`answer` is the token response; None: it was refused (invalid_grant), and `ended` is the grant that ended for it.
-
-    `actor` is who the token is for.
-    """
+    """`answer` is the token response to `actor`; None: it was refused (invalid_grant), and where a grant of theirs ended
+    for it, `ended` says why."""
 
     actor: Actor
     answer: dict[str, Any] | None
-    ended: AppGrant | None = None
+    ended: str | None = None
 
 
 @dataclass(frozen=True)
@@ -147,12 +145,12 @@ class TokenEndpoint:
         with self.bridge.db.transaction() as tx:
             grant, ended = take_code(tx, code, at=now)
             if grant is None:
-                return _refused(client, ended)
+                return _refused(client, ended, "its code came twice")
             asked = grant.request
             is_same = (grant.client_id, asked["redirect_uri"]) == (client.client_id, redirect_uri)
             if not is_same or not fits(asked["code_challenge"], verifier):
                 end_grant(tx, grant.id, at=now)
-                return _refused(client, grant)
+                return _refused(client, grant, "its code came with another client_id, redirect_uri or code_verifier")
             refreshes = grant.is_offline or "online_access" in grant.scopes
             refresh = new_refresh_token(tx, grant.id) if refreshes else None
             answer = self._bearer_of(tx, client, grant, grant.scope, refresh)
@@ -164,11 +162,11 @@ class TokenEndpoint:
         with self.bridge.db.transaction() as tx:
             renewed, ended = rotate(tx, token, client_id=client.client_id, at=now)
             if renewed is None:
-                return _refused(client, ended)
+                return _refused(client, ended, "a refresh token came twice")
             grant, following = renewed
             if grant.is_offline and not may_go_on(tx, self.bridge, grant.actor):
                 end_grant(tx, grant.id, at=now)
-                return _refused(client, grant)
+                return _refused(client, grant, "the role or relationship of its person has ended")
             scope = asking.form.get("scope", grant.scope)
             if not set(scope.split()) <= grant.scopes:
                 raise OAuthError("invalid_scope", "a refresh can only ask for scopes that were granted")
@@ -227,5 +225,7 @@ def _context(grant: AppGrant) -> dict[str, Any]:
     return {"patient": grant.actor.patient_id, "need_patient_banner": True} | visit
 
 
-def _refused(client: Client, ended: AppGrant | None) -> Issued:
-    return Issued(ended.actor if ended else Actor("machine", client.client_id, client.name, "machine"), None, ended)
+def _refused(client: Client, ended: AppGrant | None, why: str) -> Issued:
+    if ended is None:
+        return Issued(Actor("machine", client.client_id, client.name, "machine"), None)
+    return Issued(ended.actor, None, f"app {ended.client_id}: {why}")

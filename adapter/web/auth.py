@@ -136,8 +136,7 @@ def _counted(endpoint: TokenEndpoint, answer: Door, asking: Asking, address: str
 def _token(endpoint: TokenEndpoint, asking: Asking, address: str) -> dict[str, Any]:
     issued = endpoint.issue(asking)
     if issued.ended:
-        why = f"app {issued.ended.client_id}: its code or refresh token came twice, or not from whom it was given to"
-        _tell(endpoint.bridge, "app-ended", issued.actor, address, detail=why)
+        _tell(endpoint.bridge, "app-ended", issued.actor, address, detail=issued.ended)
     if issued.answer is None:
         raise OAuthError("invalid_grant", "this code or refresh token is unknown, used, expired or not for this client")
     _tell(endpoint.bridge, "login", issued.actor, address)
