@@ -42,8 +42,10 @@ APP_TOKEN_LIFETIME = timedelta(minutes=15)
 
 
 class Issued(NamedTuple):
-    """`answer` is the token response to `actor`; None: it was refused (invalid_grant), and where a grant of theirs ended
-    for it, `ended` says why."""
+    """`answer` is the token response to `actor`; None: it was refused (invalid_grant).
+
+    Where a grant of theirs ended for it, `ended` says why.
+    """
 
     actor: Actor
     answer: dict[str, Any] | None

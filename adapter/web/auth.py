@@ -33,9 +33,9 @@ _NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 _OPEN = {"Access-Control-Allow-Origin": "*", "Cache-Control": "public, max-age=300"}
 _KINDS = ("Media", "Patient", "Encounter", "Consent", "Observation", "Binary", "Provenance")
 CAPABILITIES = (
-    "launch-ehr launch-standalone client-public client-confidential-symmetric client-confidential-asymmetric sso-openid-connect "
-    "context-banner context-ehr-patient context-ehr-encounter context-standalone-patient permission-offline "
-    "permission-online permission-patient permission-user permission-v1 permission-v2"
+    "launch-ehr launch-standalone client-public client-confidential-symmetric client-confidential-asymmetric "
+    "sso-openid-connect context-banner context-ehr-patient context-ehr-encounter context-standalone-patient "
+    "permission-offline permission-online permission-patient permission-user permission-v1 permission-v2"
 )
 Door = Callable[[TokenEndpoint, Asking, str], dict[str, Any] | None]
 
