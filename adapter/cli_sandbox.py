@@ -20,7 +20,9 @@ def sandbox_ehr(
     like: Annotated[str, typer.Option(help="The vendor to play.")],
     port: Annotated[int, typer.Option(help="HTTP port; 0 takes a free one.")] = 8010,
     mllp_port: Annotated[int, typer.Option(help="MLLP port, where the vendor has one.")] = 8011,
-    patient: Annotated[list[str] | None, typer.Option(help="A record number it knows; may be repeated.")] = None,
+    patient: Annotated[
+        list[str] | None, typer.Option(help="A record number it knows, or NUMBER:1970-01-31; may be repeated.")
+    ] = None,
     fault: Annotated[list[str] | None, typer.Option(help="What goes wrong, once each, in this order.")] = None,
     photo: Annotated[
         list[Path] | None, typer.Option(exists=True, dir_okay=False, help="A JPEG in each record already.")
@@ -39,8 +41,9 @@ def sandbox_ehr(
     if photo and not behaviour.tells_photos:
         raise BadInput(f"nobody finds photos of others at {like}; play another vendor, or leave --photo out")
     with running_vendor(like, port=port, mllp_port=mllp_port) as running:
-        for number in patient or ["4711"]:
-            running.vendor.admit(number, visit=f"V-{number}")
+        for each in patient or ["4711"]:
+            number, _, born = each.partition(":")
+            running.vendor.admit(number, born, visit=f"V-{number}")
             for one in photo or []:
                 file_photo(running.vendor, number, one.read_bytes())
         running.vendor.faults = [Fault(check_fault(each), "") for each in fault or []]

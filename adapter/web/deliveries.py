@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
@@ -14,6 +15,7 @@ from adapter import governance
 from adapter.access import Actor, can, check_right, check_scope, check_whose, has_right
 from adapter.bridge import Bridge
 from adapter.delivery import DeliveryState, hold, needs_a_look, send_again, tell_looked
+from adapter.delivery.circuit import circuits
 from adapter.delivery.outbox import destination_names, get_delivery
 from adapter.errors import BadInput
 from adapter.records import Stored
@@ -60,7 +62,7 @@ def deliveries(web: Web, request: Request) -> Response:
             before=query.get("page"),
         )
         ids = [row.id for row in rows]
-        tries, due = sends_of(tx, ids), next_tries(tx, ids)
+        tries, due = sends_of(tx, ids), _next_tries(tx, rows)
         photos = by_id(tx, "Media", [row.media_id for row in rows])
         patients = by_id(tx, "Patient", [row.patient for row in rows if row.patient])
         shown_cards = cards(tx, bridge, bridge.now() - CONFIRMED_WITHIN, destination) if within is None else []
@@ -86,6 +88,19 @@ def deliveries(web: Web, request: Request) -> Response:
         next_href=list_href(destination, state, following) if following else None,
         refresh=0 if query.get("page") else REFRESH_SECONDS,
     )
+
+
+def _next_tries(tx: Connection, rows: Sequence[Any]) -> dict[str, datetime]:
+    """What waits for a destination that is left alone is not tried before that is over; a stopped one has no time."""
+    down = {row.destination: row for row in circuits(tx)}
+    due = next_tries(tx, [row.id for row in rows])
+    for row in rows:
+        circuit = down.get(row.destination)
+        if row.id in due and circuit and circuit.held is not None:
+            del due[row.id]
+        elif row.id in due and circuit and circuit.open_until:
+            due[row.id] = max(due[row.id], circuit.open_until)
+    return due
 
 
 def post_send_again(web: Web, request: Request, _form: Form) -> Response:
