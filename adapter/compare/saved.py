@@ -132,11 +132,14 @@ def tell(
 
 
 def withdraw(bridge: Bridge, actor: Actor, observation_id: str, *, why: str) -> None:
-    """Enter a saved comparison in error, with its pictures. Raises Forbidden, NotFound, Gone, BadInput."""
+    """Enter a saved comparison in error, with its pictures, also the sheet that is made at this moment. Raises
+    Forbidden, NotFound, Gone, BadInput."""
     if not why.strip() or len(why) > LONGEST_NOTE:
         raise BadInput(f"say why it is withdrawn, in at most {LONGEST_NOTE} characters")
     with bridge.db.transaction() as tx:
-        _withdraw(tx, bridge, actor, get_saved(tx, actor, observation_id, letter="u"), why.strip())
+        saved = get_saved(tx, actor, observation_id, letter="u")
+        bridge.db.lock(tx, f"patient:{patient_of(saved.resource)}")  # as who sends it does
+        _withdraw(tx, bridge, actor, saved, why.strip())
 
 
 def withdraw_torn(tx: Connection, bridge: Bridge, media_ids: Iterable[str]) -> None:

@@ -116,6 +116,7 @@ def withdraw(bridge: Bridge, actor: Actor, observation_id: str, *, media_id: str
             raise NotFound("there is no such measurement")
         if kept.resource["status"] == ENTERED_IN_ERROR:
             raise Gone("this measurement was withdrawn before")
+        bridge.db.lock(tx, f"patient:{patient_of(kept.resource)}")  # as who sends a sheet that tells of it does
         return _withdraw(tx, bridge, actor, kept, why.strip())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,6 +18,8 @@ from adapter.compare.saved import save_comparison, withdraw
 from adapter.delivery import deliver_media, deliveries_of
 from adapter.errors import BadInput, Conflict, Forbidden, Gone, NotFound, Unprocessable
 from adapter.identity import Refiling, merge_patients, refile, unmerge_patients
+from adapter.measure.measuring import Drawn, keep
+from adapter.measure.measuring import withdraw as withdraw_measurement
 from adapter.records import Stored, create_all, find_where, get, new_id, update_resource
 from adapter.records.binaries import get_binary
 from adapter.records.confinement import patient_of
@@ -181,6 +184,19 @@ def test_it_is_as_sensitive_as_its_photos_became(bridge: Bridge, pair: tuple[str
         assert len(labelled[0]["target"]) == 4
 
 
+def _waits_for_who_holds_the_patient(bridge: Bridge, act: Callable[[], object]) -> bool:
+    here = "database = (select oid from pg_database where datname = current_database())"
+    waits = text(f"select count(*) from pg_locks where locktype = 'advisory' and not granted and {here}")
+    with ThreadPoolExecutor(1) as other:
+        with bridge.db.transaction() as tx:
+            bridge.db.lock(tx, "patient:asa")  # as save_comparison and send_sheet do
+            acting, is_waiting = other.submit(act), 0
+            while not (acting.done() or is_waiting):
+                is_waiting = tx.execute(waits).scalar_one()
+        acting.result()
+    return bool(is_waiting)
+
+
 @pytest.mark.real  # SQLite has one writer
 @pytest.mark.parametrize("db_url", ["postgresql"], indirect=True)
 def test_a_correction_waits_for_who_is_saving_at_that_moment(bridge: Bridge, pair: tuple[str, str]) -> None:
@@ -188,16 +204,21 @@ def test_a_correction_waits_for_who_is_saving_at_that_moment(bridge: Bridge, pai
         with bridge.db.transaction() as tx:
             OPERATIONS["assign"].apply(tx, bridge, SYSTEM, pair[0], {"view": "close-up"})
 
-    here = "database = (select oid from pg_database where datname = current_database())"
-    waits = text(f"select count(*) from pg_locks where locktype = 'advisory' and not granted and {here}")
-    with ThreadPoolExecutor(1) as other:
-        with bridge.db.transaction() as tx:
-            bridge.db.lock(tx, "patient:asa")  # as save_comparison does
-            correcting, is_waiting = other.submit(correct), 0
-            while not (correcting.done() or is_waiting):
-                is_waiting = tx.execute(waits).scalar_one()
-        correcting.result()
-    assert is_waiting
+    assert _waits_for_who_holds_the_patient(bridge, correct)
+
+
+@pytest.mark.real  # SQLite has one writer
+@pytest.mark.parametrize("db_url", ["postgresql"], indirect=True)
+def test_withdrawing_waits_for_who_is_sending_so_that_the_sheet_made_at_that_moment_is_taken_back(
+    bridge: Bridge, pair: tuple[str, str]
+) -> None:
+    saved, line = _save(bridge, pair), ((10.0, 10.0), (60.0, 10.0))
+    measured = keep(bridge, clinician(), pair[0], Drawn("length", line, 1.0, 1.0, {"source": "none"}, "By hand", 1))
+    taken_back: list[Callable[[], object]] = [
+        lambda: withdraw_measurement(bridge, clinician(), measured.id, media_id=pair[0], why="the wrong mole"),
+        lambda: withdraw(bridge, clinician(), saved.id, why="other mole"),
+    ]
+    assert [_waits_for_who_holds_the_patient(bridge, one) for one in taken_back] == [True, True]
 
 
 def test_withdrawing_needs_a_reason_and_says_it_from_then_on(bridge: Bridge, pair: tuple[str, str]) -> None:
