@@ -92,11 +92,13 @@ def encounter_of(resource: Resource) -> str | None:
 
 
 def receipt_wording(receipt: str | None) -> str | None:
-    """`Media/123` of the receipt a destination gave (JSON); its message id, or all of it, where it names no record."""
+    """`Media/123` of the receipt a destination gave (JSON); its number of the document where it names no record."""
     if not receipt or not receipt.startswith("{"):
         return receipt
-    location = orjson.loads(receipt).get("location")
-    return "/".join(str(location).split("/_history/")[0].rsplit("/", 2)[-2:]) if location else receipt
+    told = orjson.loads(receipt)
+    location = told.get("location")
+    named = "/".join(str(location).split("/_history/")[0].rsplit("/", 2)[-2:]) if location else ""
+    return named or told.get("ids", {}).get("Document")
 
 
 def taken_at(resource: Resource, zone: tzinfo) -> datetime | None:
