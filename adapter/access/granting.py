@@ -7,6 +7,7 @@ That is looked at again whenever a token is used: what a role has lost since, no
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from adapter.access.authorization import CONTEXT
 from adapter.access.clients import OAuthError
@@ -15,7 +16,7 @@ from adapter.errors import BadInput, Misconfigured
 from adapter.settings import Client
 
 SHORTEST_SECRET = 32
-_THIS_MACHINE = ("http://127.0.0.1", "http://[::1]", "http://localhost")
+_THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 _UNASKED = CONTEXT - {"offline_access"}  # what every app may have; to go on without the person must be registered
 PEOPLE = ("patient", "user")
 
@@ -36,7 +37,8 @@ def check_clients(clients: Sequence[Client]) -> None:
         if client.launch_url and not client.redirect_uris:
             raise _misconfigured(client, "launch_url: an app that is opened also needs redirect_uris")
         for address in filter(None, (*client.redirect_uris, client.launch_url)):
-            if "#" in address or (address.startswith("http:") and not address.startswith(_THIS_MACHINE)):
+            parts = urlsplit(address)
+            if "#" in address or (parts.scheme == "http" and parts.hostname not in _THIS_MACHINE):
                 raise _misconfigured(client, f"{address} must be https, and without a fragment")
 
 
@@ -49,7 +51,7 @@ def granted_to_machine(client: Client, asked: str) -> frozenset[str]:
     for scope in asked.split() or client.scope.split():
         try:
             (one,) = parse_scopes(scope)
-        except (BadInput, ValueError):
+        except BadInput:
             continue
         grant = find_grant(one)
         if grant is not None and grant.level in PEOPLE:

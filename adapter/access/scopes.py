@@ -18,6 +18,7 @@ from adapter.records.search_filters import Filter, find_filter
 
 SCOPE = re.compile(r"^(patient|user|system)/([A-Z][A-Za-z]+|\*)\.(c?r?u?d?s?)(\?[^ ]+)?$")
 RIGHT = re.compile(r"^right/([a-z]+(?:-[a-z]+)*)$")
+MOST_CONDITIONS = 20
 _V1 = {"read": "rs", "write": "cud", "*": "cruds"}
 _PERMISSION = re.compile(r"\.([a-z*]+)(?=\?|$)")
 
@@ -37,11 +38,11 @@ class Grant(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def find_grant(scope: str) -> Grant | None:
-    """None for what is not a scope on records (`launch`, `openid`, `right/…`)."""
+    """None for what is not a scope on records (`launch`, `openid`, `right/…`) or has more conditions than we look at."""
     match = SCOPE.match(scope)
-    if match is None or not match[3]:
+    if match is None or not match[3] or scope.count("&") >= MOST_CONDITIONS:
         return None
-    query = parse_qsl((match[4] or "")[1:], keep_blank_values=True, max_num_fields=20)
+    query = parse_qsl((match[4] or "")[1:], keep_blank_values=True)
     return Grant(match[1], match[2], match[3], tuple(query))
 
 

@@ -27,6 +27,7 @@ def app(**changed: Any) -> Client:
         ({"redirect_uris": ["http://app.example/back"]}, "must be https"),
         ({"redirect_uris": [f"{BACK}#here"]}, "without a fragment"),
         ({"launch_url": "http://app.example/launch"}, "must be https"),
+        ({"redirect_uris": ["http://localhost.app.example/back"]}, "must be https"),
     ],
 )
 def test_an_app_is_not_registered_with(changed: dict[str, Any], said: str) -> None:
@@ -59,6 +60,7 @@ def test_an_app_on_this_machine_may_do_without_tls() -> None:
         ("openid fhirUser", "patient/*.rs", {"openid", "fhirUser"}),
         ("offline_access patient/Media.r", "patient/*.rs", {"patient/Media.r"}),
         ("patient/AuditEvent.rs", "patient/*.rs", None),  # not a clinician's
+        (f"patient/Media.rs?{'&'.join(['view=x'] * 21)}", "patient/*.rs", None),  # more conditions than we look at
     ],
 )
 def test_an_app_is_granted_what_registration_and_role_have_in_common(
