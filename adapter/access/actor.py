@@ -39,6 +39,11 @@ class Actor:
     practitioner: str | None = None
     app: str | None = None
 
+    @property
+    def person(self) -> tuple[str | None, str]:
+        """Who it is: the same reference at another EHR is somebody else."""
+        return self.ehr, self.id
+
     def to_json(self) -> str:
         values = asdict(self) | {"scopes": sorted(self.scopes), "rights": sorted(self.rights)}
         return orjson.dumps(values).decode()

@@ -21,7 +21,7 @@ from adapter.access.sessions import Session
 from adapter.bridge import Bridge
 from adapter.errors import OutOfReach
 from adapter.records import find
-from adapter.records.confinement import same_patients
+from adapter.records.confinement import patient_of, same_patients
 
 
 class Launched(NamedTuple):
@@ -36,7 +36,7 @@ class Launched(NamedTuple):
 def granting_sessions(sessions: Sequence[Session]) -> list[Session]:
     """The sessions of who signed in last, the newest first; a phone that was handed a chart grants nothing."""
     own = [one for one in sessions if not is_phone(one.actor)]
-    return [one for one in own if (one.actor.id, one.actor.ehr) == (own[0].actor.id, own[0].actor.ehr)]
+    return [one for one in own if one.actor.person == own[0].actor.person]
 
 
 def needs_patient(scope: str) -> bool:
@@ -66,7 +66,7 @@ def launched(
         scopes=frozenset(),
         rights=frozenset(),
         patient_id=confined_to,
-        encounter_id=session.actor.encounter_id if in_visit else None,
+        encounter_id=_visit_of(tx, session.actor, patient_id) if in_visit and patient_id else None,
         address=None,
         show_banner=True,
         emergency=None,
@@ -89,6 +89,12 @@ def may_go_on(tx: Connection, bridge: Bridge, actor: Actor) -> bool:
     if actor.patient_id is None or "launch-any-patient" in grants_of(actor.role)[1]:
         return True
     return find_relationship(tx, bridge, actor, actor.patient_id) is not None
+
+
+def _visit_of(tx: Connection, actor: Actor, patient_id: str) -> str | None:
+    """The visit that is open, unless it is another patient's: who sees every chart came from one and opens any."""
+    visit = find(tx, "Encounter", actor.encounter_id or "-")
+    return visit.id if visit and patient_of(visit.resource) in same_patients(tx, {patient_id}) else None
 
 
 def _session_for(tx: Connection, bridge: Bridge, sessions: Sequence[Session], patient_id: str) -> Session:

@@ -108,7 +108,7 @@ def _refusal(code: str, message: str, status: int, more: dict[str, str] | None =
 
 
 async def _form(request: Request) -> dict[str, str]:
-    """Each parameter once (RFC 6749 section 3.2). Raises OAuthError, TooLarge."""
+    """Each parameter once, and none without a value (RFC 6749 section 3.2). Raises OAuthError, TooLarge."""
     if content_type_of(request) != "application/x-www-form-urlencoded":
         raise OAuthError("invalid_request", "send application/x-www-form-urlencoded")
     try:
@@ -117,7 +117,7 @@ async def _form(request: Request) -> dict[str, str]:
         raise OAuthError("invalid_request", str(error)) from None
     if len({name for name, _ in fields}) < len(fields):
         raise OAuthError("invalid_request", "a parameter was given twice")
-    return dict(fields)
+    return {name: value for name, value in fields if value}
 
 
 def _counted(endpoint: TokenEndpoint, answer: Door, asking: Asking, address: str) -> dict[str, Any] | None:

@@ -254,7 +254,7 @@ def _clients(bridge: Bridge) -> dict[str, Client]:
 
 
 def _params(given: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Each once (RFC 6749 section 3.1). Raises BadInput."""
+    """Each once, and none without a value (RFC 6749 section 3.1). Raises BadInput."""
     if len({name for name, _ in given}) < len(given):
         raise BadInput("a parameter of this request was given twice; the app must be mended")
-    return dict(given)
+    return {name: value for name, value in given if value}

@@ -215,7 +215,7 @@ def open_sessions(bridge: Bridge, request: Request) -> dict[str, Session]:
 def _end_others(bridge: Bridge, request: Request, response: Response, name: str, actor: Actor) -> None:
     """The former session of this chart, those of another user, those opened too long ago, and dead cookies."""
     live = open_sessions(bridge, request)
-    own = [cookie for cookie, one in live.items() if cookie != name and one.actor.id == actor.id]
+    own = [cookie for cookie, one in live.items() if cookie != name and one.actor.person == actor.person]
     kept = own[: MOST_CHARTS - 1]
     with bridge.db.transaction() as tx:
         for cookie, one in live.items():

@@ -109,7 +109,7 @@ class Site(NamedTuple):
         actor = Actor("person", f"Practitioner/{role}", "Dr. Inés Rivera", role, scopes, rights)
         client = httpx.Client(transport=self.client._transport, base_url="http://testserver")
         for patient_id in patients or ("p1",):
-            person = replace(actor, patient_id=patient_id, ehr="https://north.example/fhir", **more)
+            person = replace(actor, **{"patient_id": patient_id, "ehr": "https://north.example/fhir"} | more)
             with self.bridge.db.transaction() as tx:
                 cookie, opened = start_session(tx, person, at=self.bridge.now(), lifetime=timedelta(hours=1))
             client.cookies.set(cookie_name(person, https=False), cookie)

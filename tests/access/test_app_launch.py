@@ -189,11 +189,15 @@ def test_an_app_opened_from_a_chart_is_given_its_patient_and_visit_without_askin
     assert "encounter" not in tokens(site.client, browser, "p1")  # a standalone launch
 
 
-def test_who_sees_every_chart_opens_an_app_from_any(site: Site) -> None:
-    administrator = site.staff("administrator", None)
-    launch = opened(site, administrator, "p2")
-    granted = tokens(site.client, administrator, None, launch=launch, scope=EHR_LAUNCH)
-    assert granted["patient"] == "p2" and site.status(granted["access_token"]) == 404
+def test_who_sees_every_chart_opens_an_app_from_any_and_with_no_other_patients_visit(site: Site) -> None:
+    administrator = site.sign_in("administrator", None, encounter_id="e1")  # launched where p1 was open
+    visits = {}
+    for patient_id in ("p1", "p2"):
+        launch = opened(site, administrator, patient_id)
+        granted = tokens(site.client, administrator, None, launch=launch, scope=EHR_LAUNCH)
+        assert granted["patient"] == patient_id
+        visits[patient_id] = granted.get("encounter")
+    assert visits == {"p1": "e1", "p2": None} and site.status(granted["access_token"]) == 404
 
 
 def test_a_launch_is_of_use_to_who_opened_it_and_for_minutes(site: Site, clock: Clock) -> None:
@@ -243,6 +247,14 @@ def test_a_request_out_of_order_goes_back_with_its_error(changed: dict[str, Any]
 def test_a_parameter_given_twice_is_refused(site: Site) -> None:
     doubled = [*asked().items(), ("scope", "patient/*.rs")]
     assert site.sign_in().get("/auth/authorize", params=doubled).status_code == 400
+
+
+def test_a_parameter_without_a_value_is_as_none_at_all(site: Site) -> None:
+    browser = site.sign_in()
+    assert browser.get("/auth/authorize", params=asked(aud="", resource=FHIR)).status_code == 200
+    granted = exchange(site.client, told(decide(browser, nonce=""))["code"], client_secret="").json()
+    again = refresh(site.client, granted["refresh_token"], scope="").json()
+    assert again["scope"] == granted["scope"] and site.status(again["access_token"]) == 200
 
 
 def test_what_no_database_keeps_is_refused_wherever_it_comes(site: Site) -> None:

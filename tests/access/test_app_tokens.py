@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -156,6 +157,16 @@ def test_an_administrator_who_ends_a_session_ends_its_apps_and_may_end_each(site
     administrator.post(f"/sessions/{ends[0]}/end")
     assert site.status(first) == 401 and listed(site) == []
     assert len(site.events("app-ended")) == 1
+
+
+def test_the_same_reference_at_another_ehr_is_another_person(site: Site) -> None:
+    browser, namesake = site.sign_in(), site.sign_in(ehr="https://south.example/fhir")
+    granted = tokens(site.client, browser)
+    (app_ends,) = re.findall(r'action="(/sessions/apps/[^"]+)"', browser.get("/sessions").text)
+    (own_ends,) = re.findall(r'action="(/sessions/\w{64}/end)"', browser.get("/sessions").text)
+    assert len(re.findall(r'action="/sessions/', namesake.get("/sessions").text)) == 1  # the one that looks
+    assert {namesake.post(app_ends).status_code, namesake.post(own_ends).status_code} == {403}
+    assert site.status(granted["access_token"]) == 200
 
 
 def test_online_access_outlasts_an_idle_page_but_not_the_session(site: Site, clock: Clock) -> None:
