@@ -24,7 +24,12 @@ LONGEST: Final = 200
 
 def needs_a_look(row: Row[Any]) -> bool:
     """Whether only a person can say if the photo arrived."""
-    return row.state == S.FAILED and str(row.reason).startswith(CANNOT_LOOK)
+    return row.state == S.FAILED and is_blind(row.reason)
+
+
+def is_blind(reason: str | None) -> bool:
+    """Whether a failure for this reason may have arrived all the same, so that nothing is sent again by itself."""
+    return str(reason).startswith(CANNOT_LOOK)
 
 
 def find_blind(tx: Connection, media_id: str, destination: str) -> str:

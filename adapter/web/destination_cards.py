@@ -14,6 +14,7 @@ from adapter.access import check_right
 from adapter.bridge import Bridge
 from adapter.delivery.backlog import replay, resume_destination, stop_destination
 from adapter.delivery.circuit import circuits
+from adapter.delivery.looked import is_blind
 from adapter.delivery.outbox import destination_names
 from adapter.errors import BadInput
 from adapter.records.delivery_list import COUNTED, Standing, causes, confirmed_since, pace_of, standings
@@ -21,7 +22,6 @@ from adapter.web.bodies import Form
 from adapter.web.clock import age_since, local, period
 from adapter.web.gate import actor_of
 from adapter.web.pages import Web, see_other
-from connectors.contract import CANNOT_LOOK
 
 UNSENT = ("pending", "sending", "unknown")
 
@@ -66,7 +66,7 @@ def _card(
             {"state": one.state, "count": count_told(one.count), "href": list_href(name, one.state)} for one in own
         ],
         "say_href": f"/deliveries/destinations/{name}",
-        "can_replay": not all(str(one.reason).startswith(CANNOT_LOOK) for one in failures),
+        "can_replay": not all(is_blind(one.reason) for one in failures),
     }
 
 
