@@ -6,7 +6,6 @@ writes Media, Provenance, AuditEvent, deliveries and the work that follows. Only
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -30,13 +29,13 @@ from adapter.errors import BadInput, Conflict, NotFound, TooLarge, Unprocessable
 from adapter.identity import Whose
 from adapter.records import Resource, create_all, find, get, new_id
 from adapter.records.binaries import create_binary
-from adapter.records.vault import SealedBlob
+from adapter.records.vault import SealedBlob, Sealing
 from adapter.work import Work, enqueue
 from mappings.capture_to_media import Capture, capture_to_media
 from mappings.provenance import Agent, Entity, hashed, provenance
 from mappings.wrong_patient import quarantined
 
-_BESIDE = ThreadPoolExecutor(2, "capture-hash")  # hashing beside inspection and disk; it releases the GIL
+_BESIDE = ThreadPoolExecutor(8, "capture")  # hashing and sealing beside inspection; both release the GIL
 
 
 @dataclass(frozen=True)
@@ -75,12 +74,15 @@ class _Photo:
 def receive(bridge: Bridge, actor: Actor, upload: Upload) -> CaptureAnswer:
     """Accept one photo. Raises a DermBridgeError that tells the sender what to change; then nothing was kept."""
     access.check_scope(actor, "c", "Media", some=True)
-    with bridge.db.snapshot() as tx:
-        photo = _look_at(tx, bridge, actor, upload)
-        if (before := find_before(tx, photo.seen_as, photo.whose.patient_id)) is not None:
-            return _seen_before(tx, bridge, actor, before)
-    clean = _BESIDE.submit(clean_copy, photo.found, upload.data, sha256=photo.sha256)
-    sealed = bridge.vault.seal(upload.data, sha256=photo.sha256)
+    if len(upload.data) > (most := bridge.settings.max_capture_bytes):
+        raise TooLarge(f"photos may have at most {most // 2**20} MiB here")
+    with bridge.vault.sealing(upload.data, _BESIDE) as sealing:  # the disk is slow: it begins before all is known
+        with bridge.db.snapshot() as tx:
+            photo = _look_at(tx, bridge, actor, upload, sealing)
+            if (before := find_before(tx, photo.seen_as, photo.whose.patient_id)) is not None:
+                return _seen_before(tx, bridge, actor, before)
+        clean = _BESIDE.submit(clean_copy, photo.found, upload.data, sha256=photo.sha256)
+        sealed = sealing.sealed()
     try:
         with bridge.db.transaction() as tx:
             return _store(tx, bridge, actor, photo, clean.result(), sealed)
@@ -91,20 +93,17 @@ def receive(bridge: Bridge, actor: Actor, upload: Upload) -> CaptureAnswer:
             return _seen_before(tx, bridge, actor, before)
 
 
-def _look_at(tx: Connection, bridge: Bridge, actor: Actor, upload: Upload) -> _Photo:
+def _look_at(tx: Connection, bridge: Bridge, actor: Actor, upload: Upload, sealing: Sealing) -> _Photo:
     settings = bridge.settings
     metadata = read_metadata(upload.metadata, accept_unlisted_sites=settings.accept_unlisted_body_sites)
-    if len(upload.data) > settings.max_capture_bytes:
-        raise TooLarge(f"photos may have at most {settings.max_capture_bytes // 2**20} MiB here")
-    hashed = _BESIDE.submit(hashlib.sha256, upload.data)
-    if upload.digest is not None and upload.digest != hashed.result().digest():
+    if upload.digest is not None and upload.digest != sealing.sha256():
         raise BadInput("the photo was damaged on its way: it does not match its Repr-Digest; send it again")
     found = inspect(upload.data, max_pixels=settings.max_pixels)
     taken_at = _taken_at(bridge, metadata, found)
     given = _patient_given(metadata, actor)
     whose = identity.whose(tx, given)
     access.check_whose(tx, actor, whose.patient_id)
-    sha256 = hashed.result().hexdigest()
+    sha256 = sealing.sha256().hex()
     seen_as = fingerprint(sha256, taken_at, given, whose.patient_id)
     seen_as = seen_as.with_key(actor.id, upload.idempotency_key)
     photo = _Photo(upload, metadata, found, sha256, taken_at, whose, seen_as)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,7 +17,7 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 
 from adapter.db.engine import batches
 from adapter.db.tables import blob, patient_key
-from adapter.errors import NotFound
+from adapter.errors import NotFound, Unavailable
 from adapter.records.blob_store import BlobStore, StoredBlob
 from adapter.records.ids import new_id
 from adapter.records.keys import KeyRing, PatientKey, new_patient_key
@@ -35,6 +37,30 @@ class SealedBlob:
         return f"SealedBlob({self.id}, {self.size} bytes)"
 
 
+class Sealing:
+    """Bytes on their way to the disk, beside whatever else is done with them meanwhile."""
+
+    def __init__(self, vault: Vault, data: bytes, threads: Executor) -> None:
+        self._vault, self._id, self._size = vault, new_id(), len(data)
+        self._hashed = threads.submit(hashlib.sha256, data)
+        self._written = threads.submit(vault.write, data, self._id)
+        self.is_taken = False
+
+    def sha256(self) -> bytes:
+        """Known long before the bytes are durable."""
+        return self._hashed.result().digest()
+
+    def sealed(self) -> SealedBlob:
+        """Durable; from now on only `scrub` deletes them, since nobody else knows whether a commit came through."""
+        self.is_taken = True
+        return SealedBlob(self._id, self._written.result(), self._size, self.sha256().hex())
+
+    def discard(self) -> None:
+        wait([self._written])
+        with suppress(Unavailable):  # then they are an orphan, which scrub removes
+            self._vault.store.delete(self._id)
+
+
 class Vault:
     """Blob store, key ring and their two tables as one thing."""
 
@@ -45,14 +71,24 @@ class Vault:
     def seal(self, data: bytes, *, sha256: str | None = None) -> SealedBlob:
         """Encrypt and write `data` durably. `sha256` (hex) spares a pass over it, when the caller knows it."""
         blob_id = new_id()
+        key = self.write(data, blob_id)
+        return SealedBlob(blob_id, key, len(data), sha256 or hashlib.sha256(data).hexdigest())
+
+    def write(self, data: bytes, blob_id: str) -> bytes:
+        """Encrypt and write `data` durably; its data key."""
         sealed = seal(data, blob_id)
         self.store.write(blob_id, sealed)
-        return SealedBlob(
-            id=blob_id,
-            data_key=sealed.data_key,
-            size=len(data),
-            sha256=sha256 or hashlib.sha256(data).hexdigest(),
-        )
+        return sealed.data_key
+
+    @contextmanager
+    def sealing(self, data: bytes, threads: Executor) -> Iterator[Sealing]:
+        """Hash and seal `data` in `threads`; deleted again unless they are taken (`sealed`) within."""
+        begun = Sealing(self, data, threads)
+        try:
+            yield begun
+        finally:
+            if not begun.is_taken:
+                begun.discard()
 
     def keep(
         self, tx: Connection, sealed: SealedBlob, *, content_type: str, patient_id: str | None, at: datetime

@@ -156,6 +156,17 @@ def test_damage_on_the_way_and_too_much_are_refused(bridge: Bridge) -> None:
         _send(Bridge(small, bridge.db, bridge.vault, bridge.now))
 
 
+def test_what_is_refused_or_was_here_before_leaves_nothing_on_the_disk(bridge: Bridge) -> None:
+    _patient(bridge)
+    with pytest.raises(BadInput):
+        _send(bridge, b"no photo", patient="Patient/asa")
+    with pytest.raises(Unprocessable):
+        _send(bridge, patient="Patient/nobody")
+    assert bridge.vault.store.list_ids() == []
+    assert [_send(bridge, patient="Patient/asa").status for _ in range(2)] == [201, 200]
+    assert len(bridge.vault.store.list_ids()) == 1
+
+
 def test_a_visit_of_another_patient_is_refused(bridge: Bridge) -> None:
     _patient(bridge)
     _patient(bridge, "other")
