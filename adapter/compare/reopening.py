@@ -13,10 +13,11 @@ from adapter.access import Actor
 from adapter.access.policy import Letter, check_visible
 from adapter.access.reach import sensitivity
 from adapter.db.tables import observation, search_index
-from adapter.errors import DermBridgeError, Gone, NotFound
+from adapter.errors import DermBridgeError, Gone, NotFound, Unprocessable
 from adapter.records import Resource, Stored, find_where, get
 from adapter.records.confinement import patient_of
 from mappings.comparison_to_observation import COMPARISON, photos_of
+from mappings.photos_to_picture import derivation_of
 from mappings.terms import PHOTO_FINDING
 
 LISTED = 50
@@ -89,8 +90,9 @@ def measures_on(tx: Connection, actor: Actor, *, patient_id: str, media_ids: Seq
 
 
 def get_photo(tx: Connection, actor: Actor, media_id: str, letter: Letter = "r") -> Stored:
-    """A photo that stands. Raises Forbidden, NotFound, Gone for one entered in error: its pixels may be of somebody
-    else, as those of a picture whose comparison was withdrawn."""
+    """A photo that stands, to be compared or measured. Raises Forbidden, NotFound, Gone for one entered in error (its
+    pixels may be of somebody else, as those of a picture whose comparison was withdrawn), Unprocessable for a picture
+    made of photos: warped or drawn, it lies on what it was made of and has no true scale."""
     access.check_scope(actor, letter, "Media")
     try:
         media = get(tx, "Media", media_id)
@@ -101,6 +103,8 @@ def get_photo(tx: Connection, actor: Actor, media_id: str, letter: Letter = "r")
     check_visible(actor, media.resource)
     if media.resource.get("status") == ENTERED_IN_ERROR:
         raise Gone("this photo was entered here in error and is not used any more")
+    if derivation_of(media.resource):
+        raise Unprocessable("this is a picture made of photos, neither compared nor measured; choose the photos")
     return media
 
 

@@ -26,7 +26,6 @@ from adapter.records.confinement import patient_of
 from adapter.records.pictures import Picture, keep_picture
 from mappings.comparison_to_observation import View, comparison_to_observation, photos_of, withdrawn
 from mappings.external_photo import is_external
-from mappings.photos_to_picture import derivation_of
 from mappings.provenance import Agent, Entity, provenance
 
 LEAST, MOST = 2, 8
@@ -69,8 +68,6 @@ def _lock_photos(
     seen = [get_photo(tx, actor, media_id) for media_id, _ in photos]
     if patient_id is None or {patient_of(one.resource) for one in seen} != {patient_id}:
         raise Unprocessable("only photos of one and the same known patient can be compared")
-    if any(derivation_of(one.resource) for one in seen):
-        raise Unprocessable("a picture made of photos is compared with nothing; choose the photos")
     if any(version not in (None, one.version_id) for one, (_, version) in zip(seen, photos, strict=True)):
         raise Conflict("one of the photos was changed since you opened it; open the comparison again")
     return seen

@@ -86,8 +86,7 @@ def _outline(shot: Shot, request: Json) -> tuple[Json, list[bytes]]:
 def _measure(shot: Shot, request: Json) -> tuple[Json, list[bytes]]:
     points = np.array(request["points"], np.float64)
     scale, sigma = _scale(shot, request), float(request["sigma"])
-    if not inside(points, shot.size).all():
-        raise Unprocessable("A point lies outside the photo. Move it back, or start again.")
+    _check_inside(points, shot)
     scale.check_reaches(points)
     if request["kind"] == "length":
         measures = measure_line(points, scale, sigma)
@@ -156,11 +155,17 @@ def _scale(shot: Shot, request: Json) -> Scale:
         return no_scale()
     if wanted["source"] == "points":
         points = np.array(wanted["points"], np.float64)
+        _check_inside(points, shot)
         return scale_from_points(points, float(wanted["millimetres"]), float(wanted["sigma"]))
     offered = next((one for one in _own_scales(shot, request) if one.source == wanted["source"]), None)
     if offered is None:
         raise Unprocessable("This photo does not offer that scale any more. Choose another, or mark two points.")
     return offered
+
+
+def _check_inside(points: Points, shot: Shot) -> None:
+    if not inside(points, shot.size).all():
+        raise Unprocessable("A point lies outside the photo. Move it back, or start again.")
 
 
 def _field_of_view(shot: Shot, request: Json) -> list[Scale]:

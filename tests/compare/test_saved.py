@@ -105,6 +105,16 @@ def test_a_picture_made_of_photos_is_not_compared_again(bridge: Bridge, pair: tu
         picture = pictures_of(tx, saved.reference)[0]
     with pytest.raises(Unprocessable, match="made of photos"):
         save_comparison(bridge, clinician(), [(one, None) for one in (*pair, picture.id)], view=View())
+    with pytest.raises(Unprocessable, match="made of photos"):
+        compare(bridge, clinician(), pair[0], picture.id)  # with itself, warped: it would be aligned
+
+
+def test_on_a_picture_made_of_photos_nothing_is_measured(bridge: Bridge, pair: tuple[str, str]) -> None:
+    saved, line = _save(bridge, pair), ((10.0, 10.0), (60.0, 10.0))
+    with bridge.db.snapshot() as tx:
+        picture = pictures_of(tx, saved.reference)[0]
+    with pytest.raises(Unprocessable, match="made of photos"):
+        keep(bridge, clinician(), picture.id, Drawn("length", line, 1.0, 1.0, {"source": "none"}, "By hand", 1))
 
 
 def test_three_photos_are_kept_without_a_verdict(bridge: Bridge, pair: tuple[str, str]) -> None:

@@ -44,6 +44,8 @@ CLINICIAN = Actor(
     patient_id="asa",
 )
 
+POINTS = {"source": "points", "millimetres": 50.0, "sigma": 2.0}
+
 
 @pytest.fixture
 def patients(bridge: Bridge) -> Bridge:
@@ -110,6 +112,12 @@ def test_without_a_scale_a_length_is_in_pixels_and_has_no_ucum_unit(patients: Br
 def test_a_scale_the_photo_does_not_offer_is_refused(patients: Bridge, photo: Photo, media: str) -> None:
     with pytest.raises(Unprocessable, match="does not offer"):
         measure(patients, CLINICIAN, media, outlined(photo, scale={"source": "field-of-view"}))
+
+
+def test_a_scale_marked_beside_the_photo_is_refused(patients: Bridge, photo: Photo, media: str) -> None:
+    ends = ((10.0, 10.0), (60_000.0, 10.0))
+    with pytest.raises(Unprocessable, match="outside the photo"):
+        measure(patients, CLINICIAN, media, outlined(photo, scale=POINTS | {"points": ends}))
 
 
 def test_the_photo_offers_its_card_and_the_outline_of_what_is_pointed_at(
