@@ -38,7 +38,7 @@ class Grant(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def find_grant(scope: str) -> Grant | None:
-    """None for what is not a scope on records (`launch`, `openid`, `right/…`) or has more conditions than we look at."""
+    """None for what is not a scope on records (`launch`, `openid`, `right/…`) or has too many conditions."""
     match = SCOPE.match(scope)
     if match is None or not match[3] or scope.count("&") >= MOST_CONDITIONS:
         return None

@@ -29,12 +29,13 @@ from adapter.access.app_grants import (
 from adapter.access.app_launch import may_go_on, needs_patient
 from adapter.access.authorization import fits
 from adapter.access.clients import CLOCK_SKEW, Asking, OAuthError, Register
+from adapter.access.ehr_grants import keep_alive
 from adapter.access.granting import granted_to_machine
 from adapter.access.id_tokens import fhir_user, id_token, subject_of
 from adapter.access.jwks import PublishedKeys, read_keys
 from adapter.access.tokens import digest, find_token_row, issue_app_token, issue_token
 from adapter.bridge import Bridge
-from adapter.db.tables import access_token, used_assertion
+from adapter.db.tables import access_token, session, used_assertion
 from adapter.settings import Client
 
 TOKEN_LIFETIME = timedelta(minutes=5)
@@ -161,6 +162,8 @@ class TokenEndpoint:
 
     def _by_refresh_token(self, client: Client, asking: Asking) -> Issued:
         token, now = asking["refresh_token"], self.bridge.now()
+        if signed_off := self._signed_off_in_ehr(token):
+            return _refused(client, signed_off, "the EHR has ended the session of its person")
         with self.bridge.db.transaction() as tx:
             renewed, ended = rotate(tx, token, client_id=client.client_id, at=now)
             if renewed is None:
@@ -173,6 +176,16 @@ class TokenEndpoint:
             if not set(scope.split()) <= grant.scopes:
                 raise OAuthError("invalid_scope", "a refresh can only ask for scopes that were granted")
             return Issued(grant.actor, self._bearer_of(tx, client, grant, scope, following))
+
+    def _signed_off_in_ehr(self, token: str) -> AppGrant | None:
+        """The grant that ended because the EHR does not stand behind its session any more; no page may have asked."""
+        with self.bridge.db.snapshot() as tx:
+            grant = find_refreshable(tx, token, now=self.bridge.now())
+            if grant is None or grant.is_offline:
+                return None
+            sealed = tx.execute(select(session.c.ehr_grant).where(session.c.id == grant.session_id)).scalar()
+        goes_on = sealed is None or keep_alive(self.bridge, self.keys.http, grant.session_id, sealed)
+        return None if goes_on else grant
 
     def _bearer_of(
         self, tx: Connection, client: Client, grant: AppGrant, scope: str, refresh: str | None

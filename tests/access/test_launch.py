@@ -26,8 +26,10 @@ from adapter.records import create_all, find_where, get
 from adapter.sandbox import smart
 from adapter.sandbox.ehr import SandboxEhr, SandboxSettings, open_ehr
 from adapter.settings import load_settings
+from tests.access.apps import APP, bearer, refresh, tokens
 from tests.fhir_api.conftest import InProcess
 from tests.sandbox.conftest import browser, free_port, sandbox_template, served
+from tests.web.conftest import Browser
 
 __all__ = ["browser", "sandbox_template", "served"]
 
@@ -318,12 +320,32 @@ def test_refresh_tokens_rotate_and_the_session_ends_with_the_ehrs(service: Servi
         assert page(service, home).status_code == 200
         grants.append(row_of(service))
     assert len(set(grants)) == 3
-    chart = browser.get("/patients").text
-    browser.post("/logout", data={"csrf_token": chart.partition('name="csrf_token" value="')[2].partition('"')[0]})
+    sign_off(browser)
     service.ahead += timedelta(hours=1, minutes=1)
     awake(service)
     assert page(service, home).status_code == 401
     assert service.audited("auto-logoff") == 1
+
+
+def test_an_app_that_nobody_looks_after_ends_with_the_ehrs_session(
+    start: Callable[..., Service], browser: httpx.Client
+) -> None:
+    service = start(options={"clients": [APP.model_dump()]})
+    home = service.launch(browser).headers["location"]
+    person = Browser(service.client, csrf_of(page(service, home).text))
+    granted = tokens(service.client, person, home.rpartition("/")[2])
+    service.ahead += timedelta(hours=1, minutes=1)
+    granted = refresh(service.client, granted["refresh_token"]).json()
+    assert service.client.get("/fhir/Media", headers=bearer(granted["access_token"])).status_code == 200
+    sign_off(browser)
+    service.ahead += timedelta(hours=1, minutes=1)
+    assert refresh(service.client, granted["refresh_token"]).json()["error"] == "invalid_grant"
+    assert service.audited("app-ended") == 1
+
+
+def sign_off(ehr_browser: httpx.Client) -> None:
+    chart = ehr_browser.get("/patients").text
+    ehr_browser.post("/logout", data={"csrf_token": chart.partition('name="csrf_token" value="')[2].partition('"')[0]})
 
 
 def row_of(service: Service) -> bytes:
