@@ -314,6 +314,23 @@ def test_three_dates_follow_the_one_chosen_and_say_which_of_them_are_aligned(pag
     assert sorted(asked) == ["media=m1&media=m6", "media=m1&media=m7", "media=m6&media=m1", "media=m6&media=m7"]
 
 
+def test_an_answer_that_comes_after_another_date_was_chosen_says_nothing_of_that_date(page: Page) -> None:
+    by_hand = {"by": "Dr. R. Okafor", "at": "2026-11-23T09:30:00Z"}
+    held: list[Route] = []
+    page.route("**/comparison?*", lambda route: route.fulfill(json=REFUSED | {"by_hand": by_hand}))
+    page.route("**/comparison/take-back", lambda route: held.append(route))
+    page.goto("/compare-three")
+    sync_api.expect(page.locator("#verdict")).to_have_text("0 of 2 aligned to 14 Jul 2026")
+    page.get_by_role("button", name="Take back").first.click()
+    page.locator(".stage").nth(2).focus()
+    page.keyboard.press("r")
+    sync_api.expect(page.locator("#verdict")).to_have_text("0 of 2 aligned to 23 Nov 2026")
+    with page.expect_response("**/comparison/take-back"):
+        held[0].fulfill(json=REFUSED | {"verdict": "aligned"})
+    page.wait_for_timeout(200)
+    sync_api.expect(page.locator("#verdict")).to_have_text("0 of 2 aligned to 23 Nov 2026")
+
+
 def test_the_loupe_shows_every_photo_while_its_key_is_held(page: Page) -> None:
     page.goto("/compare")
     sync_api.expect(page.locator("#verdict")).to_have_text("Aligned")

@@ -113,13 +113,15 @@ function mark(pane: Pane): void {
 }
 
 async function change(pane: Pane, asked: Promise<Comparison>): Promise<void> {
-  const verdict = get<HTMLElement>(".pane-verdict", pane.figure);
+  const [of, verdict] = [reference, get<HTMLElement>(".pane-verdict", pane.figure)];
   tell(verdict, null);
   try {
-    learn(pane, await asked);
+    const said = await asked;
+    if (of !== reference) return; // another was chosen since, and all were asked how they lie on that
+    learn(pane, said);
     summarise();
   } catch (error) {
-    tell(verdict, error instanceof Error ? error.message : "These points could not be used.");
+    if (of === reference) tell(verdict, error instanceof Error ? error.message : "These points could not be used.");
   }
 }
 
