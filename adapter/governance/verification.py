@@ -228,18 +228,33 @@ class _Walk:
 
 def _check_tail(tx: Connection, verdict: Verdict) -> int:
     """What waits for its seal must already be what was written. Returns how many entries the index has for it."""
-    tail = audit_tail.c
-    wanted = select(tail.event_id, tail.leaf_hash, audit_event)
-    rows = tx.execute(wanted.outerjoin(audit_event, audit_event.c.id == tail.event_id)).all()
-    index = search_index.c
-    indexed = select(index.resource_id, index.param, index.value).join(audit_tail, tail.event_id == index.resource_id)
-    found = tx.execute(indexed.where(index.resource_type == "AuditEvent")).all()
-    entries = index_of(found)
-    for row in rows:
-        verdict.unsealed += 1
-        if problem := _problem(row, entries.get(row.event_id, set()), "written"):
-            verdict.add(None, row.event_id, f"{problem}; it was not sealed yet")
-    return len(found)
+    last, indexed = "", 0
+    while rows := tx.execute(_WAITING, {"last": last, "count": PAGE}).all():
+        span = {"first": rows[0].event_id, "last": rows[-1].event_id}
+        found = tx.execute(_WAITING_INDEX, span).all()
+        entries = index_of(found)
+        for row in rows:
+            verdict.unsealed += 1
+            if problem := _problem(row, entries.get(row.event_id, set()), "written"):
+                verdict.add(None, row.event_id, f"{problem}; it was not sealed yet")
+        last, indexed = span["last"], indexed + len(found)
+    return indexed
+
+
+_tail = audit_tail.c
+_WAITING = (
+    select(_tail.event_id, _tail.leaf_hash, audit_event)
+    .outerjoin(audit_event, audit_event.c.id == _tail.event_id)
+    .where(_tail.event_id > bindparam("last"))
+    .order_by(_tail.event_id)
+    .limit(bindparam("count"))
+)
+_WAITING_INDEX = (
+    select(search_index.c.resource_id, search_index.c.param, search_index.c.value)
+    .join(audit_tail, _tail.event_id == search_index.c.resource_id)
+    .where(search_index.c.resource_type == "AuditEvent")
+    .where(_tail.event_id >= bindparam("first"), _tail.event_id <= bindparam("last"))
+)
 
 
 def _check_index(db: Database, verdict: Verdict) -> None:

@@ -67,6 +67,15 @@ def test_an_untouched_log_holds(log: Bridge) -> None:
     assert verdict.newest == newest
 
 
+def test_a_tail_of_many_pages_is_read_to_its_end(log: Bridge) -> None:
+    _write(log, 20)
+    assert (verify(log.db).unsealed, verify(log.db).problems) == (22, [])
+    with log.db.transaction() as tx:
+        last = tx.execute(select(func.max(audit_tail.c.event_id))).scalar_one()
+        tx.execute(delete(audit_event).where(audit_event.c.id == last))
+    assert [one.event_id for one in verify(log.db).problems if one.problem.startswith("the event is missing")] == [last]
+
+
 def test_an_empty_log_holds(bridge: Bridge) -> None:
     verdict = verify(bridge.db)
     assert (verdict.events, verdict.found, verdict.newest) == (0, 0, None)
