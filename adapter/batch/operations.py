@@ -21,6 +21,7 @@ from adapter.records.confinement import patient_of
 from mappings.body_sites import BODY_SITES, SNOMED_LATERALITY, UnknownBodySite, get_body_site
 from mappings.canonical_resources import codes_of
 from mappings.capture_to_media import assign
+from mappings.photos_to_picture import derivation_of
 from mappings.provenance import Agent, Entity, provenance
 
 _ASSIGNABLE = {"encounter": "visit", "body_site": "body site", "laterality": "side", "view": "view", "lesion": "lesion"}
@@ -87,8 +88,11 @@ def replace_media(
     """The next version of a photo's record, with Provenance, AuditEvent and deliveries, in one transaction.
 
     Whoever saves a comparison or a measurement of it at this moment is waited for: its labels reach that as well.
+    Raises Unprocessable for a picture made of photos.
     """
     check_ours(media.resource)
+    if derivation_of(media.resource):
+        raise Unprocessable("this is a picture made of photos; correct these instead")
     bridge.db.lock(tx, f"patient:{patient_of(media.resource)}")
     at = bridge.now()
     stored = update_resource(tx, changed, at=at, expected_version=media.version_id)

@@ -25,6 +25,7 @@ from adapter.records import Resource, Stored, create, delete, find, get, new_id,
 from adapter.records.confinement import patient_of
 from mappings.canonical_resources import codes_of
 from mappings.capture_to_media import KEEP
+from mappings.photos_to_picture import derivation_of
 from mappings.provenance import Agent, Entity, provenance
 from mappings.wrong_patient import WRONG_PATIENT, refiled, state_of, stub_of, unfiled
 
@@ -68,13 +69,16 @@ def check_may_refile(tx: Connection, actor: Actor, media: Stored, patient_id: st
 def plan_refiling(tx: Connection, actor: Actor, media_id: str, refiling: Refiling) -> tuple[Stored, Resource]:
     """The photo as it is and as it would be; they are equal when it is so already.
 
-    Raises NotFound, Forbidden, Unprocessable for a patient out of use or a visit of somebody else, Conflict for a stub.
+    Raises NotFound, Forbidden, Unprocessable for a patient out of use, a visit of somebody else or a picture made of
+    photos, Conflict for a stub.
     """
     media = get(tx, "Media", media_id)
     check_may_refile(tx, actor, media, refiling.patient_id)
     check_ours(media.resource)
     if media.resource.get("status") == "entered-in-error":
         raise Conflict("this is only the note that a photo was filed here by mistake; there is nothing to move")
+    if derivation_of(media.resource):
+        raise Unprocessable("this is a picture made of photos; move these, and it does not stand any more")
     if refiling.patient_id is None:
         return media, media.resource if patient_of(media.resource) is None else unfiled(media.resource)
     target = find_survivor(tx, refiling.patient_id)

@@ -117,6 +117,18 @@ def test_on_a_picture_made_of_photos_nothing_is_measured(bridge: Bridge, pair: t
         keep(bridge, clinician(), picture.id, Drawn("length", line, 1.0, 1.0, {"source": "none"}, "By hand", 1))
 
 
+def test_a_picture_made_of_photos_is_filed_and_described_as_they_are(bridge: Bridge, pair: tuple[str, str]) -> None:
+    saved = _save(bridge, pair)
+    with bridge.db.snapshot() as tx:
+        picture = pictures_of(tx, saved.reference)[0]
+    with bridge.db.transaction() as tx, pytest.raises(Unprocessable, match="made of photos"):
+        refile(tx, bridge, SYSTEM, picture.id, Refiling("bo", "the wrong chart was open"))
+    with bridge.db.transaction() as tx, pytest.raises(Unprocessable, match="made of photos"):
+        OPERATIONS["assign"].apply(tx, bridge, SYSTEM, picture.id, {"view": "close-up"})
+    with bridge.db.snapshot() as tx:
+        assert patient_of(get(tx, "Media", picture.id).resource) == "asa"
+
+
 def test_three_photos_are_kept_without_a_verdict(bridge: Bridge, pair: tuple[str, str]) -> None:
     third = photo(bridge, draw(3), "asa", taken_at="2026-09-03T09:00:00Z")
     saved = save_comparison(bridge, clinician(), [(one, None) for one in (*pair, third)], view=View())

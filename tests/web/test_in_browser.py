@@ -318,7 +318,7 @@ def test_an_answer_that_comes_after_another_date_was_chosen_says_nothing_of_that
     by_hand = {"by": "Dr. R. Okafor", "at": "2026-11-23T09:30:00Z"}
     held: list[Route] = []
     page.route("**/comparison?*", lambda route: route.fulfill(json=REFUSED | {"by_hand": by_hand}))
-    page.route("**/comparison/take-back", lambda route: held.append(route))
+    page.route("**/comparison/take-back", lambda route: held.append(route))  # noqa: PLW0108 - playwright needs one
     page.goto("/compare-three")
     sync_api.expect(page.locator("#verdict")).to_have_text("0 of 2 aligned to 14 Jul 2026")
     page.get_by_role("button", name="Take back").first.click()
