@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import (
-    BaseModel,
     Field,
     PositiveInt,
     ValidatorFunctionWrapHandler,
@@ -45,6 +44,7 @@ from connectors.knobs import (
     Transform,
 )
 from connectors.layers import merged
+from connectors.profile_keys import has_key
 from connectors.rest_knobs import Lookup, Step
 from connectors.routes import ROUTES, find_route, load
 from mappings.terms import PHOTO_DOCUMENT
@@ -389,19 +389,3 @@ def find_model(kind: object) -> type[Profile] | None:
     """The profile model of a kind, ours or of an installed package."""
     route = find_route(kind)
     return cast(type[Profile], load(route.profile)) if route else None
-
-
-def has_key(table: Any, key: str) -> bool:
-    """Whether a dotted key names something in a profile; numbers index lists, kinds name routes (`routes.hl7v2.obx_5`).
-
-    A route that a site leaves out is not missed.
-    """
-    name, _, rest = key.partition(".")
-    if isinstance(table, BaseModel):
-        return name in type(table).model_fields and (not rest or has_key(getattr(table, name), rest))
-    if isinstance(table, tuple) and table and isinstance(table[0], Profile):
-        named = [route for route in table if route.kind == name]
-        return find_route(name) is not None and all(not rest or has_key(route, rest) for route in named)
-    if isinstance(table, tuple):
-        return name.isdigit() and int(name) < len(table) and (not rest or has_key(table[int(name)], rest))
-    return table is not None
