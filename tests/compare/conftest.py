@@ -59,8 +59,8 @@ def keep_rendition(bridge: Bridge, context: str, name: str, data: bytes, *, pati
         create_binary(tx, replace(row, rendition=name))
 
 
-def draw(seed: int) -> bytes:
-    return draw_view(seed, taken_at=datetime(2026, 3, 3, 9, seed, tzinfo=UTC), size=(120, 90))
+def draw(seed: int, size: tuple[int, int] = (120, 90)) -> bytes:
+    return draw_view(seed, taken_at=datetime(2026, 3, 3, 9, seed, tzinfo=UTC), size=size)
 
 
 @pytest.fixture

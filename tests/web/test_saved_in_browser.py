@@ -47,6 +47,7 @@ def test_a_saved_comparison_shows_again_what_was_seen(bridge: Bridge, app: Any, 
         page.locator('[data-do="swap"]').click()
         page.locator(f'[data-do="{mode}"]').click()
         page.locator("#laid canvas, #panes canvas").locator("visible=true").first.wait_for()
+        page.wait_for_load_state("networkidle")  # a picture that opens is shown whole, whatever was asked before
         for _ in range(2):
             page.locator('[data-do="in"]').click()
         page.locator("#share").evaluate("one => { one.value = '80'; one.dispatchEvent(new Event('input')); }")
@@ -95,7 +96,7 @@ def _pair(bridge: Bridge, clinician: Browser, result: dict[str, Any]) -> list[st
     """Two photos that were compared, either way, with this result."""
     pair = [str(clinician.capture(draw(seed)).json()["id"]) for seed in (1, 2)]
     for one in pair:
-        keep_rendition(bridge, f"Media/{one}", "display", draw(1), patient="p1")
+        keep_rendition(bridge, f"Media/{one}", "display", draw(1, (1280, 960)), patient="p1")  # large enough to zoom
     for left, right in (pair, pair[::-1]):
         compared(bridge, left, right, result, patient="p1")
     return pair
