@@ -29,6 +29,7 @@ from adapter.errors import BadInput, Conflict, NotFound, TooLarge, Unprocessable
 from adapter.identity import Whose
 from adapter.records import Resource, create_all, find, get, new_id
 from adapter.records.binaries import create_binary
+from adapter.records.confinement import patient_of
 from adapter.records.vault import SealedBlob, Sealing
 from adapter.work import Work, enqueue
 from mappings.capture_to_media import Capture, capture_to_media
@@ -186,7 +187,7 @@ def _suspected(tx: Connection, bridge: Bridge, actor: Actor, photo: _Photo, whos
         sha256=photo.sha256,
         source=photo.upload.source,
         body_site=metadata.body_site,
-        has_visit=bool(metadata.encounter or actor.encounter_id),
+        has_visit=bool(metadata.encounter or _session_visit(tx, actor, whose)),
     )
     return identity.suspect(tx, bridge, whose, circumstances)
 
@@ -295,10 +296,14 @@ def _encounter(tx: Connection, metadata: Metadata, actor: Actor, whose: Whose, a
         return _owned(tx, metadata.encounter, "subject", whose)
     if whose.patient_id is None:
         return None
-    if actor.encounter_id is not None:  # whose patient it is has been checked
-        return f"Encounter/{actor.encounter_id}"
-    visit = identity.find_encounter_at(tx, whose.patient_id, at)
+    visit = _session_visit(tx, actor, whose) or identity.find_encounter_at(tx, whose.patient_id, at)
     return f"Encounter/{visit}" if visit else None
+
+
+def _session_visit(tx: Connection, actor: Actor, whose: Whose) -> str | None:
+    """Only of the same patient: who sees every chart was launched in one and photographs in any."""
+    visit = find(tx, "Encounter", actor.encounter_id) if actor.encounter_id and whose.patient_id else None
+    return visit.id if visit and patient_of(visit.resource) == whose.patient_id else None
 
 
 def _owned(tx: Connection, reference: str | None, element: str, whose: Whose) -> str | None:

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import func, select
 
 from adapter.access import SYSTEM, Actor
+from adapter.access.policy import grants_of
 from adapter.bridge import Bridge
 from adapter.capture.receive import CaptureAnswer, Upload, capture_status, original_blob_id, receive
 from adapter.db.tables import capture, delivery, work
@@ -167,19 +168,31 @@ def test_what_is_refused_or_was_here_before_leaves_nothing_on_the_disk(bridge: B
     assert len(bridge.vault.store.list_ids()) == 1
 
 
+def _visit(bridge: Bridge, patient_id: str) -> None:
+    visit = {"resourceType": "Encounter", "id": "v1", "status": "in-progress"}
+    with bridge.db.transaction() as tx:
+        create(tx, visit | {"subject": {"reference": f"Patient/{patient_id}"}}, at=bridge.now())
+
+
 def test_a_visit_of_another_patient_is_refused(bridge: Bridge) -> None:
     _patient(bridge)
     _patient(bridge, "other")
-    visit = {
-        "resourceType": "Encounter",
-        "id": "v1",
-        "status": "in-progress",
-        "subject": {"reference": "Patient/other"},
-    }
-    with bridge.db.transaction() as tx:
-        create(tx, visit, at=bridge.now())
+    _visit(bridge, "other")
     with pytest.raises(Unprocessable, match="does not belong"):
         _send(bridge, patient="Patient/asa", encounter="Encounter/v1")
+
+
+@pytest.mark.parametrize(("whose", "visit"), [("asa", "Encounter/v1"), ("other", None)])
+def test_the_visit_a_session_was_launched_in_is_given_to_photos_of_its_patient_alone(
+    whose: str, visit: str | None, bridge: Bridge
+) -> None:
+    _patient(bridge)
+    _patient(bridge, "other")
+    _visit(bridge, "asa")
+    everybodys = Actor("person", "Practitioner/a", "A", "administrator", *grants_of("administrator"), encounter_id="v1")
+    answer = _send(bridge, actor=everybodys, patient=f"Patient/{whose}")
+    with bridge.db.snapshot() as tx:
+        assert get(tx, "Media", answer.id).resource.get("encounter", {}).get("reference") == visit
 
 
 def test_what_the_patient_said_is_recorded_as_consent_with_the_photo_once(bridge: Bridge) -> None:
