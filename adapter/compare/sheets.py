@@ -24,7 +24,7 @@ from adapter.records.pictures import Picture, keep_picture, pictures_of
 from mappings.comparison_sheet import Sheet, comparison_sheet, findings, sheet_to_pdf, sheet_to_picture
 from mappings.external_photo import is_external
 from mappings.photo_caption import patient_line
-from mappings.photos_to_picture import derivation_of, observations_on
+from mappings.photos_to_picture import derivation_of, observations_on, shown_on
 from mappings.provenance import Entity
 
 FORMS: Final = {"pdf": "application/pdf", "png": "image/png"}
@@ -68,9 +68,9 @@ def destinations_for(bridge: Bridge) -> list[str]:
 def send_sheet(bridge: Bridge, actor: Actor, observation_id: str) -> list[str]:
     """Put the comparison in line for every destination `lacking` it; returns the delivery ids.
 
-    What is sent is a derived Media, made again when something was measured since: consent is decided again when it
-    leaves, and it is looked for, read back and taken back like a photo, for instance when one of the measurements on it
-    is withdrawn. Raises as `export_sheet`, Conflict when it is everywhere already.
+    What is sent is a derived Media, made again when a photo was corrected or something measured since: consent is
+    decided again when it leaves, and it is looked for, read back and taken back like a photo, for instance when one of
+    the measurements on it is withdrawn. Raises as `export_sheet`, Conflict when it is everywhere already.
     """
     access.check_scope(actor, "u", "Media")
     with bridge.db.snapshot() as tx:
@@ -82,34 +82,43 @@ def send_sheet(bridge: Bridge, actor: Actor, observation_id: str) -> list[str]:
         draw = _read(tx, bridge, actor, saved, seen, said="Made for the record")
         if not lacking(tx, bridge, actor, saved, seen):
             raise Conflict("this comparison is in line or sent already; its deliveries say how far it is")
-        measured = _measured(tx, actor, seen)
-        is_made = _is_told(_sheet_of(tx, saved), measured)
+        told = _to_be_told(tx, actor, seen)
+        is_made = _told(_sheet_of(tx, saved)) == told
     data = b"" if is_made else sheet_to_picture(draw(), format="JPEG")
     sealed = None if is_made else bridge.vault.seal(data)
     with bridge.db.transaction() as tx:
         patient_id = patient_of(saved.resource)
         bridge.db.lock(tx, f"patient:{patient_id}", f"sheet:{saved.id}")
         saved, seen = _permitted(tx, bridge, actor, observation_id)
-        if [one.id for one in measured] != [one.id for one in _measured(tx, actor, seen)]:
-            raise Conflict("a measurement was kept or withdrawn at this moment; send it again")
+        if _to_be_told(tx, actor, seen) != told:
+            raise Conflict("a photo was corrected, or a measurement kept or withdrawn, at this moment; send it again")
         missing, picture = lacking(tx, bridge, actor, saved, seen), _sheet_of(tx, saved)
-        if sealed is not None and not _is_told(picture, measured):
+        if sealed is not None and _told(picture) != told:
             bridge.vault.keep(tx, sealed, content_type="image/jpeg", patient_id=patient_id, at=bridge.now())
             drawn = Picture("sheet", data, "image/jpeg", sealed.id)
-            picture = _keep(tx, bridge, actor, saved, seen, measured, drawn, renews=picture)
+            picture = _keep(tx, bridge, actor, saved, seen, drawn, renews=picture)
         return [one for name in missing if picture for one in delivery.deliver_media(tx, bridge, picture, only=name)]
 
 
 def lacking(tx: Connection, bridge: Bridge, actor: Actor, saved: Stored, seen: list[Seen]) -> list[str]:
-    """The destinations that take comparisons and have not this one, or not what was measured since."""
+    """The destinations that take comparisons and have not this one as its photos and their measurements are now."""
     sheet = _sheet_of(tx, saved)
-    told = sheet is not None and _is_told(sheet, _measured(tx, actor, seen))
-    there = {row.destination for row in delivery.deliveries_of(tx, sheet.id)} if sheet and told else set()
+    is_told = sheet is not None and _told(sheet) == _to_be_told(tx, actor, seen)
+    there = {row.destination for row in delivery.deliveries_of(tx, sheet.id)} if sheet and is_told else set()
     return [name for name in destinations_for(bridge) if name not in there]
 
 
-def _is_told(sheet: Stored | None, measured: list[Stored]) -> bool:
-    return sheet is not None and observations_on(sheet.resource)[1:] == [one.id for one in measured]
+_Told = tuple[list[tuple[str, int]], list[str]]
+"""What a sheet tells of: versions of the photos, ids of what was measured on them."""
+
+
+def _told(sheet: Stored | None) -> _Told | None:
+    return (shown_on(sheet.resource), observations_on(sheet.resource)[1:]) if sheet else None
+
+
+def _to_be_told(tx: Connection, actor: Actor, seen: list[Seen]) -> _Told:
+    versions = [(one.id, one.media.version_id) for one in seen if one.media]
+    return versions, [one.id for one in _measured(tx, actor, seen)]
 
 
 def _keep(
@@ -118,12 +127,11 @@ def _keep(
     actor: Actor,
     saved: Stored,
     seen: list[Seen],
-    measured: list[Stored],
     drawn: Picture,
     *,
     renews: Stored | None,
 ) -> Stored:
-    media = [one.media.resource for one in seen if one.media]
+    media, measured = [one.media.resource for one in seen if one.media], _measured(tx, actor, seen)
     note = " ".join(findings(saved.resource, [one.resource for one in measured]))
     made_of = [one.version_reference for one in (saved, *measured)]
     by, at = who(actor), bridge.now()

@@ -14,6 +14,7 @@ from sqlalchemy import select
 
 from adapter import consent
 from adapter.access import SYSTEM, Actor
+from adapter.batch.operations import OPERATIONS
 from adapter.bridge import Bridge
 from adapter.compare.saved import save_comparison, withdraw
 from adapter.compare.sheets import destinations_for, export_sheet, send_sheet
@@ -30,6 +31,7 @@ from mappings.comparison_to_observation import View
 from mappings.fhir_check import check_resource
 from mappings.measurement_to_observation import measurement_to_observation
 from mappings.media_to_document_reference import media_to_document_reference
+from mappings.photos_to_picture import shown_on
 from mappings.terms import PHOTO_ORIGIN
 from tests.compare.conftest import VIEW, clinician, draw
 from tests.conftest import Clock
@@ -244,6 +246,23 @@ def test_measurements_go_beside_the_sheet_that_tells_of_them_and_one_withdrawn_t
 def _keep_measured(bridge: Bridge, media_id: str) -> Stored:
     with bridge.db.transaction() as tx:
         return create(tx, _measured(get(tx, "Media", media_id).resource), at=bridge.now())
+
+
+def test_a_sheet_sent_with_the_wrong_side_is_made_anew_once_the_photo_is_corrected(
+    bridge: Bridge, saved: Stored, pair: tuple[str, str], tmp_path: Path, clock: Clock
+) -> None:
+    site = _with_destinations(bridge, tmp_path)
+    send_sheet(site, clinician(), saved.id)
+    _run(site, clock)
+    with site.db.transaction() as tx:
+        OPERATIONS["assign"].apply(tx, site, SYSTEM, pair[0], {"laterality": "left"})
+    send_sheet(site, clinician(), saved.id)
+    _run(site, clock)
+    assert _states(site) == [("chart", "superseded"), ("chart", "confirmed")]
+    with site.db.snapshot() as tx:
+        assert shown_on(pictures_of(tx, saved.reference)[-1].resource) == [(pair[0], 2), (pair[1], 1)]
+    with pytest.raises(Conflict):
+        send_sheet(site, clinician(), saved.id)
 
 
 def test_withdrawn_or_torn_it_is_taken_back(
