@@ -1,7 +1,7 @@
 """The matrix: every vendor through everything that can happen in the middle of a delivery. Whatever it was, at the end
 each photo is exactly once in the right chart, or waits where people see it with what to do.
 
-DERMBRIDGE_FULL_MATRIX=1 lets everything happen after everything else: some three thousand days.
+DERMBRIDGE_FULL_MATRIX=1 lets everything happen after everything else: some five thousand days.
 """
 
 from __future__ import annotations
