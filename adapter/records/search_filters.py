@@ -113,6 +113,8 @@ def _condition(scope: Scope, wanted: Filter) -> Condition | list[Condition]:
     if wanted.modifier == "missing":
         return _missing(scope, parameter, wanted.value)
     values = split_or(wanted.value)
+    if not values:  # no condition at all would find everything
+        raise BadInput(f"'{parameter.name}' has no value between its commas")
     match parameter.kind:
         case "token":
             return _token(scope, parameter, values, negated=wanted.modifier == "not")

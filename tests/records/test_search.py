@@ -243,6 +243,13 @@ def test_any_query_finds_or_is_refused_but_never_breaks(
         assert str(refused)
 
 
+@pytest.mark.parametrize("name", ["status", "status:not", "identifier", "created", "subject"])
+def test_commas_without_a_value_find_nothing_instead_of_everything(bridge: Bridge, ask: Ask, name: str) -> None:
+    add(bridge, patient("p1"), media("m1"))
+    with pytest.raises(BadInput, match="no value"):
+        ask("Media", (name, ",,"))
+
+
 # --- dates ----------------------------------------------------------------------------------------------------------
 
 STORED_DATES = [
