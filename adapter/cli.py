@@ -46,11 +46,14 @@ def group(name: str, help_text: str) -> typer.Typer:
 
 
 def main() -> None:
-    """Entry point: expected errors are one sentence and exit code 2."""
+    """Entry point: expected errors, and paths that cannot be read or written, are one sentence and exit code 2."""
     try:
         cli()
-    except DermBridgeError as error:
-        err.print(f"[bold red]dermbridge:[/] {escape(str(error))}", highlight=False)
+    except (DermBridgeError, OSError) as error:
+        if isinstance(error, OSError) and error.filename is None:
+            raise
+        said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        err.print(f"[bold red]dermbridge:[/] {escape(said)}", highlight=False)
         sys.exit(2)
 
 

@@ -37,6 +37,16 @@ def test_a_data_dir_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         open_bridge(load_settings(environment={}, data_dir=tmp_path / "file" / "data"))
 
 
+def test_a_path_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["dermbridge", "card", str(tmp_path / "no-folder" / "card.svg")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "no-folder" in capsys.readouterr().err
+
+
 def test_tokens_in_force_are_listed_without_their_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

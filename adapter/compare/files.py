@@ -58,22 +58,29 @@ def _read(path: Path) -> Prepared:
 
 
 def read_points(path: Path) -> list[tuple[float, float]]:
-    """x,y per line; empty lines and one heading are passed over. Raises BadInput naming the line, or with no point."""
+    """x,y per line; empty lines and a heading of words are passed over. Raises BadInput naming the line, or with no
+    point."""
     points: list[tuple[float, float]] = []
-    with path.open(newline="", encoding="utf-8-sig") as lines:
-        for number, row in enumerate(csv.reader(lines), start=1):
-            if not any(cell.strip() for cell in row):
+    for number, row in _rows(path):
+        try:
+            x, y = (float(cell) for cell in row[:2])
+        except ValueError:
+            if number == 1 and row[0].strip()[:1].isalpha():
                 continue
-            try:
-                x, y = (float(cell) for cell in row[:2])
-            except ValueError:
-                if number == 1:
-                    continue
-                raise BadInput(f"Line {number} of {path.name} is not x,y: {','.join(row)[:40]!r}.") from None
-            points.append((x, y))
+            raise BadInput(f"Line {number} of {path.name} is not x,y: {','.join(row)[:40]!r}.") from None
+        points.append((x, y))
     if not points:
         raise BadInput(f"{path.name} has no point; write x,y of the left photo on each line.")
     return points
+
+
+def _rows(path: Path) -> list[tuple[int, list[str]]]:
+    """Those that hold anything, each with its number. Raises BadInput."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            return [(number, row) for number, row in enumerate(csv.reader(lines), 1) if any(map(str.strip, row))]
+    except (UnicodeDecodeError, csv.Error):
+        raise BadInput(f"{path.name} is no table of points; save it as CSV in UTF-8, x,y on each line.") from None
 
 
 def change_json(change: Change | None) -> dict[str, Any] | None:

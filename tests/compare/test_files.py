@@ -82,3 +82,17 @@ def test_a_line_that_is_no_point_is_named(tmp_path: Path) -> None:
     file.write_text("x,y\n", encoding="utf-8")
     with pytest.raises(BadInput, match="no point"):
         read_points(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"6oo,450\n1,1\n", "Line 1"),  # no heading: a point less would go unnoticed
+        ("x,y\n1,1\n".encode("utf-16"), "UTF-8"),
+        (b'"' + b"9" * 200_000 + b'",1\n', "UTF-8"),
+    ],
+)
+def test_a_points_file_that_cannot_be_read_is_refused_in_a_sentence(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "points.csv").write_bytes(content)
+    with pytest.raises(BadInput, match=said):
+        read_points(tmp_path / "points.csv")
