@@ -155,6 +155,12 @@ def end_grants_of_session(tx: Connection, session_id: str, *, at: datetime) -> N
     tx.execute(update(app_grant).where(*mine).values(ended_at=at))
 
 
+def end_grants_under_glass(tx: Connection, session_id: str, until: datetime, *, at: datetime) -> None:
+    """When the glass is mended before its time, what ends with it (app_launch.launched) ends now."""
+    mine = app_grant.c.session_id == session_id, app_grant.c.ended_at.is_(None)
+    tx.execute(update(app_grant).where(*mine, app_grant.c.expires_at <= until).values(ended_at=at))
+
+
 def _end(tx: Connection, at: datetime, *which: Any) -> AppGrant | None:
     """The one grant that this ended; None when there is none such in force."""
     row = tx.execute(select(app_grant).where(*which, app_grant.c.ended_at.is_(None))).one_or_none()

@@ -12,6 +12,7 @@ from datetime import timedelta
 from sqlalchemy import Connection
 
 from adapter.access.actor import Actor
+from adapter.access.app_grants import end_grants_under_glass
 from adapter.access.policy import check_scope, check_whose
 from adapter.access.sessions import NOBODY, after_emergency, change_actor
 from adapter.bridge import Bridge
@@ -42,8 +43,10 @@ def break_glass(
     return raised
 
 
-def mend_glass(tx: Connection, session_id: str, actor: Actor) -> Actor:
+def mend_glass(tx: Connection, bridge: Bridge, session_id: str, actor: Actor) -> Actor:
     """The end of it, before its time."""
+    if actor.emergency_until is not None:
+        end_grants_under_glass(tx, session_id, actor.emergency_until, at=bridge.now())
     mended = after_emergency(actor)
     change_actor(tx, session_id, mended)
     return mended

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, Select, or_, select
 
 from adapter.access.actor import Actor
+from adapter.access.emergency import mend_glass
 from adapter.access.policy import can, check_scope, has_right
 from adapter.access.sessions import change_actor
 from adapter.bridge import Bridge
@@ -94,6 +95,6 @@ def open_chart(tx: Connection, bridge: Bridge, session_id: str, actor: Actor, pa
             "you take part in no visit of this patient; break the glass if you must see the chart nevertheless",
             reference=f"Patient/{patient_id}",
         )
-    opened = replace(actor, patient_id=patient_id, encounter_id=None, emergency=None, emergency_until=None)
+    opened = replace(mend_glass(tx, bridge, session_id, actor), patient_id=patient_id, encounter_id=None)
     change_actor(tx, session_id, opened)
     return opened, name

@@ -58,7 +58,7 @@ def end(web: Web, request: Request, _form: Form) -> Response:
     session = _person(request)
     with web.bridge.db.transaction() as tx:
         governance.audit(tx, web.bridge, "break-glass-stop", session.actor, patient_id=session.actor.patient_id)
-        mended = mend_glass(tx, session.id, session.actor)
+        mended = mend_glass(tx, web.bridge, session.id, session.actor)
     return see_other(f"/patients/{mended.patient_id}" if mended.patient_id else "/break-glass")
 
 

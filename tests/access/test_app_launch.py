@@ -161,6 +161,26 @@ def test_an_app_gets_nothing_of_what_breaking_the_glass_opens_and_ends_with_it(s
     assert site.status(granted["access_token"]) == 401
 
 
+def test_an_app_let_in_under_broken_glass_ends_with_it_also_before_its_time(site: Site) -> None:
+    browser = site.sign_in()
+    before = tokens(site.client, browser)["access_token"]
+    browser.post("/break-glass", {"reason": "TREAT", "why": "needed for treatment now"})
+    under = tokens(site.client, browser)["access_token"]
+    assert (site.status(before), site.status(under)) == (200, 200)
+    assert browser.post("/break-glass/end").status_code == 303
+    assert (site.status(before), site.status(under)) == (200, 401)
+
+
+def test_opening_another_chart_mends_the_glass_and_ends_what_was_let_in_under_it(site: Site, clock: Clock) -> None:
+    with site.bridge.db.transaction() as tx:
+        participant = [{"individual": {"reference": "Person/clinician"}}]
+        create_all(tx, [visit("e3", "p2") | {"participant": participant}], at=site.bridge.now())
+    browser = site.staff("clinician", "p1", emergency="TREAT", emergency_until=clock() + timedelta(minutes=10))
+    token = tokens(site.client, browser)["access_token"]
+    assert browser.post("/charts/p2/open").status_code == 303
+    assert site.status(token) == 401
+
+
 def test_the_page_is_framed_by_nobody_and_its_form_leads_to_the_app_alone(site: Site) -> None:
     policy = site.sign_in().get("/auth/authorize", params=asked()).headers["content-security-policy"]
     assert "frame-ancestors 'none'" in policy and "form-action 'self' https://app.example;" in policy
