@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,14 +23,16 @@ from mappings.comparison_to_observation import View, photos_of
 from mappings.comparison_to_parameters import comparison_to_parameters
 from mappings.terms import CANON
 
+_MEDIA = re.compile(r"Media/([A-Za-z0-9\-.]{1,64})(?:/_history/([0-9]{1,9}))?")
 _ASK = f"name {LEAST} to {MOST} photos: Parameters with a reference media for each"
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Ids of the photos, the earlier one first; `persist`: keep what is found."""
+    """Ids of the photos, the earlier one first, and the versions named; `persist`: keep what is found."""
 
     photos: tuple[str, ...]
+    versions: tuple[int | None, ...]
     persist: bool
     note: str | None
 
@@ -39,14 +42,15 @@ def compare_operation(bridge: Bridge) -> Operation:
 
     def handle(request: Request) -> Answer:
         check_scope(request.caller, "r", "Media")
-        return json_answer(200, _answer(bridge, request.caller, _read(request)))
+        return json_answer(200, _answer(bridge, request.caller, _read(request, f"{bridge.settings.base_url}/fhir/")))
 
     return Operation(handle, f"{CANON}/OperationDefinition/media-compare", affects_state=True)
 
 
 def _answer(bridge: Bridge, actor: Actor, asked: Asked) -> Resource:
     if asked.persist:
-        save_comparison(bridge, actor, [(one, None) for one in asked.photos], view=View(), note=asked.note)
+        seen = list(zip(asked.photos, asked.versions, strict=True))
+        save_comparison(bridge, actor, seen, view=View(), note=asked.note)
     first, *others = asked.photos
     found = [_of_two(bridge, actor, first, other) for other in others]
     answer = found[0]
@@ -83,17 +87,25 @@ def _reference(name: str, record: Stored) -> Resource:
     return {"name": name, "valueReference": {"reference": record.reference}}
 
 
-def _read(request: Request) -> Asked:
+def _read(request: Request, base: str) -> Asked:
     """Raises BadInput, UnsupportedMedia."""
     values = _posted(request)
-    photos = tuple(_media_id(one) for one in values("media"))
+    named = [_photo(one, base) for one in values("media")]
+    photos, versions = tuple(media_id for media_id, _ in named), tuple(version for _, version in named)
     if not LEAST <= len(set(photos)) == len(photos) <= MOST:
         raise BadInput(_ASK, expression="Parameters.parameter.where(name='media')")
-    persist = values("persist") in ([True], ["true"])
     note = next(iter(values("note")), None)
     if not isinstance(note, str | None):
         raise BadInput("the note is a string", expression="Parameters.parameter.where(name='note')")
-    return Asked(photos, persist, note)
+    return Asked(photos, versions, _persist(values("persist")), note)
+
+
+def _persist(given: list[Any]) -> bool:
+    """Raises BadInput for what is neither: nobody should believe kept what is not."""
+    said = [str(one).lower() for one in given if isinstance(one, bool | str)]
+    if len(given) > 1 or len(said) != len(given) or not set(said) <= {"true", "false"}:
+        raise BadInput("persist is one boolean", expression="Parameters.parameter.where(name='persist')")
+    return said == ["true"]
 
 
 def _posted(request: Request) -> Callable[[str], list[Any]]:
@@ -111,9 +123,10 @@ def _value(row: Resource) -> Any:
     return next((value for name, value in row.items() if name.startswith("value")), None)
 
 
-def _media_id(reference: Any) -> str:
-    """Raises BadInput."""
-    resource_type, _, media_id = str(reference).partition("/_history")[0].rpartition("/")
-    if resource_type.rpartition("/")[2] != "Media" or not media_id:
-        raise BadInput(_ASK, expression="Parameters.parameter.where(name='media')")
-    return media_id
+def _photo(reference: Any, base: str) -> tuple[str, int | None]:
+    """The id and the version, where one is named. Raises BadInput, also for what another server calls so."""
+    found = _MEDIA.fullmatch(str(reference).removeprefix(base))
+    if found is None:
+        raise BadInput(f"{_ASK} of this server", expression="Parameters.parameter.where(name='media')")
+    media_id, version = found.groups()
+    return media_id, int(version) if version else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -11,7 +12,7 @@ from adapter.access import Actor
 from adapter.bridge import Bridge
 from adapter.compare.reopening import LISTED
 from adapter.compare.saved import save_comparison
-from adapter.errors import BadInput, NotFound
+from adapter.errors import BadInput, Conflict, NotFound
 from adapter.fhir_api.comparing import compare_operation
 from adapter.fhir_api.exchange import Request
 from adapter.records import create_all, find_where, new_id
@@ -22,7 +23,13 @@ from tests.compare.conftest import RESULT, clinician, compared, draw, photo
 
 
 def _post(bridge: Bridge, photos: tuple[str, ...], actor: Actor | None = None, **values: dict[str, Any]) -> Any:
-    media = [{"name": "media", "valueReference": {"reference": f"Media/{one}"}} for one in photos]
+    return _post_references(bridge, [f"Media/{one}" for one in photos], actor, **values)
+
+
+def _post_references(
+    bridge: Bridge, references: Sequence[str], actor: Actor | None = None, **values: dict[str, Any]
+) -> Any:
+    media = [{"name": "media", "valueReference": {"reference": one}} for one in references]
     parameters = [*media, *({"name": name} | value for name, value in values.items())]
     body = orjson.dumps({"resourceType": "Parameters", "parameter": parameters})
     headers = {"content-type": "application/fhir+json"}
@@ -92,6 +99,30 @@ def test_fewer_than_two_and_more_than_eight_photos_are_refused(bridge: Bridge, c
 def test_a_note_that_is_no_text_is_refused(bridge: Bridge, pair: tuple[str, str]) -> None:
     with pytest.raises(BadInput):
         _post(bridge, pair, persist={"valueBoolean": True}, note={"valueInteger": 5})
+
+
+def test_a_photo_is_named_by_its_address_here_and_that_of_another_server_is_not_ours(
+    bridge: Bridge, pair: tuple[str, str]
+) -> None:
+    here = [f"{bridge.settings.base_url}/fhir/Media/{one}" for one in pair]
+    assert _named(_post_references(bridge, here), "verdict")
+    with pytest.raises(BadInput, match="of this server"):
+        _post_references(bridge, [f"Media/{pair[0]}", f"https://ehr.example/fhir/Media/{pair[1]}"])
+
+
+def test_a_version_that_is_not_the_current_one_is_not_kept(bridge: Bridge, pair: tuple[str, str]) -> None:
+    versions = [f"Media/{one}/_history/1" for one in pair]
+    assert _named(_post_references(bridge, versions, persist={"valueBoolean": True}), "saved")
+    with pytest.raises(Conflict):
+        _post_references(bridge, [versions[0], f"Media/{pair[1]}/_history/7"], persist={"valueBoolean": True})
+
+
+@pytest.mark.parametrize("value", [{"valueString": "yes"}, {"valueInteger": 1}, {}])
+def test_what_says_neither_yes_nor_no_to_keeping_is_refused(
+    bridge: Bridge, pair: tuple[str, str], value: dict[str, Any]
+) -> None:
+    with pytest.raises(BadInput, match="persist"):
+        _post(bridge, pair, persist=value)
 
 
 def test_nothing_is_kept_unasked_and_another_chart_sees_nothing(bridge: Bridge, pair: tuple[str, str]) -> None:
