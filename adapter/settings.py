@@ -229,9 +229,7 @@ class Settings(_Frozen):
     identifier_systems: dict[str, str] = Field(
         default_factory=dict, description="HL7 v2 assigning authority (CX.4.1) -> FHIR identifier system"
     )
-    visit_systems: dict[str, str] = Field(
-        default_factory=dict, description="the same for visit numbers, where they need a system of their own"
-    )
+    visit_systems: dict[str, str] = Field(default_factory=dict, description="the same for visit numbers, where others")
     default_authority: str | None = Field(
         default=None,
         description="assigning authority meant when CX.4 is empty; unset: such messages are queued",
@@ -254,6 +252,7 @@ class Settings(_Frozen):
     private_hosts: tuple[str, ...] = Field(
         default=(), description="hosts in our own network that an EHR's configuration may point us to"
     )
+    age_of_majority: int = Field(default=18, ge=0, description="in years; photos of who is younger are labelled")
     treating_days: int = Field(default=30, ge=0, description="how long a visit that ended, or a photo taken, counts")
     emergency_minutes: int = Field(default=60, ge=1, le=720, description="how long breaking the glass lasts")
     session_idle_minutes: int = Field(default=15, ge=1)

@@ -40,6 +40,30 @@ def raise_labels(labels: Iterable[Json]) -> list[Json]:
     return [coding(CONFIDENTIALITY, top)] + [label for (system, _), label in seen.items() if system != CONFIDENTIALITY]
 
 
+def labelled_minor(media: Json, patient: Json, *, majority: int) -> Json:
+    """The Media with the label of a minor, where the patient was younger than `majority` years when photographed.
+
+    A birth date without a day counts as the latest it could be. Who has none is taken for an adult.
+    """
+    if not _was_minor(patient.get("birthDate", ""), media.get("createdDateTime") or media.get("issued", ""), majority):
+        return media
+    now = media.get("meta", {}).get("security", [])
+    minor = raise_labels([*now, *_labels_of("minor")])
+    labels = raise_labels([*minor, *_labels_of("minor+intimate")]) if _is_intimate_minor(minor) else minor
+    return media | {"meta": media.get("meta", {}) | {"security": labels}}
+
+
+def _was_minor(birth_date: str, taken: str, majority: int) -> bool:
+    """FHIR dates compare as text, to the precision that both have."""
+    if not birth_date or not taken:
+        return False
+    came_of_age = f"{int(birth_date[:4]) + majority:04}{birth_date[4:]}"
+    precision = min(len(came_of_age), len("2026-11-23"), len(taken))
+    return taken[:precision] < came_of_age[:precision] or (
+        precision < len("2026-11-23") and taken[:precision] == came_of_age[:precision]
+    )
+
+
 def _labels_of(trigger: str) -> list[Json]:
     row = _TABLE[trigger]
     return [

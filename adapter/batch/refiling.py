@@ -31,8 +31,8 @@ def check_refiling(_bridge: Bridge, parameters: Parameters) -> None:
         raise BadInput("choose the patient of the visit as well")
 
 
-def plan_move(tx: Connection, _bridge: Bridge, actor: Actor, media_id: str, parameters: Parameters) -> Plan:
-    media, changed = identity.plan_refiling(tx, actor, media_id, _refiling(parameters))
+def plan_move(tx: Connection, bridge: Bridge, actor: Actor, media_id: str, parameters: Parameters) -> Plan:
+    media, changed = identity.plan_refiling(tx, bridge, actor, media_id, _refiling(parameters))
     if changed == media.resource:
         return Plan("already so", skips=True)
     held = [row.destination for row in delivery.deliveries_of(tx, media_id) if row.receipt and row.state != "retracted"]

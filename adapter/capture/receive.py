@@ -34,6 +34,7 @@ from adapter.records.vault import SealedBlob, Sealing
 from adapter.work import Work, enqueue
 from mappings.capture_to_media import Capture, capture_to_media
 from mappings.provenance import Agent, Entity, hashed, provenance
+from mappings.security_labels import labelled_minor
 from mappings.wrong_patient import quarantined
 
 _BESIDE = ThreadPoolExecutor(8, "capture")  # hashing and sealing beside inspection; both release the GIL
@@ -123,7 +124,7 @@ def _store(
             f"{decision.because}; record the consent first, or send consent.pending to hold the photo until then"
         )
     capture_id, binary_id = new_id(at), new_id(at)
-    described = _media(tx, actor, photo, clean, capture_id, binary_id, at)
+    described = _media(tx, bridge, actor, photo, clean, capture_id, binary_id, at)
     media, _ = create_all(tx, [described, _provenance(actor, capture_id, binary_id, photo, clean, at)], at=at)
     check_written(tx, bridge, actor, "c", "Media", capture_id)
     bridge.vault.keep(tx, sealed, content_type=content_type, patient_id=patient_id, at=at)
@@ -261,7 +262,14 @@ def _seen_before(tx: Connection, bridge: Bridge, actor: Actor, before: Before) -
 
 
 def _media(
-    tx: Connection, actor: Actor, photo: _Photo, clean: CleanCopy, capture_id: str, binary_id: str, at: datetime
+    tx: Connection,
+    bridge: Bridge,
+    actor: Actor,
+    photo: _Photo,
+    clean: CleanCopy,
+    capture_id: str,
+    binary_id: str,
+    at: datetime,
 ) -> Resource:
     metadata, whose, found = photo.metadata, photo.whose, photo.found
     described = Capture(
@@ -282,6 +290,8 @@ def _media(
     )
     content = clean.content(binary_id, created=photo.taken_at or at)
     media = capture_to_media(described, content, media_id=capture_id, issued_at=at)
+    if whose.patient is not None:
+        media = labelled_minor(media, whose.patient.resource, majority=bridge.settings.age_of_majority)
     if whose.doubt:
         media = quarantined(media, whose.doubt)
     if whose.identifier and isinstance(metadata.patient, PatientIdentifier):

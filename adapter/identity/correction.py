@@ -27,6 +27,7 @@ from mappings.canonical_resources import codes_of
 from mappings.capture_to_media import KEEP
 from mappings.photos_to_picture import derivation_of
 from mappings.provenance import Agent, Entity, provenance
+from mappings.security_labels import labelled_minor
 from mappings.wrong_patient import WRONG_PATIENT, refiled, state_of, stub_of, unfiled
 
 
@@ -66,7 +67,9 @@ def check_may_refile(tx: Connection, actor: Actor, media: Stored, patient_id: st
         check_right(actor, "worklist")
 
 
-def plan_refiling(tx: Connection, actor: Actor, media_id: str, refiling: Refiling) -> tuple[Stored, Resource]:
+def plan_refiling(
+    tx: Connection, bridge: Bridge, actor: Actor, media_id: str, refiling: Refiling
+) -> tuple[Stored, Resource]:
     """The photo as it is and as it would be; they are equal when it is so already.
 
     Raises NotFound, Forbidden, Unprocessable for a patient out of use, a visit of somebody else or a picture made of
@@ -88,7 +91,8 @@ def plan_refiling(tx: Connection, actor: Actor, media_id: str, refiling: Refilin
     if former == target.id and state_of(media.resource) == "bound" and refiling.encounter_id is None:
         return media, media.resource
     encounter = _visit(tx, media.resource, target, refiling.encounter_id)
-    return media, refiled(media.resource, target.reference, encounter=encounter)
+    moved = refiled(media.resource, target.reference, encounter=encounter)
+    return media, labelled_minor(moved, target.resource, majority=bridge.settings.age_of_majority)
 
 
 def _visit(tx: Connection, media: Resource, target: Stored, encounter_id: str | None) -> str | None:
@@ -114,7 +118,7 @@ def _is_visit_of(tx: Connection, encounter: str, patient: str) -> bool:
 def refile(tx: Connection, bridge: Bridge, actor: Actor, media_id: str, refiling: Refiling) -> Refiled | None:
     """Carry it out; None when it was so already. Raises as `plan_refiling`."""
     _lock(tx, bridge, media_id, refiling.patient_id)
-    media, changed = plan_refiling(tx, actor, media_id, refiling)
+    media, changed = plan_refiling(tx, bridge, actor, media_id, refiling)
     if changed == media.resource:
         return None
     at, former, patient_id = bridge.now(), patient_of(media.resource), patient_of(changed)

@@ -24,6 +24,7 @@ from adapter.records.extraction import token_value
 from mappings.canonical_resources import codes_of
 from mappings.capture_to_media import KEEP, Keep, bind_media, site_code
 from mappings.provenance import Agent, Entity, provenance
+from mappings.security_labels import labelled_minor
 from mappings.wrong_patient import quarantined, state_of
 
 
@@ -51,7 +52,8 @@ def _settle(tx: Connection, bridge: Bridge, media: Stored, patient: Stored) -> b
         reason = codes_of("identity-doubt")[doubt]
         tx.execute(update(capture).where(capture.c.id == media.id).values(reason=reason))
     else:
-        changed = bind_media(media.resource, patient.reference, encounter=visit_of(tx, media.resource, patient.id))
+        bound = bind_media(media.resource, patient.reference, encounter=visit_of(tx, media.resource, patient.id))
+        changed = labelled_minor(bound, patient.resource, majority=bridge.settings.age_of_majority)
         rekey_photo(tx, bridge, media.id, patient.id)
         forget_answers(tx, [media.id])
     following = update_resource(tx, changed, at=at, expected_version=media.version_id)

@@ -174,6 +174,25 @@ def _visit(bridge: Bridge, patient_id: str) -> None:
         create(tx, visit | {"subject": {"reference": f"Patient/{patient_id}"}}, at=bridge.now())
 
 
+def test_an_intimate_photo_of_a_child_is_very_restricted_from_its_arrival_or_its_binding(bridge: Bridge) -> None:
+    def level(media_id: str) -> str:
+        with bridge.db.snapshot() as tx:
+            return str(get(tx, "Media", media_id).resource["meta"]["security"][0]["code"])
+
+    _patient(bridge, "ida", birthDate="2015-02-01")
+    _patient(bridge, "asa")
+    scrotum = "81992007"
+    assert level(_send(bridge, patient="Patient/ida", body_site=scrotum).id) == "V"
+    assert level(_send(bridge, patient="Patient/asa", body_site=scrotum).id) == "R"
+    other = PHOTO[:2] + b"\xff\xfe\x00\x04by" + PHOTO[2:]  # with a comment: the same photo twice would be doubted
+    waiting = _send(bridge, other, patient={"system": MRN, "value": "mrn-ole"}, body_site=scrotum).id
+    assert level(waiting) == "R"
+    _patient(bridge, "ole", birthDate="2015-02-01")
+    with bridge.db.transaction() as tx:
+        assert bind_waiting(tx, bridge, get(tx, "Patient", "ole")) == [waiting]
+    assert level(waiting) == "V"
+
+
 def test_a_visit_of_another_patient_is_refused(bridge: Bridge) -> None:
     _patient(bridge)
     _patient(bridge, "other")
