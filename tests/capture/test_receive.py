@@ -181,11 +181,11 @@ def test_an_intimate_photo_of_a_child_is_very_restricted_from_its_arrival_or_its
 
     _patient(bridge, "ida", birthDate="2015-02-01")
     _patient(bridge, "asa")
-    scrotum = "81992007"
-    assert level(_send(bridge, patient="Patient/ida", body_site=scrotum).id) == "V"
-    assert level(_send(bridge, patient="Patient/asa", body_site=scrotum).id) == "R"
+    described = {"body_site": "81992007", "taken_at": "2026-11-20T10:00:00Z"}  # scrotum
+    assert level(_send(bridge, patient="Patient/ida", **described).id) == "V"
+    assert level(_send(bridge, patient="Patient/asa", **described).id) == "R"
     other = PHOTO[:2] + b"\xff\xfe\x00\x04by" + PHOTO[2:]  # with a comment: the same photo twice would be doubted
-    waiting = _send(bridge, other, patient={"system": MRN, "value": "mrn-ole"}, body_site=scrotum).id
+    waiting = _send(bridge, other, patient={"system": MRN, "value": "mrn-ole"}, **described).id
     assert level(waiting) == "R"
     _patient(bridge, "ole", birthDate="2015-02-01")
     with bridge.db.transaction() as tx:
