@@ -72,8 +72,9 @@ class Asking:
 
     @property
     def claimed(self) -> str:
-        """Who it says it is."""
-        return str(claims_of(self.assertion).get("iss") if self.assertion else self.named[0])[:200]
+        """Who it says it is; a name that could not be printed is none, for it is kept with every refusal."""
+        name = str(claims_of(self.assertion).get("iss") if self.assertion else self.named[0])[:200]
+        return name if name.isprintable() else ""
 
 
 @dataclass(frozen=True)

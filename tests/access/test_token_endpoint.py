@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -116,6 +119,18 @@ def test_nothing_left_to_grant_is_an_invalid_scope(serve: Serve, machine: Machin
 def test_other_ways_in_are_shut(fields: dict[str, str], error: str, serve: Serve, machine: Machine) -> None:
     bridge, client = serve(clients=[machine.registration.model_dump()])
     assert machine.ask(client, bridge, **fields).json()["error"] == error
+
+
+@pytest.mark.parametrize("name", ["\0", "\ud800", "a\nb"])
+def test_a_name_that_no_database_keeps_is_no_clients(name: str, serve: Serve) -> None:
+    _, client = serve()
+    claims = base64.urlsafe_b64encode(json.dumps({"iss": name}).encode()).decode().rstrip("=")
+    asserted = client.post(
+        "/auth/token", data={"grant_type": "client_credentials", "client_assertion": f"e30.{claims}.x"}
+    )
+    basic = (quote(name, errors="replace"), "x")
+    named = client.post("/auth/token", data={"grant_type": "client_credentials"}, auth=basic)
+    assert [(one.status_code, one.json()["error"]) for one in (asserted, named)] == [(401, "invalid_client")] * 2
 
 
 def test_a_parameter_given_twice_is_refused(serve: Serve, machine: Machine) -> None:
