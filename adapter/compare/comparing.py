@@ -93,6 +93,13 @@ def made_by(placed: Landmarks | None) -> str:
     return f"{ENGINE} {placed.id}" if placed else ENGINE
 
 
+def is_current(tx: Connection, found: Comparison) -> bool:
+    """Whether it is still what `compare` gives: no photo was moved, and nobody placed or took back points since."""
+    pair = found.left_media, found.right_media
+    now = find_comparison(tx, *pair, made_by(find_landmarks(tx, *pair)))
+    return now is not None and now.id == found.id
+
+
 def warm_up(patient_id: str) -> None:
     """Has the engine loaded by the time that somebody who opens a page asks for a comparison."""
     _child(patient_id).start()

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from adapter import access, governance
 from adapter.access import SYSTEM, Actor
 from adapter.bridge import Bridge
-from adapter.compare.comparing import compare
+from adapter.compare.comparing import compare, is_current
 from adapter.compare.pictures import drawn_by_engine, hide_pictures
 from adapter.compare.reopening import comparisons_of, get_photo, get_saved, is_comparison, made_from
 from adapter.db.tables import media as media_table
@@ -40,7 +40,7 @@ def save_comparison(
 
     Two are aligned by the engine, whose verdict is kept with the pictures it drew. Keeping the very same again gives
     what there is. Raises Forbidden, NotFound, BadInput, Unprocessable for photos of different patients or pictures made
-    of photos, Conflict when one was changed since it was seen.
+    of photos, Conflict when one was changed since it was seen or compared.
     """
     access.check_scope(actor, "c", "Observation")
     ids = [media_id for media_id, _ in photos]
@@ -54,6 +54,8 @@ def save_comparison(
     found = compare(bridge, actor, ids[0], ids[1]) if len(ids) == 2 else None
     with bridge.db.transaction() as tx:
         seen = _lock_photos(tx, bridge, actor, photos)
+        if found and not is_current(tx, found):
+            raise Conflict("the photos were moved or aligned by hand at this moment; open the comparison again")
         copied = any(is_external(one.resource) for one in seen)  # destroyed before long, and what shows it with it
         drawn = drawn_by_engine(tx, bridge, found) if found and not copied else []
         return _keep(tx, bridge, actor, seen, found, drawn, view=view, note=note)

@@ -22,6 +22,7 @@ from adapter.measure.measuring import Drawn, keep
 from adapter.measure.measuring import withdraw as withdraw_measurement
 from adapter.records import Stored, create_all, find_where, get, new_id, update_resource
 from adapter.records.binaries import get_binary
+from adapter.records.comparisons import Comparison
 from adapter.records.confinement import patient_of
 from adapter.records.pictures import pictures_of
 from mappings.comparison_to_observation import View, photos_of, verdict_of, view_of
@@ -241,6 +242,22 @@ def test_withdrawing_waits_for_who_is_sending_so_that_the_sheet_made_at_that_mom
         lambda: withdraw(bridge, clinician(), saved.id, why="other mole"),
     ]
     assert [_waits_for_who_holds_the_patient(bridge, one) for one in taken_back] == [True, True]
+
+
+def test_photos_moved_together_between_comparing_and_saving_are_not_said_to_be_aligned_without_pictures(
+    bridge: Bridge, pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compared_and_moved(*asked: Any) -> Comparison:
+        found = compare(*asked)
+        for media_id in pair:
+            with bridge.db.transaction() as tx:
+                refile(tx, bridge, SYSTEM, media_id, Refiling("bo", "the wrong chart was open"))
+        return found
+
+    monkeypatch.setattr("adapter.compare.saved.compare", compared_and_moved)
+    with pytest.raises(Conflict):
+        save_comparison(bridge, SYSTEM, [(one, None) for one in pair], view=View())
+    assert _all(bridge, "Observation") == []
 
 
 def test_withdrawing_needs_a_reason_and_says_it_from_then_on(bridge: Bridge, pair: tuple[str, str]) -> None:
