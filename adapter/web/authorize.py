@@ -20,6 +20,7 @@ from adapter.access.app_grants import give_code
 from adapter.access.app_launch import Launched, granting_sessions, launched, needs_patient
 from adapter.access.authorization import answer_to, check_request, get_app
 from adapter.access.clients import OAuthError
+from adapter.access.ehr_grants import keep_alive
 from adapter.access.granting import granted_to_app
 from adapter.access.id_tokens import subject_of
 from adapter.access.launch_word import find_opened_chart, launch_word
@@ -98,12 +99,22 @@ def decide(web: Web, request: Request, form: Form) -> Response:
 def _checked(web: Web, request: Request, client: Client, params: dict[str, str]) -> _Asked:
     """Raises OAuthError."""
     check_request(params, fhir_base=f"{web.bridge.settings.base_url}/fhir")
-    sessions, opened_in = granting_sessions(list(open_sessions(web.bridge, request).values())), None
+    signed_in = [one for one in open_sessions(web.bridge, request).values() if _goes_on(web, one)]
+    sessions, opened_in = granting_sessions(signed_in), None
     if sessions and params.get("launch"):
         opened_in = find_opened_chart(web.bridge, params["launch"], sessions[0].actor)
         if opened_in is None:
             raise OAuthError("invalid_request", "this launch is too old or another person's; open the app again")
     return _Asked(client, params, sessions, opened_in)
+
+
+def _goes_on(web: Web, session: Session) -> bool:
+    """Whether the EHR stands behind it still: nobody has asked, at a page that is open to who is not signed in."""
+    if session.ehr_grant is None or keep_alive(web.bridge, web.http, session.id, session.ehr_grant):
+        return True
+    with web.bridge.db.transaction() as tx:
+        governance.audit(tx, web.bridge, "auto-logoff", session.actor)
+    return False
 
 
 def _decided(bridge: Bridge, asked: _Asked, form: Form) -> str:

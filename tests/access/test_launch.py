@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx
 import pytest
@@ -26,7 +26,7 @@ from adapter.records import create_all, find_where, get
 from adapter.sandbox import smart
 from adapter.sandbox.ehr import SandboxEhr, SandboxSettings, open_ehr
 from adapter.settings import load_settings
-from tests.access.apps import APP, bearer, refresh, tokens
+from tests.access.apps import APP, asked, bearer, refresh, tokens
 from tests.fhir_api.conftest import InProcess
 from tests.sandbox.conftest import browser, free_port, sandbox_template, served
 from tests.web.conftest import Browser
@@ -341,6 +341,19 @@ def test_an_app_that_nobody_looks_after_ends_with_the_ehrs_session(
     service.ahead += timedelta(hours=1, minutes=1)
     assert refresh(service.client, granted["refresh_token"]).json()["error"] == "invalid_grant"
     assert service.audited("app-ended") == 1
+
+
+def test_the_page_that_asks_for_an_app_asks_the_ehr_as_well(
+    start: Callable[..., Service], browser: httpx.Client
+) -> None:
+    service = start(options={"clients": [APP.model_dump()]})
+    service.launch(browser)
+    asking = f"/auth/authorize?{urlencode(asked())}"
+    assert "asks for access" in page(service, asking).text
+    sign_off(browser)
+    service.ahead += timedelta(hours=1, minutes=1)
+    awake(service)
+    assert "Sign in first" in page(service, asking).text
 
 
 def sign_off(ehr_browser: httpx.Client) -> None:
