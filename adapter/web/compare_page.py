@@ -17,13 +17,15 @@ from adapter.access import Actor, can
 from adapter.access.reach import sensitivity
 from adapter.compare.comparing import MOST_LANDMARKS, warm_up
 from adapter.compare.priors import Prior, candidates, explain, find_prior
+from adapter.compare.reopening import get_photo
 from adapter.compare.saved import MOST
 from adapter.errors import BadInput, Unprocessable
 from adapter.records import Stored, find
+from adapter.records.confinement import patient_of
 from adapter.records.timeline import by_id
 from adapter.web.bodies import Form
 from adapter.web.elsewhere_link import elsewhere_href
-from adapter.web.gate import actor_of, get_photo
+from adapter.web.gate import actor_of
 from adapter.web.pages import Web, see_other
 from adapter.web.photo_card import day, encounter_of, photo_card, taken_at, visit_label
 
@@ -105,13 +107,12 @@ def interval(before: datetime | None, after: datetime | None) -> str | None:
 
 
 def _photos(tx: Connection, actor: Actor, ids: list[str]) -> tuple[list[Stored], str]:
-    """And whose they are. Raises Unprocessable unless they are all of one known patient."""
-    found = [get_photo(tx, actor, "r", media_id) for media_id in ids]
-    patients = {patient_id for _, patient_id in found}
-    patient_id = patients.pop()
-    if patients or patient_id is None:
+    """And whose they are. Raises Unprocessable unless they are photos, and all of one known patient."""
+    photos = [get_photo(tx, actor, media_id) for media_id in ids]
+    patient_id, *others = {patient_of(one.resource) for one in photos}
+    if others or patient_id is None:
         raise Unprocessable("only photos of one and the same known patient can be compared")
-    return [media for media, _ in found], patient_id
+    return photos, patient_id
 
 
 def _visit(photo: Stored, visits: dict[str, Stored], zone: tzinfo) -> str | None:

@@ -113,6 +113,7 @@ def test_a_picture_made_of_photos_is_no_photo_of_the_patient(
     for one in pictures:
         assert one.id not in chart
         assert clinician.get(f"/photos/{one.id}").headers["location"] == href
+        assert clinician.get("/compare", params={"media": [pair[0], one.id]}).status_code == 422
     accept = {"Accept": "application/fhir+json"}
     asked = {"patient": "p1", "derivation:missing": "true"}
     originals = clinician.get("/fhir/Media", params=asked, headers=accept).json()
