@@ -21,7 +21,7 @@ from adapter.db.tables import media as media_table
 from adapter.db.tables import observation
 from adapter.errors import BadInput, Conflict, Unprocessable
 from adapter.records import Resource, Stored, create, find_where, new_id, update_resource
-from adapter.records.comparisons import Comparison
+from adapter.records.comparisons import Comparison, find_comparison_by_id
 from adapter.records.confinement import patient_of
 from adapter.records.pictures import Picture, keep_picture
 from mappings.comparison_to_observation import View, comparison_to_observation, photos_of, withdrawn
@@ -34,9 +34,17 @@ MOVED = "one of the photos turned out not to be this patient's"
 
 
 def save_comparison(
-    bridge: Bridge, actor: Actor, photos: Sequence[tuple[str, int | None]], *, view: View, note: str | None = None
+    bridge: Bridge,
+    actor: Actor,
+    photos: Sequence[tuple[str, int | None]],
+    *,
+    view: View,
+    note: str | None = None,
+    shown: str | None = None,
 ) -> Stored:
     """Keep a comparison of two to eight photos, given as (Media id, version seen; None: the current one).
+
+    `shown` is the id of the comparison of two that was looked at, either way round.
 
     Two are aligned by the engine, whose verdict is kept with the pictures it drew. Keeping the very same again gives
     what there is. Raises Forbidden, NotFound, BadInput, Unprocessable for photos of different patients or pictures made
@@ -54,11 +62,16 @@ def save_comparison(
     found = compare(bridge, actor, ids[0], ids[1]) if len(ids) == 2 else None
     with bridge.db.transaction() as tx:
         seen = _lock_photos(tx, bridge, actor, photos)
-        if found and not is_current(tx, found):
+        if found and not (is_current(tx, found) and _is_as_shown(tx, shown)):
             raise Conflict("the photos were moved or aligned by hand at this moment; open the comparison again")
         copied = any(is_external(one.resource) for one in seen)  # destroyed before long, and what shows it with it
         drawn = drawn_by_engine(tx, bridge, found) if found and not copied else []
         return _keep(tx, bridge, actor, seen, found, drawn, view=view, note=note)
+
+
+def _is_as_shown(tx: Connection, shown: str | None) -> bool:
+    looked_at = find_comparison_by_id(tx, shown) if shown else None
+    return shown is None or (looked_at is not None and is_current(tx, looked_at))
 
 
 def _lock_photos(

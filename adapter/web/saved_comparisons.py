@@ -65,13 +65,15 @@ def saved_page(web: Web, request: Request) -> Response:
 
 
 def save(web: Web, request: Request, form: Form) -> Response:
-    """POST /saved-comparisons: `media` and `version` once for each photo in their order, the view's parts, `note`."""
+    """POST /saved-comparisons: `media` and `version` once for each photo in their order, the view's parts, `note`,
+    and `comparison`, the id of the one whose verdict was shown.
+    """
     ids, versions = form.all("media"), form.all("version")
     if len(ids) != len(versions) or not all(one.isdecimal() and len(one) < 10 for one in versions):
         raise BadInput("send a version with each photo; open the comparison again")
     photos = [(one, int(version)) for one, version in zip(ids, versions, strict=True)]
-    note = form.get("note").strip() or None
-    saved = save_comparison(web.bridge, actor_of(request), photos, view=_view(form), note=note)
+    note, shown = form.get("note").strip() or None, form.get("comparison") or None
+    saved = save_comparison(web.bridge, actor_of(request), photos, view=_view(form), note=note, shown=shown)
     return see_other(f"/saved-comparisons/{saved.id}", "comparison-saved")
 
 

@@ -22,14 +22,14 @@ from adapter.measure.measuring import Drawn, keep
 from adapter.measure.measuring import withdraw as withdraw_measurement
 from adapter.records import Stored, create_all, find_where, get, new_id, update_resource
 from adapter.records.binaries import get_binary
-from adapter.records.comparisons import Comparison
+from adapter.records.comparisons import Comparison, forget_comparisons
 from adapter.records.confinement import patient_of
 from adapter.records.pictures import pictures_of
 from mappings.comparison_to_observation import View, photos_of, verdict_of, view_of
 from mappings.fhir_check import check_resource
 from mappings.photos_to_picture import derivation_of
 from mappings.terms import CONFIDENTIALITY, coding
-from tests.compare.conftest import VIEW, clinician, draw, photo
+from tests.compare.conftest import VIEW, clinician, compared, draw, photo
 from tests.conftest import Clock
 
 
@@ -81,6 +81,20 @@ def test_the_photos_must_be_as_they_were_seen_and_of_one_patient(bridge: Bridge,
     with pytest.raises(BadInput):
         save_comparison(bridge, clinician(), [(pair[0], None), (pair[0], None)], view=VIEW)
     assert _all(bridge, "Observation") == []
+
+
+def test_what_was_shown_must_still_be_what_is_found(bridge: Bridge, pair: tuple[str, str]) -> None:
+    left, right = pair
+    shown = compare(bridge, clinician(), left, right).id
+    assert _save(bridge, pair, shown=shown)
+    with bridge.db.transaction() as tx:
+        forget_comparisons(tx, [left])  # as when a colleague aligns them by hand meanwhile
+    for one in ((left, right), (right, left)):
+        compared(bridge, *one)
+    with pytest.raises(Conflict, match="open the comparison again"):
+        _save(bridge, pair, shown=shown, note="aligned")
+    other_way_round = compare(bridge, clinician(), right, left).id
+    assert _save(bridge, pair, shown=other_way_round, note="aligned")
 
 
 def test_the_very_same_is_kept_once_and_anything_else_beside_it(bridge: Bridge, pair: tuple[str, str]) -> None:

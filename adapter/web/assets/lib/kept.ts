@@ -30,6 +30,7 @@ export interface Looking {
   inColours: () => boolean;
   colour: () => void;
   moved: () => void; // by hand
+  told: () => string; // the id of the comparison whose verdict is shown, or nothing
 }
 
 const wholeSize = (viewer: Viewer): number => viewer.viewport.getHomeZoom() * viewer.viewport.getContainerSize().x;
@@ -59,6 +60,7 @@ function fill(form: HTMLFormElement, looking: Looking): void {
     const said = [value].flat().map((one) => (typeof one === "number" ? rounded(one) : String(one)));
     get<HTMLInputElement>(`input[name="${name}"]`, form).value = said.every(Boolean) ? said.join(" ") : "";
   }
+  get<HTMLInputElement>('input[name="comparison"]', form).value = looking.told();
   const fields = new Map(all<HTMLElement>("[data-id]", form).map((one) => [one.dataset["id"], one]));
   form.prepend(...looking.panes.flatMap(({ figure }) => fields.get(figure.dataset["id"]) ?? [])); // sides may be swapped
 }

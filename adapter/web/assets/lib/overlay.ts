@@ -14,6 +14,7 @@ export interface Region {
 }
 
 export interface Comparison {
+  id: string;
   verdict: "aligned" | "approximate" | "not-aligned";
   reasons: string[];
   method: string;

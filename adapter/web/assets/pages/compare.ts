@@ -260,6 +260,7 @@ if (panes.length > 1) {
   const viewer = (): Viewer => laidOver?.viewer ?? reference.viewer;
   const chosen = () => ({ reference, other });
   const toggle = () => void colour();
-  bindKept({ panes, together, viewer, chosen, choose, link, inColours, colour: toggle, moved: tellMoved });
+  const told = () => found.get(other)?.id ?? "";
+  bindKept({ panes, together, viewer, chosen, choose, link, inColours, colour: toggle, moved: tellMoved, told });
   refer(reference);
 }
