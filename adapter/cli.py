@@ -53,7 +53,7 @@ def main() -> None:
         if isinstance(error, OSError) and error.filename is None:
             raise
         said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
-        err.print(f"[bold red]dermbridge:[/] {escape(said)}", highlight=False)
+        err.print(f"[bold red]dermbridge:[/] {escape(said)}", highlight=False, soft_wrap=True)
         sys.exit(2)
 
 

@@ -11,6 +11,7 @@ from connectors.answers import Answer, find_id
 from connectors.contract import DeliveryError, Receipt, Retry
 from connectors.fhir_copies import Copy
 from connectors.fhir_r4 import FhirR4
+from tests.connectors.test_contract import parcel
 from tests.connectors.test_fhir_server import as_json, open_server
 
 LOGIN_PAGE = httpx.Response(200, text="<html>Please sign in</html>", headers={"Content-Type": "text/html"})
@@ -57,7 +58,7 @@ def test_a_wrong_copy_does_not_count_as_taken_back_because_a_login_page_answers(
     connector._server = open_server(lambda _: LOGIN_PAGE)
     receipt = Receipt(route="fhir-media", ids={"Media": "1"}, location=None, version=None, received_at=None)
     with pytest.raises(DeliveryError, match="brought no Media"):
-        connector.retract(None, receipt, "wrong patient")
+        connector.retract(parcel(), receipt, "wrong patient")
 
 
 def test_an_id_or_version_that_is_none_is_no_id() -> None:
