@@ -7,6 +7,7 @@ tokens rotate, so each is used once: whoever claims the row asks, everybody else
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,11 +18,11 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import delete, update
 
-from adapter.access.oauth import Registration, exchange
+from adapter.access.oauth import exchange, post_as
 from adapter.access.smart import EhrGrant, get_ehr, lifetime_of, registration_of
 from adapter.bridge import Bridge
 from adapter.db.tables import session
-from adapter.errors import Forbidden, Unavailable
+from adapter.errors import Forbidden, Misconfigured, Unavailable
 
 _PURPOSE = "ehr grants"
 _CLAIMED_FOR = timedelta(seconds=30)
@@ -70,10 +71,8 @@ def revoke(bridge: Bridge, http: httpx.Client, sealed: bytes | None) -> None:
         return
     registration = registration_of(bridge, get_ehr(bridge, grant.iss))
     form = {"token": grant.refresh_token, "token_type_hint": "refresh_token"}
-    try:
-        _post(http, registration, grant.revocation_endpoint, form)
-    except httpx.HTTPError:
-        return
+    with suppress(httpx.HTTPError, Misconfigured):
+        post_as(http, registration, grant.revocation_endpoint, form, audience=grant.token_endpoint, now=bridge.now())
 
 
 def _refresh(bridge: Bridge, http: httpx.Client, grant: EhrGrant) -> EhrGrant:
@@ -86,14 +85,6 @@ def _refresh(bridge: Bridge, http: httpx.Client, grant: EhrGrant) -> EhrGrant:
         refresh_token=rotated if isinstance(rotated, str) else grant.refresh_token,
         expires_at=bridge.now() + lifetime_of(answer),
     )
-
-
-def _post(http: httpx.Client, registration: Registration, url: str, form: dict[str, str]) -> None:
-    secret = registration.client_secret
-    if secret is None:
-        http.post(url, data=form | {"client_id": registration.client_id})
-    else:
-        http.post(url, data=form, auth=httpx.BasicAuth(registration.client_id, secret.get_secret_value()))
 
 
 def _swap(bridge: Bridge, session_id: str, old: bytes, new: bytes) -> bool:

@@ -130,22 +130,9 @@ def exchange(
     http: httpx.Client, registration: Registration, request: Mapping[str, Any], grant: Mapping[str, str], now: datetime
 ) -> dict[str, Any]:
     """The token response to `grant`. Raises Forbidden when it is refused, Unavailable when there is no answer."""
-    form = dict(grant)
-    auth = httpx.Auth()
-    if registration.private_key is not None:
-        key = signing_key(registration.private_key, registration.key_id)
-        assertion = key.assertion(
-            client_id=registration.client_id, audience=request["token_endpoint"], at=now.timestamp()
-        )
-        form |= {"client_assertion_type": ASSERTION_TYPE, "client_assertion": assertion}
-    elif registration.client_secret is not None:
-        # RFC 6749 2.3.1: both are form-encoded before they are joined.
-        pair = registration.client_id, registration.client_secret.get_secret_value()
-        auth = httpx.BasicAuth(*(quote(part, safe="") for part in pair))
-    else:
-        form["client_id"] = registration.client_id
+    url = request["token_endpoint"]
     try:
-        response = http.post(request["token_endpoint"], data=form, auth=auth, headers={"Accept": "application/json"})
+        response = post_as(http, registration, url, grant, audience=url, now=now)
         answer = response.json() if response.status_code == 200 else {}
     except (httpx.HTTPError, ValueError) as error:
         name = type(error).__name__
@@ -159,6 +146,27 @@ def exchange(
     if str(answer.get("token_type", "")).lower() != "bearer":
         raise Unavailable(f"{registration.name} answered the token request without a bearer token")
     return answer
+
+
+def post_as(
+    http: httpx.Client, registration: Registration, url: str, form: Mapping[str, str], *, audience: str, now: datetime
+) -> httpx.Response:
+    """`form` sent with the proof of who we are, as registered; `audience` is that of an assertion: the token endpoint.
+
+    Raises Misconfigured when our key cannot be read, and what httpx raises.
+    """
+    proof, auth = {}, httpx.Auth()
+    if registration.private_key is not None:
+        key = signing_key(registration.private_key, registration.key_id)
+        assertion = key.assertion(client_id=registration.client_id, audience=audience, at=now.timestamp())
+        proof = {"client_assertion_type": ASSERTION_TYPE, "client_assertion": assertion}
+    elif registration.client_secret is not None:
+        # RFC 6749 2.3.1: both are form-encoded before they are joined.
+        pair = registration.client_id, registration.client_secret.get_secret_value()
+        auth = httpx.BasicAuth(*(quote(part, safe="") for part in pair))
+    else:
+        proof = {"client_id": registration.client_id}
+    return http.post(url, data={**form, **proof}, auth=auth, headers={"Accept": "application/json"})
 
 
 def code_grant(request: Mapping[str, Any], code: str) -> dict[str, str]:
