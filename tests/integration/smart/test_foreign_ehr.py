@@ -1,0 +1,282 @@
+"""DermBridge launched from, and staff signed in at, an authorization server that is not ours: npm's `oidc-provider`.
+
+`ehr.mjs` plays the EHR, and DermBridge knows of it by its settings alone. Needs Node.js 20 or later and `npm ci` in
+this folder; without them the tests are skipped with that sentence.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import httpx
+import pytest
+from joserfc.jwk import ECKey
+from sqlalchemy import select
+
+from adapter.access.ehr_grants import unseal
+from adapter.access.oauth import exchange
+from adapter.access.smart import EhrGrant, registration_of
+from adapter.bridge import Bridge
+from adapter.db.tables import session
+from adapter.errors import Forbidden
+from adapter.records import find_where
+from adapter.settings import load_settings
+from tests.sandbox.conftest import free_port
+from tests.servers.dermbridge import dermbridge
+from tests.web.conftest import Browser, picture
+
+pytestmark = pytest.mark.real
+
+HERE = Path(__file__).parent
+SECRET = "a:secret+of/32=letters%or more&"  # every part of which must be encoded before it is joined
+KEY = ECKey.generate_key("P-384")
+ROLES = {"privacy": "privacy-officer", "derm": "clinician"}
+
+
+class Foreign:
+    """The EHR's addresses, and how to open DermBridge beside it."""
+
+    def __init__(self, folder: Path, port: int, ours: int, doors: ExitStack) -> None:
+        self.folder, self.ours, self._doors = folder, f"http://127.0.0.1:{ours}", doors
+        self.origin = f"http://127.0.0.1:{port}"
+        self.iss = f"{self.origin}/fhir"
+        self._port = ours
+
+    def registration(self, client_id: str) -> dict[str, Any]:
+        """Of DermBridge at this EHR, as [[ehrs]] says it."""
+        proof = {
+            "by-secret": {"client_secret": SECRET},
+            "by-key": {"private_key": str(self.folder / "key.pem")},
+            "public": {},
+        }[client_id]
+        return {"name": "Otherwhere", "iss": self.iss, "client_id": client_id, "callback": "otherwhere"} | proof
+
+    def bridge(self, client_id: str = "by-secret", **options: Any) -> Bridge:
+        settings = load_settings(
+            environment={},
+            data_dir=self.folder / "ours",
+            http_port=self._port,
+            ehrs=[self.registration(client_id) | options],
+            staff_logins=[
+                {
+                    "name": "hospital",
+                    "issuer": self.origin,
+                    "client_id": "staff",
+                    "client_secret": SECRET,
+                    "roles": ROLES,
+                }
+            ],
+        )
+        return self._doors.enter_context(dermbridge(settings))
+
+    def launch(self, browser: httpx.Client, launch: str | None = "chart", change: Any = None) -> httpx.Response:
+        query = {"iss": self.iss} | ({"launch": launch} if launch else {})
+        return walk(browser, f"{self.ours}/launch?{urlencode(query)}", change)
+
+
+def walk(browser: httpx.Client, url: str, change: Callable[[str], str] | None = None) -> httpx.Response:
+    """To where the redirects end; `change` is somebody between, who alters where they lead."""
+    answer = browser.get(url)
+    while answer.next_request is not None:
+        following = str(answer.next_request.url)
+        answer = browser.get(change(following) if change else following)
+    return answer
+
+
+def altered(path: str, **changed: str) -> Callable[[str], str]:
+    """Changes these parameters of the one address with this path."""
+
+    def change(url: str) -> str:
+        parts = urlsplit(url)
+        if parts.path != path:
+            return url
+        return parts._replace(query=urlencode(dict(parse_qsl(parts.query)) | changed)).geturl()
+
+    return change
+
+
+def clients(ours: int) -> list[dict[str, Any]]:
+    """What this EHR's operator was told about us."""
+    launched = {"redirect_uris": [f"http://127.0.0.1:{ours}/callback/otherwhere"]}
+    keys = {"keys": [KEY.as_dict(private=False) | {"kid": KEY.thumbprint()}]}
+    by_secret = {"client_secret": SECRET, "token_endpoint_auth_method": "client_secret_basic"}
+    by_key = {"token_endpoint_auth_method": "private_key_jwt", "token_endpoint_auth_signing_alg": "ES384", "jwks": keys}
+    return [
+        launched | {"client_id": "by-secret"} | by_secret,
+        launched | {"client_id": "by-key"} | by_key,
+        launched | {"client_id": "public", "token_endpoint_auth_method": "none"},
+        {"redirect_uris": [f"http://127.0.0.1:{ours}/callback"], "client_id": "staff"} | by_secret,
+    ]
+
+
+@contextmanager
+def running(port: int, ours: int, seconds: int) -> Iterator[None]:
+    node = shutil.which("node")
+    if node is None or not (HERE / "node_modules" / "oidc-provider").is_dir():
+        reason = f"no oidc-provider here: install Node.js 20 or later and run npm ci in {HERE}"
+        (pytest.fail if os.environ.get("DERMBRIDGE_REQUIRE_REAL") else pytest.skip)(reason)
+    told = json.dumps({"port": port, "clients": clients(ours), "seconds": seconds})
+    ehr = subprocess.Popen([node, "ehr.mjs", told], cwd=HERE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert ehr.stdout is not None and ehr.stdout.readline() == "ready\n"
+        yield
+    finally:
+        ehr.terminate()
+        ehr.communicate(timeout=10)
+
+
+@pytest.fixture
+def seconds() -> int:
+    """How long an access token of the EHR lasts."""
+    return 3600
+
+
+@pytest.fixture
+def foreign(tmp_path: Path, seconds: int) -> Iterator[Foreign]:
+    (tmp_path / "key.pem").write_bytes(KEY.as_pem(private=True))
+    port, ours = free_port(), free_port()
+    with running(port, ours, seconds), ExitStack() as doors:
+        yield Foreign(tmp_path, port, ours, doors)
+
+
+@pytest.fixture
+def browser() -> Iterator[httpx.Client]:
+    with httpx.Client(headers={"Accept": "text/html"}, timeout=30) as opened:
+        yield opened
+
+
+def grant_of(bridge: Bridge) -> EhrGrant:
+    with bridge.db.snapshot() as tx:
+        sealed = tx.execute(select(session.c.ehr_grant)).scalar_one()
+    grant = unseal(bridge, sealed)
+    assert grant is not None
+    return grant
+
+
+def csrf_of(page: httpx.Response) -> str:
+    return page.text.partition('name="csrf_token" value="')[2].partition('"')[0]
+
+
+def person(foreign: Foreign, browser: httpx.Client, home: httpx.Response) -> Browser:
+    browser.base_url = httpx.URL(foreign.ours)
+    return Browser(browser, csrf_of(home))
+
+
+# --- launches -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("client_id", ["by-secret", "by-key", "public"])
+def test_a_launch_confines_to_the_chart_shows_its_banner_and_takes_over_its_visit(
+    foreign: Foreign, browser: httpx.Client, client_id: str
+) -> None:
+    bridge = foreign.bridge(client_id)
+    home = foreign.launch(browser)
+    assert home.status_code == 200, home.text
+    assert "/patients/" in str(home.url)
+    assert 'class="banner"' in home.text and "NAKASHIMA" in home.text and "Dr. Inés Rivera" in home.text
+    captured = person(foreign, browser, home).capture(picture())
+    assert captured.status_code == 201, captured.text
+    with bridge.db.snapshot() as tx:
+        (media,) = (one.resource for one in find_where(tx, "Media"))
+        (visit,) = (one for one in find_where(tx, "Encounter"))
+    assert media["encounter"]["reference"] == f"Encounter/{visit.id}"
+    assert visit.resource["identifier"][0]["value"] == "V-9"
+    with httpx.Client(headers={"Accept": "text/html"}, timeout=30) as another:
+        elsewhere = str(foreign.launch(another, None).url)
+    assert browser.get(elsewhere).status_code == 404
+
+
+def test_an_ehr_that_shows_the_patient_itself_is_left_to_do_so(foreign: Foreign, browser: httpx.Client) -> None:
+    foreign.bridge()
+    home = foreign.launch(browser, "framed")
+    assert home.status_code == 200 and 'class="banner"' not in home.text
+
+
+@pytest.mark.parametrize("client_id", ["by-secret", "by-key"])
+def test_a_standalone_launch_opens_the_patient_who_was_chosen_there(
+    foreign: Foreign, browser: httpx.Client, client_id: str
+) -> None:
+    foreign.bridge(client_id)
+    home = foreign.launch(browser, None)
+    assert home.status_code == 200 and "BRANDT" in home.text
+
+
+# --- how long -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seconds", [2])
+@pytest.mark.parametrize("client_id", ["by-secret", "by-key", "public"])
+def test_the_session_goes_on_with_each_rotated_token_until_logout_which_the_ehr_hears_of(
+    foreign: Foreign, browser: httpx.Client, client_id: str
+) -> None:
+    bridge = foreign.bridge(client_id)
+    home = foreign.launch(browser)
+    tokens = [grant_of(bridge).refresh_token]
+    for _ in range(2):
+        time.sleep(max(0.0, (grant_of(bridge).expires_at - bridge.now()).total_seconds()) + 0.1)
+        assert browser.get(home.url).status_code == 200
+        tokens.append(grant_of(bridge).refresh_token)
+    assert len(set(tokens)) == 3
+    out = person(foreign, browser, home).post("/logout")
+    assert out.status_code == 303, out.text
+    assert browser.get(home.url).status_code == 401
+    registration = registration_of(bridge, bridge.settings.ehrs[0])
+    again = {"grant_type": "refresh_token", "refresh_token": tokens[-1]}
+    with httpx.Client() as http, pytest.raises(Forbidden, match="refused"):
+        exchange(http, registration, {"token_endpoint": f"{foreign.origin}/token"}, again, bridge.now())
+
+
+# --- what is refused ------------------------------------------------------------------------------------------------
+
+
+def test_an_ehr_that_nobody_registered_is_asked_nothing(foreign: Foreign, browser: httpx.Client) -> None:
+    foreign.bridge()
+    answer = walk(browser, f"{foreign.ours}/launch?iss={foreign.origin}/other&launch=chart")
+    assert answer.status_code == 403 and "[[ehrs]]" in answer.text
+
+
+BETWEEN = {
+    "state": (altered("/callback/otherwhere", state="another"), 400, "open DermBridge from the chart again"),
+    "iss of the answer": (altered("/callback/otherwhere", iss="http://127.0.0.1:1"), 403, "open DermBridge again"),
+    "nonce": (altered("/auth", nonce="another"), 403, "nonce"),
+    "client_id": (altered("/auth", client_id="by-key"), 403, "open DermBridge again"),
+    "PKCE": (altered("/auth", code_challenge="a" * 43), 403, "open DermBridge again"),
+    "aud": (altered("/auth", aud="http://127.0.0.1:1/fhir"), 403, "ask its operator"),
+    "code": (altered("/callback/otherwhere", code="another"), 403, "open DermBridge again"),
+}
+
+
+@pytest.mark.parametrize("what", BETWEEN)
+def test_a_launch_that_somebody_altered_lets_nobody_in(foreign: Foreign, browser: httpx.Client, what: str) -> None:
+    change, status, told = BETWEEN[what]
+    bridge = foreign.bridge()
+    answer = foreign.launch(browser, change=change)
+    assert str(answer.url).startswith(f"{foreign.ours}/callback/otherwhere?")
+    assert answer.status_code == status and told in answer.text, answer.text
+    with bridge.db.snapshot() as tx:
+        assert not tx.execute(select(session.c.id)).all()
+
+
+# --- staff ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("user", "opened", "status"), [("rivera", "/charts", 200), ("quinn", "/audit", 200), ("porter", "/", 401)]
+)
+def test_the_groups_of_staff_decide_what_they_may_do(
+    foreign: Foreign, browser: httpx.Client, user: str, opened: str, status: int
+) -> None:
+    foreign.bridge()
+    browser.cookies.set("user", user, domain="127.0.0.1")
+    came = walk(browser, f"{foreign.ours}/login")
+    assert came.status_code == (403 if user == "porter" else 200), came.text
+    assert browser.get(f"{foreign.ours}{opened}").status_code == status
