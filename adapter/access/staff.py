@@ -31,6 +31,8 @@ from adapter.errors import Forbidden, NotFound
 from adapter.records.extraction import token_value
 from adapter.settings import StaffLogin
 
+USERINFO = "userinfo_endpoint"
+
 
 def get_login(bridge: Bridge, name: str | None) -> StaffLogin:
     """The provider of that name, or the only one. Raises NotFound."""
@@ -51,9 +53,9 @@ def begin_login(bridge: Bridge, http: httpx.Client, login: StaffLogin, then: str
     found = get_json(http, f"{login.issuer.rstrip('/')}/.well-known/openid-configuration", login.name)
     if found.get("issuer") != login.issuer:
         raise Forbidden(f"{login.name} names another issuer than the one in the settings; make them equal")
-    names = ("authorization_endpoint", "token_endpoint", "jwks_uri")
+    names = ("authorization_endpoint", "token_endpoint", "jwks_uri", *([USERINFO] if USERINFO in found else []))
     check_endpoints(found, names, asked=login.issuer, whose=login.name)
-    kept = {"staff_login": login.name, "then": then}
+    kept = {"staff_login": login.name, "then": then, USERINFO: found.get(USERINFO)}
     return begin(bridge, _registration(bridge, login), found, scope=login.scope, kept=kept, more={})
 
 
@@ -63,6 +65,7 @@ def finish_login(bridge: Bridge, http: httpx.Client, request: Mapping[str, Any],
     registration = _registration(bridge, login)
     answer = exchange(http, registration, request, code_grant(request, code), now)
     claims = verified_claims(http, registration, request, answer.get("id_token"), now)
+    claims = _completed(http, login, request, claims, answer["access_token"])
     role = _role(login, claims)
     scopes, rights = grants_of(role)
     return Actor(
@@ -75,6 +78,22 @@ def finish_login(bridge: Bridge, http: httpx.Client, request: Mapping[str, Any],
         patient_id=None if "launch-any-patient" in rights else NOBODY,
         practitioner=_practitioner(login, claims),
     )
+
+
+def _completed(
+    http: httpx.Client, login: StaffLogin, request: Mapping[str, Any], claims: dict[str, Any], access_token: str
+) -> dict[str, Any]:
+    """Claims that we need and the id_token leaves out are at the UserInfo endpoint (OpenID Connect Core 5.3, 5.4).
+
+    Raises Forbidden when that speaks of somebody else, Unavailable when it does not answer.
+    """
+    url, needed = request.get(USERINFO), {login.role_claim, login.practitioner_claim} - {None}
+    if not url or needed <= claims.keys():
+        return claims
+    told = get_json(http, url, login.name, {"Authorization": f"Bearer {access_token}"})
+    if told.get("sub") != claims["sub"]:
+        raise Forbidden(f"{login.name} answered about somebody else than who signed in; it must be put right")
+    return told | claims
 
 
 def _practitioner(login: StaffLogin, claims: Mapping[str, Any]) -> str | None:

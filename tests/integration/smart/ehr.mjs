@@ -13,6 +13,7 @@ const fhir = `${issuer}/fhir`;
 const USERS = {
   rivera: { fhirUser: `${fhir}/Practitioner/77`, name: 'Dr. Inés Rivera', groups: ['staff', 'derm'] },
   quinn: { name: 'Quinn Abara', groups: ['privacy'] },
+  twin: { name: 'somebody else at the UserInfo endpoint', groups: ['derm'] },
   porter: { name: 'Sam Porter', groups: ['logistics'] },
 };
 const LAUNCHES = {
@@ -47,8 +48,8 @@ const provider = new Provider(issuer, {
   cookies: { keys: ['of this test'] },
   scopes: ['openid', 'fhirUser', 'profile', 'online_access', 'launch', 'launch/patient',
     'patient/Patient.r', 'patient/Encounter.rs'],
-  claims: { fhirUser: ['fhirUser'], profile: ['name', 'groups'] },
-  conformIdTokenClaims: false, // SMART: fhirUser is in the id_token
+  // fhirUser is in the id_token (SMART); the others are at the UserInfo endpoint alone (OpenID Connect Core 5.4).
+  claims: { openid: ['sub', 'fhirUser'], profile: ['name', 'groups'] },
   pkce: { required: () => true },
   ttl: { AccessToken: seconds, Grant: 3600, IdToken: 300, Interaction: 300, RefreshToken: 3600, Session: 3600 },
   issueRefreshToken: (_ctx, _client, source) => source.scopes.has('online_access'),
@@ -100,8 +101,11 @@ provider.use(async (ctx, next) => {
     await provider.interactionFinished(ctx.req, ctx.res, { login: { accountId: ctx.cookies.get('user') ?? 'rivera' } });
   } else {
     await next();
-    const code = ctx.oidc?.entities.Grant;
-    if (ctx.oidc?.route === 'token' && ctx.status === 200) Object.assign(ctx.body, launches.get(code.jti));
+    if (ctx.oidc?.route === 'token' && ctx.status === 200) {
+      Object.assign(ctx.body, launches.get(ctx.oidc.entities.Grant.jti));
+    } else if (ctx.oidc?.route === 'userinfo' && ctx.body.sub === 'twin') {
+      ctx.body.sub = 'rivera';
+    }
   }
 });
 provider.listen(port, '127.0.0.1', () => console.log('ready'));

@@ -269,14 +269,40 @@ def test_a_launch_that_somebody_altered_lets_nobody_in(foreign: Foreign, browser
 # --- staff ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("user", "opened", "status"), [("rivera", "/charts", 200), ("quinn", "/audit", 200), ("porter", "/", 401)]
-)
-def test_the_groups_of_staff_decide_what_they_may_do(
-    foreign: Foreign, browser: httpx.Client, user: str, opened: str, status: int
-) -> None:
+def signed_in(foreign: Foreign, browser: httpx.Client, user: str) -> httpx.Response:
     foreign.bridge()
     browser.cookies.set("user", user, domain="127.0.0.1")
-    came = walk(browser, f"{foreign.ours}/login")
-    assert came.status_code == (403 if user == "porter" else 200), came.text
-    assert browser.get(f"{foreign.ours}{opened}").status_code == status
+    return walk(browser, f"{foreign.ours}/login")
+
+
+@pytest.mark.parametrize(
+    ("user", "opened", "closed"), [("rivera", "/charts", "/audit"), ("quinn", "/audit", "/capture")]
+)
+def test_the_groups_of_staff_decide_what_they_may_do(
+    foreign: Foreign, browser: httpx.Client, user: str, opened: str, closed: str
+) -> None:
+    came = signed_in(foreign, browser, user)
+    assert came.status_code == 200 and {"rivera": "Dr. Inés Rivera", "quinn": "Quinn Abara"}[user] in came.text
+    assert browser.get(f"{foreign.ours}{opened}").status_code == 200
+    assert browser.get(f"{foreign.ours}{closed}").status_code == 403
+
+
+@pytest.mark.parametrize(("user", "told"), [("porter", "none of your groups has a role"), ("twin", "somebody else")])
+def test_who_has_no_role_or_is_somebody_else_at_the_userinfo_endpoint_stays_outside(
+    foreign: Foreign, browser: httpx.Client, user: str, told: str
+) -> None:
+    came = signed_in(foreign, browser, user)
+    assert came.status_code == 403 and told in came.text
+    assert browser.get(f"{foreign.ours}/charts").status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"), [({"nonce": "another"}, "nonce"), ({"code_challenge": "a" * 43}, "open DermBridge again")]
+)
+def test_a_staff_sign_in_that_somebody_altered_lets_nobody_in(
+    foreign: Foreign, browser: httpx.Client, changed: dict[str, str], told: str
+) -> None:
+    foreign.bridge()
+    answer = walk(browser, f"{foreign.ours}/login", altered("/auth", **changed))
+    assert answer.status_code == 403 and told in answer.text, answer.text
+    assert browser.get(f"{foreign.ours}/charts").status_code == 401
