@@ -140,12 +140,19 @@ def exchange(
     if response.status_code >= 500:
         raise Unavailable(f"{registration.name} could not answer the token request; try again")
     if response.status_code != 200:
-        raise Forbidden(f"{registration.name} refused the launch (HTTP {response.status_code}); open DermBridge again")
+        raise Forbidden(f"{registration.name} {_refusal(response)}")
     if not isinstance(answer, dict) or not isinstance(answer.get("access_token"), str):
         raise Unavailable(f"{registration.name} answered the token request without an access token")
     if str(answer.get("token_type", "")).lower() != "bearer":
         raise Unavailable(f"{registration.name} answered the token request without a bearer token")
     return answer
+
+
+def _refusal(response: httpx.Response) -> str:
+    """What to do about a refused token request (RFC 6749 section 5.2)."""
+    if response.status_code == 401 or b'"invalid_client"' in response.content:
+        return "does not know us by our client_id and its secret or key; compare the settings with its registration"
+    return f"refused the launch (HTTP {response.status_code}); open DermBridge again"
 
 
 def post_as(

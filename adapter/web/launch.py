@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -139,7 +140,10 @@ def _came_back(web: Web, request: Request) -> _Came:
         arrived_at=redirect_uri(bridge, request.path_params.get("callback")),
     )
     if "error" in query or not query.get("code"):
-        raise Forbidden("the EHR did not grant the launch; open DermBridge from the chart again or ask its operator")
+        why = f" ({query['error']})" if re.fullmatch("[a-z_]{1,40}", query.get("error", "")) else ""
+        raise Forbidden(
+            f"the EHR did not grant the launch{why}; open DermBridge from the chart again or ask its operator"
+        )
     if "staff_login" in begun:
         return _Came(
             replace(finish_login(bridge, web.http, begun, query["code"]), address=_address(request)), begun["then"]

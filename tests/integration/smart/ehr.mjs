@@ -50,6 +50,7 @@ const provider = new Provider(issuer, {
     'patient/Patient.r', 'patient/Encounter.rs'],
   // fhirUser is in the id_token (SMART); the others are at the UserInfo endpoint alone (OpenID Connect Core 5.4).
   claims: { openid: ['sub', 'fhirUser'], profile: ['name', 'groups'] },
+  fetch: (url, { dispatcher, ...options }) => fetch(url, options), // which keeps it from loopback, where our keys are
   pkce: { required: () => true },
   ttl: { AccessToken: seconds, Grant: 3600, IdToken: 300, Interaction: 300, RefreshToken: 3600, Session: 3600 },
   issueRefreshToken: (_ctx, _client, source) => source.scopes.has('online_access'),
@@ -108,4 +109,5 @@ provider.use(async (ctx, next) => {
     }
   }
 });
+provider.on('grant.error', (_ctx, error) => console.error(error.message, error.error_detail));
 provider.listen(port, '127.0.0.1', () => console.log('ready'));

@@ -60,7 +60,7 @@ class Foreign:
         }[client_id]
         return {"name": "Otherwhere", "iss": self.iss, "client_id": client_id, "callback": "otherwhere"} | proof
 
-    def bridge(self, client_id: str = "by-secret", **options: Any) -> Bridge:
+    def bridge(self, client_id: str = "by-secret", /, **options: Any) -> Bridge:
         settings = load_settings(
             environment={},
             data_dir=self.folder / "ours",
@@ -107,9 +107,13 @@ def altered(path: str, **changed: str) -> Callable[[str], str]:
 def clients(ours: int) -> list[dict[str, Any]]:
     """What this EHR's operator was told about us."""
     launched = {"redirect_uris": [f"http://127.0.0.1:{ours}/callback/otherwhere"]}
-    keys = {"keys": [KEY.as_dict(private=False) | {"kid": KEY.thumbprint()}]}
+    keys = f"http://127.0.0.1:{ours}/.well-known/jwks.json"
     by_secret = {"client_secret": SECRET, "token_endpoint_auth_method": "client_secret_basic"}
-    by_key = {"token_endpoint_auth_method": "private_key_jwt", "token_endpoint_auth_signing_alg": "ES384", "jwks": keys}
+    by_key = {
+        "token_endpoint_auth_method": "private_key_jwt",
+        "token_endpoint_auth_signing_alg": "ES384",
+        "jwks_uri": keys,
+    }
     return [
         launched | {"client_id": "by-secret"} | by_secret,
         launched | {"client_id": "by-key"} | by_key,
@@ -250,7 +254,7 @@ BETWEEN = {
     "nonce": (altered("/auth", nonce="another"), 403, "nonce"),
     "client_id": (altered("/auth", client_id="by-key"), 403, "open DermBridge again"),
     "PKCE": (altered("/auth", code_challenge="a" * 43), 403, "open DermBridge again"),
-    "aud": (altered("/auth", aud="http://127.0.0.1:1/fhir"), 403, "ask its operator"),
+    "aud": (altered("/auth", aud="http://127.0.0.1:1/fhir"), 403, "(invalid_request)"),
     "code": (altered("/callback/otherwhere", code="another"), 403, "open DermBridge again"),
 }
 
@@ -264,6 +268,16 @@ def test_a_launch_that_somebody_altered_lets_nobody_in(foreign: Foreign, browser
     assert answer.status_code == status and told in answer.text, answer.text
     with bridge.db.snapshot() as tx:
         assert not tx.execute(select(session.c.id)).all()
+
+
+@pytest.mark.parametrize("client_id", ["by-secret", "by-key"])
+def test_an_operator_reads_that_the_proof_is_not_the_registered_one(
+    foreign: Foreign, browser: httpx.Client, client_id: str
+) -> None:
+    other = {"by-secret": "by-key", "by-key": "by-secret"}[client_id]
+    foreign.bridge(client_id, client_id=other)
+    answer = foreign.launch(browser)
+    assert answer.status_code == 403 and "compare the settings with its registration" in answer.text
 
 
 # --- staff ----------------------------------------------------------------------------------------------------------
