@@ -1,4 +1,4 @@
-// An EHR that is not ours: `oidc-provider` as its authorization server, and three records behind /fhir.
+// An EHR that is not ours: `oidc-provider` as its authorization server, and four records behind /fhir.
 //
 //   node ehr.mjs '{"port": 9001, "clients": [{"client_id": …, "redirect_uris": […], …}], "seconds": 60}'
 //
@@ -38,12 +38,11 @@ const launches = new Map(); // grant -> what was open when it was given
 const policy = interactionPolicy.base();
 policy.remove('consent');
 const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
-const asymmetric = ['RS384', 'ES384']; // SMART App Launch 2.2, client-confidential-asymmetric
 
 const provider = new Provider(issuer, {
   clients: clients.map((one) => ({ grant_types: ['authorization_code', 'refresh_token'], ...one })),
   jwks: { keys: [{ ...privateKey.export({ format: 'jwk' }), kid: 'ehr-1', use: 'sig', alg: 'RS256' }] },
-  enabledJWA: { clientAuthSigningAlgValues: asymmetric },
+  enabledJWA: { clientAuthSigningAlgValues: ['RS384', 'ES384'] }, // SMART App Launch 2.2, asymmetric clients
   clientAuthMethods: ['none', 'client_secret_basic', 'private_key_jwt'],
   cookies: { keys: ['of this test'] },
   scopes: ['openid', 'fhirUser', 'profile', 'online_access', 'launch', 'launch/patient',
@@ -76,13 +75,13 @@ const provider = new Provider(issuer, {
   },
 });
 
+const NEEDED = { Practitioner: 'fhirUser', Patient: 'patient/Patient.r', Encounter: 'patient/Encounter.rs' };
+
 async function record(ctx) {
-  const token = await provider.AccessToken.find((ctx.get('authorization') || '').replace(/^Bearer /, ''));
+  const token = await provider.AccessToken.find(ctx.get('authorization').replace(/^Bearer /, ''));
   const [, , type, id] = ctx.path.split('/');
-  const scope = type === 'Practitioner' ? 'fhirUser' : { Patient: 'patient/Patient.r', Encounter: 'patient/Encounter.rs' }[type];
-  if (!token?.scopes.has(scope)) return Object.assign(ctx, { status: token ? 403 : 401 });
-  ctx.body = RECORDS.find((one) => one.resourceType === type && one.id === id);
-  return ctx;
+  if (token?.scopes.has(NEEDED[type])) ctx.body = RECORDS.find((one) => one.resourceType === type && one.id === id);
+  else ctx.status = token ? 403 : 401;
 }
 
 provider.use(async (ctx, next) => {

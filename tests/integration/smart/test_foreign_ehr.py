@@ -19,11 +19,11 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx
 import pytest
-from joserfc.jwk import ECKey
+from joserfc.jwk import ECKey, RSAKey
 from sqlalchemy import select
 
 from adapter.access.ehr_grants import unseal
-from adapter.access.oauth import exchange
+from adapter.access.oauth import exchange, post_as
 from adapter.access.smart import EhrGrant, registration_of
 from adapter.bridge import Bridge
 from adapter.db.tables import session
@@ -38,43 +38,35 @@ pytestmark = pytest.mark.real
 
 HERE = Path(__file__).parent
 SECRET = "a:secret+of/32=letters%or more&"  # every part of which must be encoded before it is joined
-KEY = ECKey.generate_key("P-384")
+KEYS: dict[str, Any] = {"ES384": ECKey.generate_key("P-384"), "RS384": RSAKey.generate_key(2048)}
+PROOFS = ["client_secret_basic", *KEYS, "none"]
 ROLES = {"privacy": "privacy-officer", "derm": "clinician"}
+STAFF = {"name": "hospital", "client_id": "staff", "client_secret": SECRET, "roles": ROLES}
 
 
 class Foreign:
     """The EHR's addresses, and how to open DermBridge beside it."""
 
     def __init__(self, folder: Path, port: int, ours: int, doors: ExitStack) -> None:
-        self.folder, self.ours, self._doors = folder, f"http://127.0.0.1:{ours}", doors
-        self.origin = f"http://127.0.0.1:{port}"
+        self.folder, self._port, self._doors = folder, ours, doors
+        self.ours, self.origin = f"http://127.0.0.1:{ours}", f"http://127.0.0.1:{port}"
         self.iss = f"{self.origin}/fhir"
-        self._port = ours
 
     def registration(self, client_id: str) -> dict[str, Any]:
         """Of DermBridge at this EHR, as [[ehrs]] says it."""
-        proof = {
-            "by-secret": {"client_secret": SECRET},
-            "by-key": {"private_key": str(self.folder / "key.pem")},
-            "public": {},
-        }[client_id]
+        proof = {"client_secret": SECRET} if client_id == "client_secret_basic" else {}
+        if client_id in KEYS:
+            (self.folder / "key.pem").write_bytes(KEYS[client_id].as_pem(private=True))
+            proof = {"private_key": str(self.folder / "key.pem")}
         return {"name": "Otherwhere", "iss": self.iss, "client_id": client_id, "callback": "otherwhere"} | proof
 
-    def bridge(self, client_id: str = "by-secret", /, **options: Any) -> Bridge:
+    def bridge(self, client_id: str = "client_secret_basic", /, **options: Any) -> Bridge:
         settings = load_settings(
             environment={},
             data_dir=self.folder / "ours",
             http_port=self._port,
             ehrs=[self.registration(client_id) | options],
-            staff_logins=[
-                {
-                    "name": "hospital",
-                    "issuer": self.origin,
-                    "client_id": "staff",
-                    "client_secret": SECRET,
-                    "roles": ROLES,
-                }
-            ],
+            staff_logins=[STAFF | {"issuer": self.origin}],
         )
         return self._doors.enter_context(dermbridge(settings))
 
@@ -106,19 +98,15 @@ def altered(path: str, **changed: str) -> Callable[[str], str]:
 
 def clients(ours: int) -> list[dict[str, Any]]:
     """What this EHR's operator was told about us."""
-    launched = {"redirect_uris": [f"http://127.0.0.1:{ours}/callback/otherwhere"]}
-    keys = f"http://127.0.0.1:{ours}/.well-known/jwks.json"
-    by_secret = {"client_secret": SECRET, "token_endpoint_auth_method": "client_secret_basic"}
-    by_key = {
-        "token_endpoint_auth_method": "private_key_jwt",
-        "token_endpoint_auth_signing_alg": "ES384",
-        "jwks_uri": keys,
-    }
+    launched: dict[str, Any] = {"redirect_uris": [f"http://127.0.0.1:{ours}/callback/otherwhere"]}
+    keys = {"token_endpoint_auth_method": "private_key_jwt"}
+    keys["jwks_uri"] = f"http://127.0.0.1:{ours}/.well-known/jwks.json"
+    secret = {"client_secret": SECRET, "token_endpoint_auth_method": "client_secret_basic"}
     return [
-        launched | {"client_id": "by-secret"} | by_secret,
-        launched | {"client_id": "by-key"} | by_key,
-        launched | {"client_id": "public", "token_endpoint_auth_method": "none"},
-        {"redirect_uris": [f"http://127.0.0.1:{ours}/callback"], "client_id": "staff"} | by_secret,
+        launched | {"client_id": "client_secret_basic"} | secret,
+        *(launched | {"client_id": alg, "token_endpoint_auth_signing_alg": alg} | keys for alg in KEYS),
+        launched | {"client_id": "none", "token_endpoint_auth_method": "none"},
+        {"redirect_uris": [f"http://127.0.0.1:{ours}/callback"], "client_id": "staff"} | secret,
     ]
 
 
@@ -146,7 +134,6 @@ def seconds() -> int:
 
 @pytest.fixture
 def foreign(tmp_path: Path, seconds: int) -> Iterator[Foreign]:
-    (tmp_path / "key.pem").write_bytes(KEY.as_pem(private=True))
     port, ours = free_port(), free_port()
     with running(port, ours, seconds), ExitStack() as doors:
         yield Foreign(tmp_path, port, ours, doors)
@@ -166,6 +153,10 @@ def grant_of(bridge: Bridge) -> EhrGrant:
     return grant
 
 
+def until_expiry(bridge: Bridge) -> None:
+    time.sleep(max(0.0, (grant_of(bridge).expires_at - bridge.now()).total_seconds()) + 0.1)
+
+
 def csrf_of(page: httpx.Response) -> str:
     return page.text.partition('name="csrf_token" value="')[2].partition('"')[0]
 
@@ -178,7 +169,7 @@ def person(foreign: Foreign, browser: httpx.Client, home: httpx.Response) -> Bro
 # --- launches -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("client_id", ["by-secret", "by-key", "public"])
+@pytest.mark.parametrize("client_id", PROOFS)
 def test_a_launch_confines_to_the_chart_shows_its_banner_and_takes_over_its_visit(
     foreign: Foreign, browser: httpx.Client, client_id: str
 ) -> None:
@@ -205,7 +196,7 @@ def test_an_ehr_that_shows_the_patient_itself_is_left_to_do_so(foreign: Foreign,
     assert home.status_code == 200 and 'class="banner"' not in home.text
 
 
-@pytest.mark.parametrize("client_id", ["by-secret", "by-key"])
+@pytest.mark.parametrize("client_id", ["client_secret_basic", "RS384"])
 def test_a_standalone_launch_opens_the_patient_who_was_chosen_there(
     foreign: Foreign, browser: httpx.Client, client_id: str
 ) -> None:
@@ -218,7 +209,7 @@ def test_a_standalone_launch_opens_the_patient_who_was_chosen_there(
 
 
 @pytest.mark.parametrize("seconds", [2])
-@pytest.mark.parametrize("client_id", ["by-secret", "by-key", "public"])
+@pytest.mark.parametrize("client_id", PROOFS)
 def test_the_session_goes_on_with_each_rotated_token_until_logout_which_the_ehr_hears_of(
     foreign: Foreign, browser: httpx.Client, client_id: str
 ) -> None:
@@ -226,7 +217,7 @@ def test_the_session_goes_on_with_each_rotated_token_until_logout_which_the_ehr_
     home = foreign.launch(browser)
     tokens = [grant_of(bridge).refresh_token]
     for _ in range(2):
-        time.sleep(max(0.0, (grant_of(bridge).expires_at - bridge.now()).total_seconds()) + 0.1)
+        until_expiry(bridge)
         assert browser.get(home.url).status_code == 200
         tokens.append(grant_of(bridge).refresh_token)
     assert len(set(tokens)) == 3
@@ -237,6 +228,19 @@ def test_the_session_goes_on_with_each_rotated_token_until_logout_which_the_ehr_
     again = {"grant_type": "refresh_token", "refresh_token": tokens[-1]}
     with httpx.Client() as http, pytest.raises(Forbidden, match="refused"):
         exchange(http, registration, {"token_endpoint": f"{foreign.origin}/token"}, again, bridge.now())
+
+
+@pytest.mark.parametrize("seconds", [2])
+def test_the_session_ends_when_the_ehr_takes_back_what_it_granted(foreign: Foreign, browser: httpx.Client) -> None:
+    bridge = foreign.bridge()
+    home, grant = foreign.launch(browser), grant_of(bridge)
+    with httpx.Client() as http:
+        form, url = {"token": grant.refresh_token}, str(grant.revocation_endpoint)
+        registration = registration_of(bridge, bridge.settings.ehrs[0])
+        post_as(http, registration, url, form, audience=url, now=bridge.now()).raise_for_status()
+    assert browser.get(home.url).status_code == 200
+    until_expiry(bridge)
+    assert browser.get(home.url).status_code == 401
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------
@@ -252,7 +256,7 @@ BETWEEN = {
     "state": (altered("/callback/otherwhere", state="another"), 400, "open DermBridge from the chart again"),
     "iss of the answer": (altered("/callback/otherwhere", iss="http://127.0.0.1:1"), 403, "open DermBridge again"),
     "nonce": (altered("/auth", nonce="another"), 403, "nonce"),
-    "client_id": (altered("/auth", client_id="by-key"), 403, "open DermBridge again"),
+    "client_id": (altered("/auth", client_id="ES384"), 403, "open DermBridge again"),
     "PKCE": (altered("/auth", code_challenge="a" * 43), 403, "open DermBridge again"),
     "aud": (altered("/auth", aud="http://127.0.0.1:1/fhir"), 403, "(invalid_request)"),
     "code": (altered("/callback/otherwhere", code="another"), 403, "open DermBridge again"),
@@ -270,11 +274,11 @@ def test_a_launch_that_somebody_altered_lets_nobody_in(foreign: Foreign, browser
         assert not tx.execute(select(session.c.id)).all()
 
 
-@pytest.mark.parametrize("client_id", ["by-secret", "by-key"])
+@pytest.mark.parametrize("client_id", ["client_secret_basic", "ES384"])
 def test_an_operator_reads_that_the_proof_is_not_the_registered_one(
     foreign: Foreign, browser: httpx.Client, client_id: str
 ) -> None:
-    other = {"by-secret": "by-key", "by-key": "by-secret"}[client_id]
+    other = {"client_secret_basic": "ES384", "ES384": "client_secret_basic"}[client_id]
     foreign.bridge(client_id, client_id=other)
     answer = foreign.launch(browser)
     assert answer.status_code == 403 and "compare the settings with its registration" in answer.text
