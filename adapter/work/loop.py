@@ -171,7 +171,7 @@ class WorkLoop:
         if not taken:
             return False
         if line not in crews:
-            crews[line] = _Crew("work-" + "-".join(filter(None, line)), lane.threads, self._do_all)
+            crews[line] = _Crew("work-" + "-".join(filter(None, line)), lane.threads, self._begin)
         with self._guard:
             self._in_hand.update({item.id: item for item in taken})
         for items in [taken] if lane.together else [[item] for item in taken]:
@@ -188,11 +188,15 @@ class WorkLoop:
                 except Unavailable as error:  # who loses a lease by it finishes nothing
                     log.error("work.no_database", exc_info=error)
 
-    def _do_all(self, items: Sequence[Work]) -> None:
-        """Leased by one claim and of one kind: together where the lane can, else one by one."""
+    def _begin(self, items: Sequence[Work]) -> None:
+        """What a thread of a line is given; nothing is begun any more once the loop is stopped."""
         if self._stop.is_set():
             self._put_back(items)
-            return
+        else:
+            self._do_all(items)
+
+    def _do_all(self, items: Sequence[Work]) -> None:
+        """Leased by one claim and of one kind: together where the lane can, else one by one."""
         left = items
         together = self._lanes[items[0].kind].together
         if together and len(items) > 1:

@@ -30,6 +30,7 @@ from PIL import Image
 from sqlalchemy import create_engine, func, make_url, select, text
 
 from adapter.access import SYSTEM as DERMBRIDGE
+from adapter.access import expiry
 from adapter.access.tokens import issue_token
 from adapter.bridge import Bridge, open_bridge
 from adapter.capture.receive import Upload, receive
@@ -310,7 +311,8 @@ def _wait_until_idle(bridge: Bridge, service: Service) -> None:
     until = time.monotonic() + PATIENCE_SECONDS
     while True:
         with bridge.db.snapshot() as tx:
-            left = tx.execute(select(work.c.kind, work.c.reason).where(work.c.state != "dead")).all()
+            undone = work.c.state != "dead", work.c.kind != expiry.KIND  # that is never done
+            left = tx.execute(select(work.c.kind, work.c.reason).where(*undone)).all()
         if not left:
             return
         service.check_alive()

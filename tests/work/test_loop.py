@@ -118,6 +118,12 @@ def test_a_loop_that_is_stopped_puts_back_what_does_not_end_and_begins_nothing_m
     assert WorkLoop(db, {"k": Lane(finishing(db))}, now=lambda: AT).run_until_idle() == 2
 
 
+def test_what_a_stopped_loop_left_is_still_done_here_and_now(db: Database) -> None:
+    stopped = WorkLoop(db, {"k": Lane(finishing(db))}, now=lambda: AT)
+    stopped.stop()
+    assert stopped.run_until_idle() == 2
+
+
 def finishing(db: Database) -> Callable[[Work], None]:
     def handle(item: Work) -> None:
         with db.transaction() as tx:
