@@ -103,7 +103,7 @@ def _look(tx: Connection, bridge: Bridge, encounter_id: str) -> Visit:
     patient_id = patient_of(encounter.resource) if encounter else None
     patient = find(tx, "Patient", patient_id) if patient_id else None
     c = media_table.c
-    here = find_where(tx, "Media", c.encounter == encounter_id, c.status == _COMPLETED, order_by=c.created)
+    here = find_where(tx, "Media", c.encounter == encounter_id, c.status == _COMPLETED, order_by=(c.created, c.id))
     ours = [one for one in here if is_bound(one.resource) and not is_external(one.resource)]
     taken = [one for one in ours if derivation_of(one.resource) is None]
     photos = [one for one in taken if patient and patient_of(one.resource) == patient.id]

@@ -215,7 +215,8 @@ def selection(resource_type: str, *conditions: Any, order_by: Any = None, limit:
     """What `find_where` asks, to be built once with `bindparam` and asked often: building costs more than asking."""
     table = _table(resource_type)
     ordered = table.c.id if order_by is None else order_by
-    return _select(table).where(table.c.deleted.is_(False), *conditions).order_by(ordered).limit(limit)
+    keys = ordered if isinstance(ordered, tuple) else (ordered,)
+    return _select(table).where(table.c.deleted.is_(False), *conditions).order_by(*keys).limit(limit)
 
 
 def find_selected(tx: Connection, resource_type: str, selected: Any, **values: Any) -> list[Stored]:
