@@ -133,12 +133,12 @@ def photo(page: Page) -> Page:
 def compare(page: Page) -> Page:
     """The two regional photos, months apart, the earlier one left."""
     tab = in_tab(page)
-    regional = tab.locator(".tile").filter(has_not_text="Dermoscopic")
+    regional = tab.locator(".tile").filter(has_text="Regional")
     for number in range(2):
         regional.nth(number).locator("input").check()
     tab.get_by_role("button", name="Compare", exact=True).click()
     tab.locator(".pane canvas").nth(1).wait_for()
-    tab.get_by_text("Aligning the photos").wait_for(state="hidden")
+    tab.locator("#verdict").get_by_text("Aligned", exact=True).wait_for()
     return tab
 
 
