@@ -12,7 +12,7 @@ from adapter import consent
 from adapter.bridge import Bridge
 from adapter.db.tables import delivery
 from adapter.delivery.destinations import known_profiles
-from adapter.delivery.outbox import SEEN, DeliveryState, mark, taking_back
+from adapter.delivery.outbox import HOLDING, SEEN, DeliveryState, mark, taking_back
 from adapter.errors import NotFound
 from adapter.records import Resource, Stored, find, get
 from adapter.records.binaries import BinaryRow, get_binary, open_binary
@@ -72,6 +72,9 @@ def prepare(tx: Connection, bridge: Bridge, row: Row[Any]) -> Order | None:
     current = find(tx, "Media", row.media_id)
     newer = _has_newer(tx, row) or not _is_his(current)
     wanted = not newer and _is_filed_under(row.patient, current)
+    if state is S.PENDING and row.receipt and not _is_his(current):
+        state = S.RETRACTING
+        mark(tx, row.id, state, at=bridge.now(), reason="it was to be sent again, but is no photo of this patient")
     if state is S.PENDING and not _may_leave(tx, bridge, row, current, newer):
         return None
     decision = decide_for(tx, bridge, row.patient, row.destination, current)
@@ -173,7 +176,8 @@ def _may_leave(tx: Connection, bridge: Bridge, row: Row[Any], current: Stored | 
         because = (
             "a newer version goes instead" if newer else "the photo is no longer a completed photo of a known patient"
         )
-        mark(tx, row.id, S.SUPERSEDED, at=bridge.now(), reason=because)
+        end = S.SUPERSEDED if row.receipt is None else S.ACCEPTED  # until the newer one replaces it or takes it back
+        mark(tx, row.id, end, at=bridge.now(), reason=because)
         return False
     if resource["subject"].get("reference") != f"Patient/{row.patient}":
         remedy = "nothing was sent; send the photo's current version instead"
@@ -193,7 +197,7 @@ def _replaced(tx: Connection, row: Row[Any]) -> list[Row[Any]]:
                 c.destination == row.destination,
                 c.media_version < row.media_version,
                 c.receipt.is_not(None),
-                c.state.in_((S.ACCEPTED, S.CONFIRMED, S.FAILED)),
+                c.state.in_(HOLDING),
             )
             .order_by(c.media_version.desc())
         )

@@ -6,6 +6,9 @@ withheld (consent), failed (a person must act), held (a person said wait), super
 accepted | confirmed -> unknown                  the destination may have lost it: looked for again
 accepted | confirmed -> retracting -> retracted  the destination had it under an identity that was wrong
 retracting -> pending -> withheld                consent was withdrawn: it goes again when consent returns
+
+A row with a receipt speaks of what the destination holds, whatever the row waits for: what was sent again and overtaken
+is replaced or taken back like any other copy.
 """
 
 from __future__ import annotations
@@ -49,13 +52,13 @@ class DeliveryState(StrEnum):
 
 S = DeliveryState
 TRANSITIONS: dict[DeliveryState, frozenset[DeliveryState]] = {
-    S.PENDING: frozenset({S.SENDING, S.WITHHELD, S.HELD, S.SUPERSEDED, S.FAILED}),
+    S.PENDING: frozenset({S.SENDING, S.WITHHELD, S.HELD, S.SUPERSEDED, S.FAILED, S.ACCEPTED, S.RETRACTING}),
     S.SENDING: frozenset({S.ACCEPTED, S.PENDING, S.UNKNOWN, S.FAILED, S.SENDING, S.SUPERSEDED, S.WITHHELD}),
     S.UNKNOWN: frozenset({S.SENDING, S.ACCEPTED, S.FAILED, S.SUPERSEDED, S.UNKNOWN}),
     S.ACCEPTED: frozenset({S.CONFIRMED, S.FAILED, S.ACCEPTED, S.RETRACTING, S.SUPERSEDED, S.UNKNOWN}),
     S.CONFIRMED: frozenset({S.RETRACTING, S.SUPERSEDED, S.PENDING, S.UNKNOWN}),
-    S.WITHHELD: frozenset({S.PENDING, S.SUPERSEDED, S.WITHHELD}),
-    S.HELD: frozenset({S.PENDING, S.SUPERSEDED}),
+    S.WITHHELD: frozenset({S.PENDING, S.SUPERSEDED, S.WITHHELD, S.RETRACTING}),
+    S.HELD: frozenset({S.PENDING, S.SUPERSEDED, S.RETRACTING}),
     S.FAILED: frozenset({S.PENDING, S.SUPERSEDED, S.RETRACTING, S.ACCEPTED}),
     S.SUPERSEDED: frozenset({S.RETRACTING}),
     S.RETRACTING: frozenset({S.RETRACTED, S.RETRACTING, S.FAILED, S.PENDING, S.SENDING, S.SUPERSEDED}),
@@ -64,6 +67,8 @@ TRANSITIONS: dict[DeliveryState, frozenset[DeliveryState]] = {
 SEEN = "seen by a person"  # Receipt.route where only somebody's word says that it is there
 # Only a person can say whether it arrived (`looked`).
 NEEDS_A_LOOK = and_(delivery.c.state == S.FAILED, func.coalesce(delivery.c.reason, "").startswith(CANNOT_LOOK))
+# With a receipt: there, and nothing on its way that would say otherwise.
+HOLDING = (S.ACCEPTED, S.CONFIRMED, S.FAILED, S.PENDING, S.WITHHELD, S.HELD)
 UNFINISHED = (S.PENDING, S.UNKNOWN, S.WITHHELD, S.HELD, S.FAILED)
 
 
@@ -279,7 +284,7 @@ def take_back_withdrawn(tx: Connection, bridge: Bridge, patient_id: str) -> None
         delivery.c.patient == patient_id,
         delivery.c.destination.in_(names),
         delivery.c.receipt.is_not(None),
-        delivery.c.state.in_((S.ACCEPTED, S.CONFIRMED)),
+        delivery.c.state.in_(HOLDING),
     )
     for row in tx.execute(held).all() if names else ():
         start_retraction(tx, bridge, row, reason="the patient withdrew consent")
