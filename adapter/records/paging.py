@@ -42,9 +42,8 @@ class SortKey:
     def reversed(self) -> SortKey:
         return SortKey(self.column, not self.descending)
 
-    def clause(self, column: ColumnElement[Any] | None = None) -> ColumnElement[Any]:
-        named = self.column if column is None else column
-        return named.desc() if self.descending else named.asc()
+    def clause(self) -> ColumnElement[Any]:
+        return self.column.desc() if self.descending else self.column.asc()
 
 
 @dataclass(frozen=True)
@@ -113,23 +112,26 @@ def fetch(
     The last sort key must be unique and never null. `branches` are conditions that exclude each other and of which
     one must hold; each is read in order by itself, which an index can serve, where their disjunction must be sorted.
     """
-    names = {key.column: f"sort_{position}" for position, key in enumerate(order)}
-    statement = statement.add_columns(*(column.label(name) for column, name in names.items()))
+    statement = statement.add_columns(*(key.column.label(f"sort_{position}") for position, key in enumerate(order)))
     backward = cursor is not None and cursor.backward
     keys = [key.reversed() for key in order] if backward else list(order)
     rows: list[Row[Any]] = []
     for segment_keys, conditions in _segments(keys, cursor, nulls_low=tx.dialect.name == "sqlite"):
         wanted = count + 1 - len(rows)
-        ordered = statement.where(*conditions).order_by(*(key.clause() for key in segment_keys)).limit(wanted)
+        ordered = _in_order(statement.where(*conditions), segment_keys, wanted)
         if len(branches) > 1:
-            parts = union_all(*(select(ordered.where(branch).subquery()) for branch in branches)).subquery()
-            by = [key.clause(parts.c[names[key.column]]) for key in segment_keys]
-            ordered = select(parts).order_by(*by).limit(wanted)
+            unique = order[-1].column
+            parts = (ordered.with_only_columns(unique).where(branch).subquery() for branch in branches)
+            ordered = _in_order(statement, segment_keys, wanted).where(unique.in_(union_all(*map(select, parts))))
         rows += tx.execute(ordered).all()
         if len(rows) > count:
             break
     page = rows[:count]
     return (page[::-1] if backward else page), len(rows) > count
+
+
+def _in_order(statement: Select[Any], keys: Sequence[SortKey], count: int) -> Select[Any]:
+    return statement.order_by(*(key.clause() for key in keys)).limit(count)
 
 
 def _segments(
