@@ -31,16 +31,13 @@ class Bridge:
         self.db.close()
 
 
-def open_bridge(settings: Settings, *, owner: bool = True, now: Callable[[], datetime] = utc_now) -> Bridge:
-    """Open database, keys and blob store under the settings' data directory.
-
-    `owner` is False in commands that run beside a service (see Database). Raises Misconfigured.
-    """
+def open_bridge(settings: Settings, *, now: Callable[[], datetime] = utc_now) -> Bridge:
+    """Open database, keys and blob store under the settings' data directory. Raises Misconfigured."""
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise Misconfigured(f"data_dir {settings.data_dir} cannot be made: {error.strerror}") from None
-    db = Database(settings.database, owner=owner)
+    db = Database(settings.database, connections=max(8, 32 // settings.processes))
     store = LocalBlobStore(settings.data_dir / "blobs")
     keys = open_key_ring(settings.data_dir, data_exists=bool(store.list_ids(limit=1)), environ=environment())
     return Bridge(settings, db, Vault(store, keys), now)

@@ -62,7 +62,7 @@ def beside_service(settings: Settings | None = None) -> Iterator[Bridge]:
     """The installation, opened by a short command that may run while a service does."""
     from adapter.db.schema import prepare
 
-    bridge = open_bridge(settings or load_settings(), owner=False)
+    bridge = open_bridge(settings or load_settings())
     try:
         prepare(bridge.db)
         yield bridge
@@ -165,7 +165,7 @@ def db_check() -> None:
     """Say whether the schema fits this version; exit 2 and the command to run when it does not."""
     from adapter.db.schema import check_schema, head
 
-    bridge = open_bridge(load_settings(), owner=False)
+    bridge = open_bridge(load_settings())
     try:
         check_schema(bridge.db)
     finally:

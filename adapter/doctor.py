@@ -25,7 +25,7 @@ def examine(settings: Settings) -> list[dict[str, Any]]:
     """Findings as {"subject", "verdict": ok | warning | error, "detail"}."""
     findings = [_found("settings", "ok", f"photos and keys under {settings.data_dir}"), *_environment()]
     try:
-        bridge = open_bridge(settings, owner=False)
+        bridge = open_bridge(settings)
     except DermBridgeError as error:
         return [*findings, _found("installation", "error", str(error))]
     try:

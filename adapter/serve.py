@@ -1,15 +1,22 @@
-"""The long-running processes: HTTP with everything beside it, or worker and MLLP on their own."""
+"""The long-running services: HTTP with everything beside it, or worker and MLLP on their own.
+
+HTTP and worker run as several processes (`processes.py`). They are alike, but the first also does what one does best:
+receive HL7 v2 and apply it in order, seal the audit log, and what little else is left to it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
 import gc
 import signal
+import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -24,6 +31,7 @@ from adapter.app import build_app, work_lanes
 from adapter.bridge import Bridge, open_bridge
 from adapter.db.schema import prepare
 from adapter.delivery.destinations import Destinations, check_destinations
+from adapter.errors import Misconfigured
 from adapter.governance.seal import Sealer
 from adapter.governance.starts import running
 from adapter.identity.mllp import MllpServer
@@ -32,9 +40,13 @@ from adapter.identity.mllp_intake import Intake
 from adapter.identity.mllp_strangers import Strangers
 from adapter.identity.mllp_tls import server_tls
 from adapter.logs import configure_logs
+from adapter.processes import ALONE, Member, fork_processes
 from adapter.settings import Settings
+from adapter.web.metrics import count_together
 from adapter.work import Lane, WorkLoop
 
+SHARED_WORK = frozenset({"deliver", "render"})
+RELEASED_SECONDS = 2.0  # after a service was killed, until its last process has let go of the address
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
@@ -58,11 +70,10 @@ def collect_less() -> None:
 
 
 def open_prepared(settings: Settings) -> Bridge:
-    """The installation for a process that stays: schema and destinations in order. Raises Misconfigured."""
+    """The installation, its schema and destinations in order. Raises Misconfigured."""
     check_destinations(settings)
     bridge = open_bridge(settings)
     try:
-        bridge.db.own()
         prepare(bridge.db)
         with bridge.db.transaction() as tx:
             expiry.put_in_line(tx, bridge)
@@ -70,6 +81,20 @@ def open_prepared(settings: Settings) -> Bridge:
         bridge.close()
         raise
     return bridge
+
+
+@contextmanager
+def opened_in_each_process(settings: Settings, command: str) -> Iterator[tuple[Bridge, Member]]:
+    """Forks; then, in each process, the installation. The first tells the audit log when they began and when ended."""
+    member = fork_processes(settings.processes)
+    bridge = open_bridge(settings)
+    bridge.db.tell_others = member.ring
+    member.when_rung(bridge.db.woken)
+    try:
+        with running(bridge, command) if member.is_first else nullcontext():
+            yield bridge, member
+    finally:
+        bridge.close()
 
 
 async def start_mllp(bridge: Bridge) -> MllpServer:
@@ -107,32 +132,48 @@ def acknowledged_first(lanes: Mapping[str, Lane], intake: Intake) -> Mapping[str
     return {**lanes, "apply-adt": replace(lane, handler=after_burst(lane.handler), together=together)}
 
 
-def beside_http(bridge: Bridge) -> Callable[[Starlette], AbstractAsyncContextManager[Any]]:
-    """A lifespan that runs the work loop and the MLLP listener in the HTTP process."""
-
-    @asynccontextmanager
-    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        destinations = Destinations(bridge)
-        listener = await start_mllp(bridge)
-        lanes = acknowledged_first(work_lanes(bridge, destinations), listener.intake)
-        loop = WorkLoop(bridge.db, lanes, now=bridge.now)
+@contextmanager
+def working(bridge: Bridge, member: Member, intake: Intake | None = None) -> Iterator[None]:
+    """Within, this process does its part of the work: the first all of it, the others the kinds that fill a core."""
+    with closing(Destinations(bridge)) as destinations:
+        lanes = work_lanes(bridge, destinations)
+        if intake is not None:
+            lanes = acknowledged_first(lanes, intake)
+        shared = {kind: lane for kind, lane in lanes.items() if member.is_first or kind in SHARED_WORK}
+        loop = WorkLoop(bridge.db, shared, now=bridge.now)
         loop.start()
-        sealer = Sealer(bridge)
-        sealer.start()
+        sealer = Sealer(bridge) if member.is_first else None
+        if sealer:
+            sealer.start()
         try:
             yield
         finally:
-            await listener.close()
-            await asyncio.to_thread(loop.stop)
-            await asyncio.to_thread(sealer.stop)
-            destinations.close()
+            loop.stop()
+            if sealer:
+                sealer.stop()
+
+
+def beside_http(bridge: Bridge, member: Member) -> Callable[[Starlette], AbstractAsyncContextManager[Any]]:
+    """A lifespan that works and, in the first process, listens for MLLP beside HTTP."""
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        listener = await start_mllp(bridge) if member.is_first else None
+        work = working(bridge, member, listener.intake if listener else None)
+        work.__enter__()
+        try:
+            yield
+        finally:
+            if listener:
+                await listener.close()
+            await asyncio.to_thread(work.__exit__, None, None, None)
 
     return lifespan
 
 
-def http_server(bridge: Bridge, *, everything: bool) -> uvicorn.Server:
+def http_server(bridge: Bridge, member: Member = ALONE, *, everything: bool) -> uvicorn.Server:
     """An uvicorn server that is ready to run; the access log is off since paths hold ids of patients."""
-    app = build_app(bridge, lifespan=beside_http(bridge) if everything else None)
+    app = build_app(bridge, lifespan=beside_http(bridge, member) if everything else None)
     collect_less()
     config = uvicorn.Config(
         app,
@@ -147,42 +188,51 @@ def http_server(bridge: Bridge, *, everything: bool) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
+def listen(settings: Settings) -> socket.socket:
+    """The socket that all processes accept from. Raises Misconfigured when the address is taken or not ours."""
+    host, port = settings.http_host, settings.http_port
+    until = time.monotonic() + RELEASED_SECONDS
+    while True:
+        try:
+            return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > until:
+                raise Misconfigured(
+                    f"cannot listen on {host}:{port}: {error.strerror}; stop what does, or set http_host and http_port"
+                ) from None
+        time.sleep(0.05)
+
+
 def serve_http(settings: Settings, *, everything: bool) -> None:
     configure_logs()
     keep_freed_memory()
-    bridge = open_prepared(settings)
-    structlog.get_logger().info(
-        "serve.start", url=settings.base_url, mllp_port=settings.mllp_port if everything else None
-    )
-    # uvicorn ends with the signal that stopped it, which must not cut off what follows here.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    try:
-        with running(bridge, "serve"):
-            http_server(bridge, everything=everything).run()
-    finally:
-        bridge.close()
+    open_prepared(settings).close()  # nothing that is open survives a fork
+    with listen(settings) as listening:
+        if settings.processes > 1:
+            count_together(settings.data_dir / "counts")
+        with opened_in_each_process(settings, "serve") as (bridge, member):
+            if member.is_first:
+                structlog.get_logger().info(
+                    "serve.start", url=settings.base_url, mllp_port=settings.mllp_port if everything else None
+                )
+            # uvicorn ends with the signal that stopped it, which must not cut off what follows here.
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+            http_server(bridge, member, everything=everything).run([listening])
 
 
 def run_worker(settings: Settings) -> None:
     configure_logs()
     keep_freed_memory()
-    bridge = open_prepared(settings)
-    collect_less()
-    destinations = Destinations(bridge)
-    loop = WorkLoop(bridge.db, work_lanes(bridge, destinations), now=bridge.now)
-    ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
-    loop.start()
-    sealer = Sealer(bridge)
-    sealer.start()
-    structlog.get_logger().info("worker.start")
-    with running(bridge, "worker"):
-        ended.wait()
-    loop.stop()
-    sealer.stop()
-    destinations.close()
-    bridge.close()
+    open_prepared(settings).close()
+    with opened_in_each_process(settings, "worker") as (bridge, member):
+        collect_less()
+        ended = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: ended.set())
+        with working(bridge, member):
+            if member.is_first:
+                structlog.get_logger().info("worker.start")
+            ended.wait()
 
 
 def run_mllp(settings: Settings) -> None:

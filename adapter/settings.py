@@ -196,6 +196,9 @@ class Settings(_Frozen):
     public_url: str | None = Field(default=None, description="how browsers and EHRs reach us; default http://host:port")
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8000, ge=0, le=65535)
+    processes: int = Field(
+        default_factory=lambda: min(os.cpu_count() or 1, 4), ge=1, le=64, description="of serve and of worker, each"
+    )
     mllp_host: str = "127.0.0.1"
     mllp_port: int = Field(default=2575, ge=0, le=65535)
     mllp_certificate: Path | None = Field(default=None, description="PEM; TLS when set")
@@ -320,6 +323,11 @@ class Settings(_Frozen):
 def environment() -> Mapping[str, str]:
     """The process environment; nothing else reads it."""
     return os.environ
+
+
+def configure_library(variable: str, value: str) -> None:
+    """Set a variable that a library reads; for libraries that offer no other way."""
+    os.environ[variable] = value
 
 
 def settings_file(environment: Mapping[str, str]) -> Path:

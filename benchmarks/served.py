@@ -37,9 +37,10 @@ class Service:
     pid: int = 0
 
     def cpu_seconds(self) -> float:
-        """What the process has spent so far (Linux; see proc_pid_stat(5))."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """What the process and its living children have spent so far (Linux; see proc_pid_stat(5))."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        stats = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in (self.pid, *children)]
+        return sum(int(one[11]) + int(one[12]) for one in stats) / os.sysconf("SC_CLK_TCK")
 
     def connect(self) -> HTTPConnection:
         return HTTPConnection(self.settings.http_host, self.settings.http_port, timeout=60)

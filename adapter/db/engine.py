@@ -4,18 +4,15 @@ Both look the same to the rest: ``with db.transaction() as tx`` writes, ``with d
 a SQLAlchemy Connection. Leaving ``transaction()`` without an error means the change is on disk.
 
 SQLite specifics (https://sqlite.org/wal.html, https://docs.sqlalchemy.org/en/21/dialects/sqlite.html):
-WAL with synchronous=FULL; exactly one writing connection per process, which alone checkpoints (versions before 3.51.3
-can corrupt a WAL that two connections reset at once); BEGIN IMMEDIATE, since a read transaction cannot always be
-upgraded. Group commit: callers that arrive while another is writing join its transaction through a savepoint each, and
-one fsync makes them all durable.
+WAL with synchronous=FULL; exactly one writing connection per process, which writes and checkpoints in its turn
+(`turn.py`); BEGIN IMMEDIATE, since a read transaction cannot always be upgraded. Group commit: callers that arrive
+while another is writing join its transaction through a savepoint each, and one fsync makes them all durable.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -26,7 +23,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
-from adapter.errors import Misconfigured, Unavailable
+from adapter.db.turn import Turn
+from adapter.errors import Unavailable
 
 GROUP_LIMIT = 256  # transactions that may share one commit; bounds the wait of the first
 SQLITE_BUSY_MS = 10_000
@@ -49,28 +47,31 @@ def insert_or(dialect: str, table: Table) -> Any:
 
 
 class Database:
-    """A SQLAlchemy engine with the two kinds of transaction DermBridge uses.
+    """A SQLAlchemy engine with the two kinds of transaction DermBridge uses. Any number of processes may share it.
 
-    `owner` is False in short-lived commands beside a running service on SQLite: they never checkpoint.
+    `connections` is the most this process opens on PostgreSQL.
     """
 
-    def __init__(self, url: str, *, owner: bool = True) -> None:
+    def __init__(self, url: str, *, connections: int = 32) -> None:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.commits = 0
         self._committed = threading.Condition()
         self._writer: _GroupCommit | None = None
-        self._owned: int | None = None
+        self.tell_others: Callable[[], None] = _nobody
         if self.is_sqlite:
             if self.url.database:
                 Path(self.url.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             pragmas = ("PRAGMA query_only=1", "PRAGMA wal_autocheckpoint=0")
             self.engine = _sqlite_engine(url, "BEGIN", *pragmas, pool_size=SQLITE_READERS)
-            checkpoint = "PRAGMA wal_autocheckpoint=4000" if owner else "PRAGMA wal_autocheckpoint=0"
+            checkpoint = "PRAGMA wal_autocheckpoint=4000"
             self.writing_engine = _sqlite_engine(url, "BEGIN IMMEDIATE", checkpoint, poolclass=NullPool)
-            self._writer = _GroupCommit(self.writing_engine)
+            self._writer = _GroupCommit(self.writing_engine, Turn(self.url.database))
         else:
-            self.engine = create_engine(url, pool_size=16, max_overflow=16, pool_pre_ping=True, hide_parameters=True)
+            half = connections // 2
+            self.engine = create_engine(
+                url, pool_size=half, max_overflow=half, pool_pre_ping=True, hide_parameters=True
+            )
             self.writing_engine = self.engine
 
     @contextmanager
@@ -97,7 +98,12 @@ class Database:
             yield connection
 
     def wake(self) -> None:
-        """Let those who wait for a commit look again."""
+        """Let those who wait for a commit look again, here and in the other processes of this service."""
+        self.woken()
+        self.tell_others()
+
+    def woken(self) -> None:
+        """The same, here alone: another process has committed."""
         with self._committed:
             self.commits += 1
             self._committed.notify_all()
@@ -107,34 +113,33 @@ class Database:
         with self._committed:
             self._committed.wait_for(lambda: self.commits != seen, seconds)
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """No process writes within but what opens connections of its own there: for changing the schema."""
+        if self._writer is not None:
+            with self._writer.alone():
+                yield
+        else:
+            with self.engine.connect() as held:
+                held.execute(select(func.pg_advisory_lock(func.hashtextextended("schema", 0))))
+                yield
+                held.execute(select(func.pg_advisory_unlock(func.hashtextextended("schema", 0))))
+
     def lock(self, tx: Connection, *keys: str) -> None:
         """Hold others off `keys` until this transaction ends (SQLite has one writer, so there it is implied)."""
         if not self.is_sqlite:
             for key in sorted(set(keys)):
                 tx.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(key, 0))))
 
-    def own(self) -> None:
-        """Keep other services off an SQLite file, which two that checkpoint can damage. Raises Misconfigured."""
-        if not self.is_sqlite or not self.url.database:
-            return
-        self._owned = os.open(f"{self.url.database}.owner", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._owned, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however that ends
-        except OSError:
-            self.close()
-            raise Misconfigured(
-                f"another DermBridge runs on {self.url.database}; stop it, give this one a data_dir of its own, or set "
-                "database_url to PostgreSQL, which any number may share"
-            ) from None
-
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
         self.writing_engine.dispose()
         self.engine.dispose()
-        if self._owned is not None:
-            os.close(self._owned)
-            self._owned = None
+
+
+def _nobody() -> None:
+    """There is no other process of this service."""
 
 
 @contextmanager
@@ -162,8 +167,9 @@ class _Group:
 class _GroupCommit:
     """Serialises writers on one connection; the last one out commits for all who wrote meanwhile."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, between_processes: Turn) -> None:
         self._engine = engine
+        self._between_processes = between_processes
         self._connection: Connection | None = None
         self._turn = threading.Lock()
         self._count = threading.Lock()
@@ -203,13 +209,20 @@ class _GroupCommit:
         except BaseException:
             self._group = None
             group.transaction.rollback()
+            self._between_processes.give_back()
             raise
 
     def _join(self) -> tuple[Connection, _Group]:
-        if self._connection is None:
-            self._connection = self._engine.connect()
-        if self._group is None:
+        if self._connection is not None and self._group is not None:
+            return self._connection, self._group
+        self._between_processes.take()
+        try:
+            if self._connection is None:
+                self._connection = self._engine.connect()
             self._group = _Group(self._connection.begin())
+        except BaseException:
+            self._between_processes.give_back()
+            raise
         return self._connection, self._group
 
     def _leave(self, group: _Group) -> None:
@@ -220,7 +233,7 @@ class _GroupCommit:
             return
         if not self._is_open():
             self._lose(group, Unavailable("the database could not write to its disk; nothing was kept, send it again"))
-        elif self._waiting == 0 or group.size >= GROUP_LIMIT:
+        elif self._waiting == 0 or group.size >= GROUP_LIMIT or self._between_processes.is_wanted():
             self._commit(group)
 
     def _is_open(self) -> bool:
@@ -231,6 +244,7 @@ class _GroupCommit:
         self._group = None
         try:
             group.transaction.commit()
+            self._between_processes.give_back()
             group.done.set()
         except BaseException as error:
             self._lose(group, error)
@@ -243,13 +257,24 @@ class _GroupCommit:
             self._connection.invalidate()
             self._connection.close()
             self._connection = None
+        self._between_processes.give_back()
         group.done.set()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._turn:
+            self._between_processes.take()
+            try:
+                yield
+            finally:
+                self._between_processes.give_back()
 
     def close(self) -> None:
         with self._turn:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
+            self._between_processes.close()
 
 
 def _sqlite_engine(url: str, begin: str, *pragmas: str, **options: Any) -> Engine:

@@ -60,11 +60,16 @@ def upgrade(db: Database) -> None:
 
 def prepare(db: Database) -> None:
     """Set up an empty database, else check it. Raises Misconfigured for an old or a newer schema."""
-    with db.snapshot() as tx:
-        empty = not inspect(tx).get_table_names()
-    if empty:
-        upgrade(db)
+    if _is_empty(db):
+        with db.alone():
+            if _is_empty(db):  # another process may have come first
+                upgrade(db)
     check_schema(db)
+
+
+def _is_empty(db: Database) -> bool:
+    with db.snapshot() as tx:
+        return not inspect(tx).get_table_names()
 
 
 def check_schema(db: Database) -> None:

@@ -126,7 +126,7 @@ def _read(db: Database, spans: Sequence[tuple[int, int]], processes: int) -> Ite
 
 def _open(url: str) -> None:
     global _there  # noqa: PLW0603 - one database for the life of a worker process
-    _there = Database(url, owner=False)
+    _there = Database(url)
 
 
 def _read_there(span: tuple[int, int]) -> _Page:

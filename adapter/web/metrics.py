@@ -7,14 +7,17 @@ No label holds an id: routes are named by their pattern.
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from datetime import timedelta
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry, Histogram, values
 from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
@@ -28,6 +31,7 @@ from adapter.errors import Forbidden
 from adapter.identity.adt_standing import waiting_messages
 from adapter.records import TABLES
 from adapter.records.delivery_list import confirmed_since, pace_of, standings
+from adapter.settings import configure_library
 from adapter.work import queues
 
 SCOPE_TYPE = "Metrics"  # a token with the scope system/Metrics.r may read them
@@ -35,25 +39,40 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _FIRST_PARTS = frozenset({*TABLES, "Binary", "metadata"})
 
 
+def count_together(folder: Path) -> None:
+    """Let the processes of one service keep their counts in `folder`, so that each tells those of all.
+
+    Before the first is forked (https://prometheus.github.io/client_python/multiprocess/).
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    configure_library("PROMETHEUS_MULTIPROC_DIR", str(folder))
+    values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
+
+
 class Metrics:
     """One registry for each application; `observe` may be called from any thread."""
 
     def __init__(self, bridge: Bridge) -> None:
-        self._registry = CollectorRegistry()
+        self._told = CollectorRegistry()
         self._latency = Histogram(
             "dermbridge_http_response_start_seconds",
             "From the request to the first byte of its answer",
             ("method", "route", "status"),
             buckets=_SECONDS,
-            registry=self._registry,
+            registry=None,
         )
-        self._registry.register(_Standing(bridge))
+        if values.ValueClass._multiprocess:
+            MultiProcessCollector(self._told)  # type: ignore[no-untyped-call]
+        else:
+            self._told.register(self._latency)
+        self._told.register(_Standing(bridge))
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
         self._latency.labels(method, route, str(status)).observe(seconds)
 
     def text(self) -> bytes:
-        return bytes(generate_latest(self._registry))  # type: ignore[no-untyped-call]
+        return bytes(generate_latest(self._told))  # type: ignore[no-untyped-call]
 
 
 class _Standing:

@@ -148,17 +148,6 @@ def test_a_missing_table_is_a_defect_and_not_said_to_pass(tmp_path: Path) -> Non
     db.close()
 
 
-def test_a_second_service_keeps_off_an_sqlite_file_until_the_first_has_ended(tmp_path: Path) -> None:
-    url = f"sqlite+pysqlite:///{tmp_path / 'x.sqlite3'}"
-    first, second, third = Database(url), Database(url), Database(url)
-    first.own()
-    with pytest.raises(Misconfigured, match="another DermBridge"):
-        second.own()
-    first.close()
-    third.own()
-    third.close()
-
-
 def test_an_error_of_the_database_never_tells_what_was_being_written(bridge: Bridge) -> None:
     with pytest.raises(IntegrityError) as failed, bridge.db.transaction() as tx:
         for _ in range(2):

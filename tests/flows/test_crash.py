@@ -223,7 +223,7 @@ def test_what_was_acknowledged_survives_kill_9_exactly_once(
     assert not traffic.errors
     assert traffic.done == 1
 
-    bridge = open_bridge(settings, owner=False)
+    bridge = open_bridge(settings)
     _wait_until_idle(bridge, service)
     service.kill()
     _check_captures(bridge, traffic)
