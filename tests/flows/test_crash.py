@@ -12,6 +12,7 @@ import io
 import json
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -104,6 +105,15 @@ class Service:
             self.process.kill()
             self.process.wait()
 
+    def kill_one_process(self, dice: random.Random) -> bool:
+        """One of those that serve dies; the service replaces it. False where they cannot be told (without /proc)."""
+        assert self.process is not None
+        listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        members = listed.read_text().split() if listed.exists() else []
+        if members:
+            os.kill(int(dice.choice(members)), signal.SIGKILL)
+        return bool(members)
+
     def check_alive(self) -> None:
         if self.process is not None and self.process.poll() is not None:
             pytest.fail(f"the service ended by itself:\n{self.log.read_text()[-3000:]}")
@@ -192,6 +202,7 @@ def environment(tmp_path: Path, config: Path) -> dict[str, str]:
         "DERMBRIDGE_DATA_DIR": str(tmp_path / "data"),
         "DERMBRIDGE_HTTP_PORT": str(_free_port()),
         "DERMBRIDGE_MLLP_PORT": str(_free_port()),
+        "DERMBRIDGE_PROCESSES": "2",
         "DERMBRIDGE_TEST_LEASE": LEASE_SECONDS,
     }
     others = {key: value for key, value in os.environ.items() if not key.startswith("DERMBRIDGE_")}
@@ -292,7 +303,8 @@ def _wait_until(look: Callable[[], bool], what: str) -> None:
 
 
 def _kill_in_traffic(service: Service, traffic: Traffic) -> None:
-    """One kill in each equal part of the traffic, the last when all is acknowledged and the work is under way."""
+    """One kill in each equal part of the traffic, the last when all is acknowledged and the work is under way: of the
+    whole service, or of one of its processes."""
     dice = random.Random(SEED)
     moments = [(part + dice.random()) / KILLS for part in range(KILLS - 1)] + [1.0]
     service.start()
@@ -303,8 +315,9 @@ def _kill_in_traffic(service: Service, traffic: Traffic) -> None:
             assert time.monotonic() < until, f"no progress beyond {traffic.done:.0%}: {service.log.read_text()[-2000:]}"
             time.sleep(0.001)
         time.sleep(dice.uniform(0, 0.03))
-        service.kill()
-        service.start()
+        if dice.random() < 0.5 or not service.kill_one_process(dice):
+            service.kill()
+            service.start()
 
 
 def _wait_until_idle(bridge: Bridge, service: Service) -> None:

@@ -1,0 +1,91 @@
+"""Processes that share an SQLite file write by turns."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from adapter.db import turn
+from adapter.db.engine import Database
+from adapter.db.turn import Turn
+from adapter.errors import Unavailable
+
+WRITER = """
+import sys
+from sqlalchemy import text
+from adapter.db.engine import Database
+
+db = Database(sys.argv[1])
+for _ in range(200):
+    with db.transaction() as tx:
+        seen = tx.execute(text("SELECT count(*) FROM note")).scalar_one()
+        tx.execute(text("INSERT INTO note VALUES (:seen)"), {"seen": seen})
+db.close()
+"""
+HOLDER = """
+import sys
+from adapter.db.turn import Turn
+
+turn = Turn(sys.argv[1])
+turn.take()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_processes_write_at_once_is_written_one_after_the_other(tmp_path: Path) -> None:
+    url = f"sqlite+pysqlite:///{tmp_path / 'x.sqlite3'}"
+    db = Database(url)
+    with db.transaction() as tx:
+        tx.execute(text("CREATE TABLE note (seen INTEGER UNIQUE)"))
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, url]) for _ in range(3)]
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    with db.snapshot() as tx:
+        assert tx.execute(text("SELECT count(*), max(seen) FROM note")).one() == (600, 599)
+    db.close()
+
+
+def test_a_turn_ends_with_the_process_that_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turn, "PATIENCE_SECONDS", 0.05)
+    path = str(tmp_path / "x.sqlite3")
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        mine = Turn(path)
+        with pytest.raises(Unavailable, match="busy"):
+            mine.take()
+        holder.send_signal(signal.SIGKILL)
+    mine.take()
+    mine.close()
+
+
+def test_who_has_the_turn_learns_that_another_waits_for_it(tmp_path: Path) -> None:
+    path = str(tmp_path / "x.sqlite3")
+    mine, waiting = Turn(path), Turn(path)
+    wanted = []
+    mine.take()
+    assert not mine.is_wanted()
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Unavailable):
+        patch.setattr(turn, "PATIENCE_SECONDS", 0.01)
+        patch.setattr(time, "sleep", lambda _: wanted.append(mine.is_wanted()))
+        waiting.take()
+    assert wanted
+    assert all(wanted)
+    assert not mine.is_wanted()
+
+
+def test_the_schema_is_made_once_by_processes_that_start_together(tmp_path: Path) -> None:
+    url = f"sqlite+pysqlite:///{tmp_path / 'x.sqlite3'}"
+    prepare = (
+        f"from adapter.db.engine import Database; from adapter.db.schema import prepare; prepare(Database({url!r}))"
+    )
+    starting = [subprocess.Popen([sys.executable, "-c", prepare]) for _ in range(3)]
+    assert [each.wait(60) for each in starting] == [0, 0, 0]
