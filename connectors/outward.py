@@ -19,7 +19,9 @@ from mappings.terms import CANON, URI
 
 Resource = dict[str, Any]
 
-_LOCAL: Final = re.compile(r"^(?P<type>[A-Z][A-Za-z]+)/[A-Za-z0-9.\-]{1,64}(?:/_history/[^/]+)?$")
+_RESOURCE: Final = r"(?P<type>[A-Z][A-Za-z]+)/[A-Za-z0-9.\-]{1,64}(?:/_history/[^/]+)?$"
+_LOCAL: Final = re.compile(_RESOURCE)
+_FOREIGN: Final = re.compile(rf"https?://[^?#]+/{_RESOURCE}")
 # The rest is server-owned or about our server only: our profiles, tags and source mean nothing at the destination.
 _META_KEPT: Final = frozenset({"security"})
 
@@ -28,7 +30,8 @@ def localised(resource: Mapping[str, Any], references: Mapping[str, str]) -> Res
     """Return `resource` as another server may store it.
 
     `references` maps our `Type/id` to theirs. A reference that is not in it would dangle there, so it keeps only its
-    identifier and display; an Attachment keeps no address on our server. Elements left empty disappear.
+    type, identifier and display; one to a third server, which many refuse, becomes an identifier; an Attachment keeps
+    no address on our server. Elements left empty disappear.
     """
     outward = {name: _walked(value, references) for name, value in resource.items() if name not in {"id", "meta"}}
     meta = {name: value for name, value in resource.get("meta", {}).items() if name in _META_KEPT}
@@ -43,7 +46,10 @@ def _walked(value: Any, references: Mapping[str, str]) -> Any:
     result: Resource = {}
     for name, item in value.items():
         local = _LOCAL.match(item) if isinstance(item, str) and name in {"reference", "url"} else None
-        if local is None:
+        if name == "reference" and isinstance(item, str) and (foreign := _FOREIGN.match(item)):
+            logical = {"type": foreign["type"], "identifier": {"system": URI, "value": item}}
+            result |= {key: found for key, found in logical.items() if key not in value}
+        elif local is None:
             result[name] = _walked(item, references)
         elif item in references:
             result[name] = references[item]

@@ -15,7 +15,8 @@ ActorKind = Literal["person", "machine", "system"]
 class Actor:
     """The one value every use case is handed to decide and to record who did what.
 
-    `id` is a reference (``Practitioner/…``) for people and the client id for machines. `scopes` are SMART v2
+    `id` is the client id for machines and a reference for people, absolute (``https://ehr…/Practitioner/17``) for who
+    came from an EHR, since another EHR's Practitioner/17 is somebody else. `scopes` are SMART v2
     scopes, `rights` our own words for what FHIR scopes cannot say (see access.policy). A session launched from a
     chart is confined to `patient_id`. `emergency` is the reason for which the glass is broken, until
     `emergency_until`. `practitioner` is the number by which ADT calls a person ("value|system", see
@@ -38,11 +39,6 @@ class Actor:
     emergency_until: datetime | None = None
     practitioner: str | None = None
     app: str | None = None
-
-    @property
-    def person(self) -> tuple[str | None, str]:
-        """Who it is: the same reference at another EHR is somebody else."""
-        return self.ehr, self.id
 
     def to_json(self) -> str:
         values = asdict(self) | {"scopes": sorted(self.scopes), "rights": sorted(self.rights)}

@@ -18,6 +18,7 @@ from adapter.access.handoff import is_phone
 from adapter.access.policy import grants_of, has_right
 from adapter.access.relationship import can_open_charts, find_relationship
 from adapter.access.sessions import Session
+from adapter.access.smart import role_of
 from adapter.bridge import Bridge
 from adapter.errors import OutOfReach
 from adapter.records import find
@@ -36,7 +37,7 @@ class Launched(NamedTuple):
 def granting_sessions(sessions: Sequence[Session]) -> list[Session]:
     """The sessions of who signed in last, the newest first; a phone that was handed a chart grants nothing."""
     own = [one for one in sessions if not is_phone(one.actor)]
-    return [one for one in own if one.actor.person == own[0].actor.person]
+    return [one for one in own if one.actor.id == own[0].actor.id]
 
 
 def needs_patient(scope: str) -> bool:
@@ -85,7 +86,7 @@ def may_go_on(tx: Connection, bridge: Bridge, actor: Actor) -> bool:
     same role, or the relationship with the patient holds."""
     if actor.ehr is not None:
         ehrs = [one for one in bridge.settings.ehrs if one.iss == actor.ehr]
-        return any(one.roles.get(actor.id, one.default_role) == actor.role for one in ehrs)
+        return any(role_of(one, actor.id) == actor.role for one in ehrs)
     if actor.patient_id is None or "launch-any-patient" in grants_of(actor.role)[1]:
         return True
     return find_relationship(tx, bridge, actor, actor.patient_id) is not None

@@ -27,7 +27,7 @@ _NEWEST = select(id_token_key).order_by(id_token_key.c.created_at.desc()).limit(
 
 def subject_of(actor: Actor) -> str:
     """Who somebody is, the same for every app and never another's; also the id of their Practitioner here."""
-    return digest(f"{actor.ehr or ''}|{actor.id}")[:32]
+    return digest(actor.id)[:32]
 
 
 def fhir_user(bridge: Bridge, actor: Actor) -> str:

@@ -176,13 +176,19 @@ def _openid_configuration(http: httpx.Client, configuration: Mapping[str, Any], 
 
 
 def _user(ehr: Ehr, claims: Mapping[str, Any]) -> str:
-    """The user's reference at this EHR (`fhirUser`), or one from `sub` where it names none. Raises Forbidden."""
+    """The user's absolute reference, for two EHRs may both have Practitioner/17, from `fhirUser`; or one from `sub`
+    where it names none. Raises Forbidden."""
     reference = str(claims.get("fhirUser") or claims.get("profile") or "").removeprefix(f"{ehr.iss}/")
     resource_type, _, rest = reference.partition("/")
     if resource_type in FHIR_USER_TYPES and rest and resource_type not in STAFF_TYPES:
         raise Forbidden("DermBridge is for staff; patients and their relatives cannot sign in here")
     named = resource_type in STAFF_TYPES and rest and "/" not in rest
-    return reference if named else person_reference(ehr.iss, claims["sub"])
+    return f"{ehr.iss}/{reference}" if named else person_reference(ehr.iss, claims["sub"])
+
+
+def role_of(ehr: Ehr, user_reference: str) -> str:
+    """What the EHR's registration gives this person; its table names them as the EHR does, without the address."""
+    return ehr.roles.get(user_reference.removeprefix(f"{ehr.iss}/"), ehr.default_role)
 
 
 def _granted(scope: object) -> frozenset[str]:
@@ -253,9 +259,10 @@ class _Reader:
 
     def display_of(self, reference: str) -> str:
         """A person's name for pages and audit; the reference itself where the EHR will not say."""
-        resource_type, _, resource_id = reference.partition("/")
-        if not resource_id:
+        base = f"{self.ehr.iss}/"
+        if not reference.startswith(base):
             return reference
+        resource_type, _, resource_id = reference.removeprefix(base).partition("/")
         try:
             name = (self.read(resource_type, resource_id).get("name") or [{}])[0]
         except Unavailable:

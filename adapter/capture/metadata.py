@@ -77,7 +77,9 @@ class Metadata(_Strict):
     view: Literal["overview", "regional", "close-up", "dermoscopic"] | None = None
     lesion: str | None = Field(default=None, pattern=r"^BodyStructure/[A-Za-z0-9\-.]{1,64}$")
     device: str | None = Field(default=None, max_length=200)
-    operator: str | None = Field(default=None, pattern=r"^[A-Z][A-Za-z]+/[A-Za-z0-9\-.]{1,64}$")
+    operator: str | None = Field(
+        default=None, max_length=200, pattern=r"^(https?://[^\s?#]+/)?[A-Z][A-Za-z]+/[A-Za-z0-9\-.]{1,64}$"
+    )
     consent: ConsentStatement = ConsentStatement()
     identifiers: tuple[Identifier, ...] = Field(default=(), max_length=5)
     note: str | None = Field(default=None, max_length=4000)

@@ -166,7 +166,7 @@ def _identified(tx: Connection, bridge: Bridge, found: Launched, scopes: frozens
     actor, subject = found.actor, subject_of(found.actor)
     bridge.db.lock(tx, f"Practitioner/{subject}")
     if find(tx, "Practitioner", subject) is None:
-        known_as = {"system": actor.ehr or bridge.settings.base_url, "value": actor.id}
+        known_as = {"system": actor.ehr or bridge.settings.base_url, "value": actor.id.removeprefix(f"{actor.ehr}/")}
         practitioner = {"resourceType": "Practitioner", "id": subject, "active": True, "identifier": [known_as]}
         create_all(tx, [practitioner | {"name": [{"text": actor.display}]}], at=bridge.now())
         governance.audit(tx, bridge, "create", actor, references=[f"Practitioner/{subject}/_history/1"])

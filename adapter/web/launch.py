@@ -28,7 +28,7 @@ from adapter.access.sessions import (
     is_session_cookie,
     start_session,
 )
-from adapter.access.smart import LaunchContext, begin_launch, finish_launch, redirect_uri
+from adapter.access.smart import LaunchContext, begin_launch, finish_launch, redirect_uri, role_of
 from adapter.access.staff import begin_login, finish_login, get_login
 from adapter.access.tokens import digest
 from adapter.bridge import Bridge
@@ -176,7 +176,7 @@ def _in_chart(tx: Connection, bridge: Bridge, found: LaunchContext, actor: Actor
 
 def _actor_of_launch(found: LaunchContext, address: str) -> Actor:
     """The role is ours to give, by the EHR's registration; its scopes are those of the role here, not the EHR's."""
-    role = found.ehr.roles.get(found.user_reference, found.ehr.default_role)
+    role = role_of(found.ehr, found.user_reference)
     scopes, rights = grants_of(role)
     return Actor(
         kind="person",
@@ -219,7 +219,7 @@ def open_sessions(bridge: Bridge, request: Request) -> dict[str, Session]:
 def _end_others(bridge: Bridge, request: Request, response: Response, name: str, actor: Actor) -> None:
     """The former session of this chart, those of another user, those opened too long ago, and dead cookies."""
     live = open_sessions(bridge, request)
-    own = [cookie for cookie, one in live.items() if cookie != name and one.actor.person == actor.person]
+    own = [cookie for cookie, one in live.items() if cookie != name and one.actor.id == actor.id]
     kept = own[: MOST_CHARTS - 1]
     with bridge.db.transaction() as tx:
         for cookie, one in live.items():

@@ -34,8 +34,8 @@ def sessions_page(web: Web, request: Request) -> Response:
         found = live_sessions(tx, now=bridge.now(), idle=idle, actor_id=whose, limit=LISTED + 1)
         apps = live_grants(tx, now=bridge.now(), actor_id=whose, limit=LISTED + 1)
     if not everybody:
-        found = [one for one in found if one.actor.person == actor.person]
-        apps = [one for one in apps if one.actor.person == actor.person]
+        found = [one for one in found if one.actor.id == actor.id]
+        apps = [one for one in apps if one.actor.id == actor.id]
     own = session_of(request)
     return web.render(
         request,
@@ -54,7 +54,7 @@ def end(web: Web, request: Request, _form: Form) -> Response:
     bridge, actor = web.bridge, _person(request)
     with bridge.db.transaction() as tx:
         found = get_live(tx, request.path_params["id"], now=bridge.now())
-        if found.actor.person != actor.person:
+        if found.actor.id != actor.id:
             check_right(actor, "sessions")
         end_session(tx, found.id)
         end_grants_of_session(tx, found.id, at=bridge.now())
@@ -69,7 +69,7 @@ def end_app(web: Web, request: Request, _form: Form) -> Response:
     bridge, actor = web.bridge, _person(request)
     with bridge.db.transaction() as tx:
         found = get_live_grant(tx, request.path_params["id"], now=bridge.now())
-        if found.actor.person != actor.person:
+        if found.actor.id != actor.id:
             check_right(actor, "sessions")
         end_grant(tx, found.id, at=bridge.now())
         governance.audit(tx, bridge, "app-ended", actor, detail=f"app {found.client_id} of {found.actor.id}")

@@ -23,6 +23,7 @@ from tests.web.conftest import Browser
 
 VERIFIER = "v" * 43
 BACK = "https://app.example/back"
+NORTH = "https://north.example/fhir"
 FHIR = "http://127.0.0.1:8000/fhir"
 SCOPE = "launch/patient online_access patient/Media.crs patient/Patient.r"
 WHO = f"openid fhirUser {SCOPE}"  # with an id_token, whose key costs a moment to make
@@ -109,7 +110,8 @@ class Site(NamedTuple):
         actor = Actor("person", f"Practitioner/{role}", "Dr. Inés Rivera", role, scopes, rights)
         client = httpx.Client(transport=self.client._transport, base_url="http://testserver")
         for patient_id in patients or ("p1",):
-            person = replace(actor, **{"patient_id": patient_id, "ehr": "https://north.example/fhir"} | more)
+            person = replace(actor, **{"patient_id": patient_id, "ehr": NORTH} | more)
+            person = replace(person, id=f"{person.ehr}/{actor.id}")
             with self.bridge.db.transaction() as tx:
                 cookie, opened = start_session(tx, person, at=self.bridge.now(), lifetime=timedelta(hours=1))
             client.cookies.set(cookie_name(person, https=False), cookie)
@@ -135,7 +137,7 @@ class Site(NamedTuple):
         return [one for one in events if any(code["code"] == kind for code in one.get("subtype", []))]
 
 
-EHRS = [{"name": "North", "iss": "https://north.example/fhir", "client_id": "dermbridge"}]
+EHRS = [{"name": "North", "iss": NORTH, "client_id": "dermbridge"}]
 
 
 @pytest.fixture

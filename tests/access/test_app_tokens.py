@@ -14,7 +14,7 @@ from adapter.access.sessions import NOBODY
 from adapter.access.tokens import tokens_in_force
 from adapter.db.tables import app_grant, session
 from adapter.records import create_all
-from tests.access.apps import APP, BACK, EHRS, FHIR, WHO, Site, code_for, exchange, refresh, site, tokens
+from tests.access.apps import APP, BACK, EHRS, FHIR, NORTH, WHO, Site, code_for, exchange, refresh, site, tokens
 from tests.access.conftest import Serve, photo
 from tests.access.machines import Machine
 from tests.conftest import Clock
@@ -144,7 +144,7 @@ def test_an_administrator_who_ends_a_session_ends_its_apps_and_may_end_each(site
     browser, administrator = site.sign_in(), site.staff("administrator", None)
     offline = "launch/patient patient/Media.rs offline_access"
     first, second = (tokens(site.client, browser, scope=offline)["access_token"] for _ in range(2))
-    page = administrator.get("/sessions?user=Practitioner/clinician").text
+    page = administrator.get(f"/sessions?user={NORTH}/Practitioner/clinician").text
     assert "Lesion Tracker" in page and "See and search photos" in page
     with site.bridge.db.snapshot() as tx:
         newest = tx.execute(app_grant.select().order_by(app_grant.c.id.desc())).first()

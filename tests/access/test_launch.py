@@ -276,6 +276,7 @@ def test_two_charts_in_two_tabs_never_mix(
         with service.bridge.db.snapshot() as tx:
             (stored,) = [one for one in find_where(tx, "Media") if one.id == media]
         assert f"/patients/{stored.resource['subject']['reference'].removeprefix('Patient/')}" == home
+        assert stored.resource["operator"]["reference"].startswith(f"{ehr.settings.fhir_base}/Practitioner/")
         assert page(service, f"/photos/{media}").status_code == 200
 
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.outward import localised, without
+from mappings.terms import URI
 
 
 def test_known_references_become_theirs_and_unknown_ones_keep_only_who_was_meant() -> None:
@@ -18,7 +19,7 @@ def test_known_references_become_theirs_and_unknown_ones_keep_only_who_was_meant
         "subject": {"reference": "Patient/1", "display": "kept"},
         "operator": {"reference": "Practitioner/9", "identifier": {"value": "npi"}},
         "device": {"reference": "Device/2"},
-        "partOf": [{"reference": "Procedure/3"}, {"reference": "https://elsewhere/Procedure/4"}],
+        "partOf": [{"reference": "Procedure/3"}, {"reference": "https://elsewhere/fhir/Procedure/4"}],
         "basedOn": [{"reference": "ServiceRequest/5"}],
         "contained": [{"resourceType": "Device", "id": "d"}],
         "content": {"url": "Binary/7", "contentType": "image/jpeg"},
@@ -28,7 +29,9 @@ def test_known_references_become_theirs_and_unknown_ones_keep_only_who_was_meant
         "meta": {"security": [{"code": "R"}]},
         "subject": {"reference": "Patient/their-1", "display": "kept"},
         "operator": {"type": "Practitioner", "identifier": {"value": "npi"}},
-        "partOf": [{"reference": "https://elsewhere/Procedure/4"}],
+        "partOf": [
+            {"type": "Procedure", "identifier": {"system": URI, "value": "https://elsewhere/fhir/Procedure/4"}},
+        ],
         "contained": [{"resourceType": "Device", "id": "d"}],
         "content": {"contentType": "image/jpeg"},
     }

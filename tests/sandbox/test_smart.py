@@ -51,7 +51,8 @@ def test_a_launch_from_the_chart_says_who_which_patient_and_which_visit(
     browser: httpx.Client, dermbridge: Bridge
 ) -> None:
     context = complete(dermbridge, launched(browser, dermbridge))
-    assert (context.user_reference, context.user_display) == ("Practitioner/dr-rivera", "Dr. Inés Rivera")
+    assert context.user_reference == f"{context.ehr.iss}/Practitioner/dr-rivera"
+    assert context.user_display == "Dr. Inés Rivera"
     assert context.patient is not None and context.patient["id"] == "astrid"
     assert context.encounter is not None and context.encounter["id"] == "visit-2210"
     assert context.show_banner
