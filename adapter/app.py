@@ -99,7 +99,7 @@ def work_lanes(bridge: Bridge, destinations: Destinations) -> Mapping[str, Lane]
         expiry.KIND: Lane(partial(expiry.forget_expired, bridge)),
         external_upkeep.KIND: Lane(partial(external_upkeep.look_at_external, bridge, destinations)),
         VISIT_SHEET: Lane(partial(make_sheets, bridge)),
-        "render": Lane(partial(render_photo, bridge), threads=2),
+        "render": Lane(partial(render_photo, bridge), threads=max(1, 2 // bridge.settings.processes)),
         "job": Lane(partial(run_job, bridge), threads=2),
         feeds.KIND: Lane(partial(feeds.tell, bridge, feeds.open_repository(bridge))),
     }

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -46,6 +46,7 @@ from adapter.web.metrics import count_together
 from adapter.work import Lane, WorkLoop
 
 SHARED_WORK = frozenset({"deliver", "render"})
+STAND_BACK_SECONDS, STAND_BACK_AT_MOST = 0.0003, 0.01
 RELEASED_SECONDS = 2.0  # after a service was killed, until its last process has let go of the address
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -185,7 +186,48 @@ def http_server(bridge: Bridge, member: Member = ALONE, *, everything: bool) -> 
         server_header=False,
         timeout_graceful_shutdown=5,
     )
-    return uvicorn.Server(config)
+    return Sharing(config)
+
+
+class Sharing(uvicorn.Server):
+    """Accepts from a socket that other processes accept from as well: who serves fewer connections comes first.
+
+    Left to the kernel, whichever process wakes first takes all connections that came at once, and keeps them.
+    """
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=[] if sockets else None)
+        self._accepting = [asyncio.create_task(self._accept_from(one)) for one in sockets or ()]
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for task in self._accepting:
+            task.cancel()
+        await super().shutdown(sockets)
+
+    async def _accept_from(self, listening: socket.socket) -> None:
+        listening.setblocking(False)
+        loop = asyncio.get_running_loop()
+        while True:
+            await _readable(loop, listening)
+            await asyncio.sleep(min(STAND_BACK_SECONDS * len(self.server_state.connections), STAND_BACK_AT_MOST))
+            with suppress(BlockingIOError, ConnectionError):  # another was faster, or the caller has gone
+                accepted, _ = listening.accept()
+                await loop.connect_accepted_socket(self._protocol, accepted)
+
+    def _protocol(self) -> asyncio.Protocol:
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
+
+
+async def _readable(loop: asyncio.AbstractEventLoop, listening: socket.socket) -> None:
+    seen = asyncio.Event()
+    loop.add_reader(listening, seen.set)
+    try:
+        await seen.wait()
+    finally:
+        loop.remove_reader(listening)
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -209,7 +251,7 @@ def serve_http(settings: Settings, *, everything: bool) -> None:
     open_prepared(settings).close()  # nothing that is open survives a fork
     with listen(settings) as listening:
         if settings.processes > 1:
-            count_together(settings.data_dir / "counts")
+            count_together(settings.data_dir / "counts" / f"{socket.gethostname()}-{settings.http_port}")
         with opened_in_each_process(settings, "serve") as (bridge, member):
             if member.is_first:
                 structlog.get_logger().info(

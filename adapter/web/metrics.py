@@ -45,7 +45,7 @@ def count_together(folder: Path) -> None:
     Before the first is forked (https://prometheus.github.io/client_python/multiprocess/).
     """
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(mode=0o700)
+    folder.mkdir(mode=0o700, parents=True)
     configure_library("PROMETHEUS_MULTIPROC_DIR", str(folder))
     values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
 
