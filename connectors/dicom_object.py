@@ -1,4 +1,4 @@
-"""A parcel as a DICOM object, by the profile's `[dicom]` table, and what an archive's answers say of it."""
+"""A parcel, photo or PDF, as a DICOM object by `[dicom]` of the profile, and what archives answer."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from connectors.contract import DeliveryError, Evidence, Parcel, Receipt, Retry,
 from connectors.kinds import Profile
 from connectors.knobs import DicomPolicy, EncounterPolicy
 from connectors.parcels import get_content
-from connectors.rendition import check_photo, rendered
+from connectors.rendition import rendered
 from connectors.templates import identifier_of, taken_at
 from mappings.dicom_rejection import rejection_note
+from mappings.document_to_dicom import document_of, document_to_dicom
 from mappings.photo_fit import CannotFit
 from mappings.photo_to_dicom import (
     VL_PHOTOGRAPHIC,
@@ -23,6 +24,7 @@ from mappings.photo_to_dicom import (
     sop_instance_uid,
     write_patient,
 )
+from mappings.photo_to_pdf import PDF
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -34,6 +36,8 @@ REASONS: Final = (
     (range(0x0122, 0x0123), Retry.NEVER, "The archive does not take this SOP class; choose another route."),
     (range(0xC122, 0xC123), Retry.NEVER, "The archive does not take JPEG; choose another route."),
 )
+# How what is no photo becomes an object.
+_MAKERS: Final = {PDF: document_to_dicom}
 REFUSED_CLASSES: Final = frozenset({0x0122, 0xC122})
 
 
@@ -54,10 +58,10 @@ def dicom_object(parcel: Parcel, profile: Profile, policy: DicomPolicy, encounte
     import pydicom
 
     place = dicom_place(parcel, policy, encounter)
-    check_photo(parcel)
     made = rendered(parcel, profile)
+    make = _MAKERS.get(made.content_type, photo_to_dicom)
     try:
-        content = photo_to_dicom(
+        content = make(
             get_content(made),
             made.content_type,
             media=parcel.media,
@@ -136,13 +140,13 @@ def rejection(parcel: Parcel, receipt: Receipt, policy: DicomPolicy, at: datetim
 
 
 def evidence(sent: DicomObject, held: Dataset) -> Evidence:
-    """Compare what the archive gave back with what was sent: whose it is, and the JPEG bit-stream itself."""
+    """Compare what the archive gave back with what was sent: whose it is, and the very JPEG bit-stream or PDF."""
     import hashlib
 
     import pydicom
 
-    ours = frame(pydicom.dcmread(io.BytesIO(sent.content)))
-    theirs = frame(held)
+    ours = carried(pydicom.dcmread(io.BytesIO(sent.content)))
+    theirs = carried(held)
     if len(theirs) == len(ours) + 1 and theirs.endswith(b"\0"):  # an odd length is padded (PS3.5 A.4)
         theirs = theirs[:-1]
     digest = hashlib.sha256(theirs).hexdigest()
@@ -165,6 +169,11 @@ def evidence(sent: DicomObject, held: Dataset) -> Evidence:
         str(held.get("AdmissionID", "")) or None,
         differences,
     )
+
+
+def carried(dataset: Dataset) -> bytes:
+    """The document, or the photo's bit-stream."""
+    return document_of(dataset) if "EncapsulatedDocument" in dataset else frame(dataset)
 
 
 def frame(dataset: Dataset) -> bytes:

@@ -1,4 +1,4 @@
-"""Photos into an archive by STOW-RS, looked for by QIDO-RS, read back by WADO-RS (DICOM PS3.18 chapter 10)."""
+"""Photos and PDFs of them into an archive by STOW-RS, looked for by QIDO-RS, read back by WADO-RS (PS3.18)."""
 
 from __future__ import annotations
 

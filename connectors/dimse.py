@@ -1,4 +1,4 @@
-"""Photos into an archive by C-STORE, looked for by C-FIND (DICOM PS3.4 annexes B and C).
+"""Photos and PDFs of them into an archive by C-STORE, looked for by C-FIND (DICOM PS3.4 annexes B and C).
 
 There is no reading back without a listener of our own, so the archive's status and a C-FIND are the last word.
 """
@@ -6,7 +6,7 @@ There is no reading back without a listener of our own, so the archive's status 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -28,6 +28,7 @@ from connectors.dicom_object import dicom_object, dicom_place, instance_uid, sto
 from connectors.kinds import DimseProfile
 from connectors.pace import Pace, own_tally
 from connectors.parcels import by_hand, check_parcel
+from mappings.document_to_dicom import ENCAPSULATED_PDF, EXPLICIT_LITTLE_ENDIAN
 from mappings.photo_to_dicom import DERMOSCOPIC, JPEG_BASELINE, JPEG_EXTENDED, VL_PHOTOGRAPHIC
 
 if TYPE_CHECKING:
@@ -36,6 +37,12 @@ if TYPE_CHECKING:
 ROUTE: Final = "dicom-cstore"
 VERIFICATION: Final = "1.2.840.10008.1.1"
 STUDY_ROOT_FIND: Final = "1.2.840.10008.5.1.4.1.2.2.1"
+# How our objects are encoded; all else goes as pynetdicom proposes.
+_SYNTAXES: Final[Mapping[str, tuple[str, ...]]] = {
+    VL_PHOTOGRAPHIC: (JPEG_BASELINE, JPEG_EXTENDED),
+    DERMOSCOPIC: (JPEG_BASELINE, JPEG_EXTENDED),
+    ENCAPSULATED_PDF: (EXPLICIT_LITTLE_ENDIAN,),
+}
 WARNINGS: Final = frozenset({0x0000, 0xB000, 0xB006, 0xB007, 0x0111})  # stored, the last one: it was there already
 
 
@@ -101,7 +108,7 @@ class Dimse:
                 status = association.send_c_store(dataset)
             except ValueError as error:  # the archive accepted no presentation context for it
                 raise RouteRefused(
-                    "The archive takes no JPEG of this SOP class.",
+                    "The archive takes no such object: not this SOP class, or not as it is encoded.",
                     remedy="Choose another route, or have the archive accept it.",
                     retry=Retry.NEVER,
                 ) from error
@@ -127,13 +134,9 @@ class Dimse:
         entity = ApplicationEntity(ae_title=self._profile.calling_ae)
         entity.connection_timeout = self._profile.timeouts.connect
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = self._profile.timeouts.read
-        jpeg = {VL_PHOTOGRAPHIC, DERMOSCOPIC}
-        for each in classes:
-            if each in jpeg:  # a context of its own for each: the archive chooses one of what a context offers
-                entity.add_requested_context(each, JPEG_BASELINE)
-                entity.add_requested_context(each, JPEG_EXTENDED)
-            else:
-                entity.add_requested_context(each)
+        for each in classes:  # a context of its own for each: the archive chooses one of what a context offers
+            for syntax in _SYNTAXES.get(each, (None,)):
+                entity.add_requested_context(each, syntax)
         with self._pace.turn():
             association = entity.associate(self._profile.host, self._profile.port, ae_title=self._profile.called_ae)
             if association.is_rejected:

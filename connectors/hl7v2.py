@@ -1,4 +1,4 @@
-"""Photos as HL7 v2 messages to an interface engine: ORU^R01 or MDM, over MLLP.
+"""Photos and PDFs of them as HL7 v2 messages to an interface engine: ORU^R01 or MDM, over MLLP.
 
 There is nothing to ask and nothing to read back. MSH-10 and TXA-12 are derived from the delivery, so that a receiver
 that knows duplicates can tell; whether it does is `resend` of the profile.
@@ -22,6 +22,7 @@ from connectors.contract import (
     Parcel,
     Receipt,
     Retry,
+    RouteRefused,
     Secrets,
     Tallies,
     utc_now,
@@ -31,12 +32,13 @@ from connectors.mllp import exchange
 from connectors.outward import delivery_identifier, link_to
 from connectors.pace import Pace, own_tally
 from connectors.parcels import by_hand, check_parcel, get_content
-from connectors.rendition import check_photo, rendered
+from connectors.rendition import rendered
 from connectors.signals import as_error, find_signal
 from connectors.templates import identifier_of
 from mappings.hl7v2.er7 import Message
-from mappings.hl7v2.photo_message import MessageProfile, PhotoMessage, photo_message
+from mappings.hl7v2.photo_message import DATA_TYPES, MessageProfile, PhotoMessage, names_type, photo_message
 from mappings.photo_caption import caption
+from mappings.photo_fit import JPEG
 
 # MSA-1 (table 0008) -> what a refusal means where the profile's signals say nothing else.
 REFUSALS: Final = {
@@ -81,9 +83,9 @@ class Hl7v2:
 
     def send(self, parcel: Parcel) -> Receipt:
         check_parcel(parcel)
-        replaces = parcel.previous if parcel.previous and "Document" in parcel.previous.ids else None
-        event = (self._profile.replace_with if replaces else "") or self._profile.message
-        message = self.message(parcel, event, parent_id=replaces.ids["Document"] if replaces else "")
+        parent_id = self._replaced_document(parcel)
+        event = (self._profile.replace_with if parent_id else "") or self._profile.message
+        message = self.message(parcel, event, parent_id=parent_id)
         self._deliver(parcel, event, message)
         return self._receipt(parcel)
 
@@ -118,9 +120,13 @@ class Hl7v2:
                 retry=Retry.LATER,
             )
         carries = self._profile.content == "ED" and not withdraws
-        if carries and "PDF" not in "^".join(self._profile.obx_5).upper():
-            check_photo(parcel)
-        content = get_content(rendered(parcel, self._profile)) if carries else b""
+        made = rendered(parcel, self._profile) if carries else parcel
+        if carries and not names_type(self._profile.obx_5, made.content_type):
+            raise RouteRefused(
+                f"OBX-5 as the profile lays it out cannot say that it holds {made.content_type}.",
+                remedy="Write {type} and {subtype} into obx_5, and into accepts what the receiver takes, then replay.",
+                retry=Retry.NEVER,
+            )
         zone, taken = ZoneInfo(self._profile.timezone), _taken(parcel)
         told = "consent recorded" if parcel.consents and self._profile.consent_strategy == "obx" else ""
         facts = PhotoMessage(
@@ -131,7 +137,8 @@ class Hl7v2:
             taken_at=taken.astimezone(zone) if taken else None,
             patient=parcel.patient,
             encounter=parcel.encounter if self._profile.encounter.policy != "omit" else None,
-            content=content,
+            content=get_content(made) if carries else b"",
+            content_type=made.content_type if made.content_type in DATA_TYPES else JPEG,
             url=link_to(parcel, self._profile),
             lines=caption(parcel.media),
             parent_id=parent_id,
@@ -146,6 +153,12 @@ class Hl7v2:
                 remedy='Set charset = "UNICODE UTF-8" in the profile if the receiver takes it, then replay.',
                 retry=Retry.NEVER,
             ) from error
+
+    def _replaced_document(self, parcel: Parcel) -> str:
+        """The number of what this parcel takes the place of in the same patient's record; empty when there is none."""
+        known = parcel.previous.ids if parcel.previous else {}
+        same = known.get("Patient") == _number(self._profile, parcel.patient)
+        return known.get("Document", "") if same else ""
 
     def _deliver(self, parcel: Parcel, event: str, message: bytes) -> None:
         identifier = control_id(parcel, event)
@@ -166,8 +179,10 @@ class Hl7v2:
         raise DeliveryError(f"The receiver answered {named}.", remedy=remedy, retry=retry)
 
     def _receipt(self, parcel: Parcel) -> Receipt:
+        replaced = self._replaced_document(parcel)
+        event = (self._profile.replace_with if replaced else "") or self._profile.message
         ids = {
-            "Document": document_id(parcel),
+            "Document": replaced if replaced and event == "ORU^R01" else document_id(parcel),
             "Patient": _number(self._profile, parcel.patient),
             "Encounter": _visit(self._profile, parcel),
         }

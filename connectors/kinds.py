@@ -282,7 +282,8 @@ class Hl7v2Profile(Profile):
     encounter: EncounterPolicy = EncounterPolicy()
     content: Literal["ED", "RP"] = "ED"
     """OBX-2: the photo itself, or a pointer to it."""
-    obx_5: tuple[str, ...] = ("", "IM", "JPEG", "Base64", "{data}")
+    obx_5: tuple[str, ...] = ("", "{type}", "{subtype}", "Base64", "{data}")
+    """Its components: `{data}` base64, `{type}` and `{subtype}` as IM and JPEG, or AP and PDF, `{url}` for RP."""
     document_type: tuple[str, str, str] = (PHOTO_DOCUMENT, "Photographic image", "LN")
     txa_2: str = ""
     """Document type; empty: the code of document_type."""

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from mappings.document_to_dicom import ENCAPSULATED_PDF, EXPLICIT_LITTLE_ENDIAN
 from mappings.photo_to_dicom import coded, derived_uid, part_10
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 KEY_OBJECT_SELECTION: Final = "1.2.840.10008.5.1.4.1.1.88.59"
-EXPLICIT_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2.1"
 # Patient and study of the note are those of the image (the note stands in its study).
 _SAME: Final = (
     *("SpecificCharacterSet", "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex"),
@@ -53,7 +53,8 @@ def rejection_note(image: Dataset, *, reason: str, at: datetime) -> bytes:
     note.ConceptNameCodeSequence = Sequence([coded(REASONS[reason][0], "DCM", REASONS[reason][1])])
     note.ContentTemplateSequence = Sequence([_item(MappingResource="DCMR", TemplateIdentifier="2010")])
     reference = _item(ReferencedSOPClassUID=image.SOPClassUID, ReferencedSOPInstanceUID=image.SOPInstanceUID)
-    content = _item(RelationshipType="CONTAINS", ValueType="IMAGE", ReferencedSOPSequence=Sequence([reference]))
+    kind = "COMPOSITE" if image.SOPClassUID == ENCAPSULATED_PDF else "IMAGE"
+    content = _item(RelationshipType="CONTAINS", ValueType=kind, ReferencedSOPSequence=Sequence([reference]))
     note.ContentSequence = Sequence([content])
     series = _item(SeriesInstanceUID=image.SeriesInstanceUID, ReferencedSOPSequence=Sequence([reference]))
     study = _item(StudyInstanceUID=image.StudyInstanceUID, ReferencedSeriesSequence=Sequence([series]))

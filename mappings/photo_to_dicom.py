@@ -96,7 +96,7 @@ def photo_to_dicom(
     dermoscopic = _is_dermoscopic(media, place)
     dataset = pydicom.Dataset()
     write_patient(dataset, patient, place)
-    _write_study(dataset, media, place, dermoscopic=dermoscopic, at=at)
+    write_study(dataset, media, place, modality="DMS" if dermoscopic else "XC", at=at)
     composed = derivation_of(media) is not None
     _write_instance(dataset, media, idempotency_key, dermoscopic=dermoscopic, derived=composed or jpeg != content)
     if composed:  # made after the examination, of its pictures (PS3.3 C.7.6.1.1.2)
@@ -131,9 +131,9 @@ def write_patient(dataset: Dataset, patient: Resource, place: DicomPlace) -> Non
     dataset.PatientSex = _SEX.get(str(patient.get("gender")), "")
 
 
-def _write_study(dataset: Dataset, media: Resource, place: DicomPlace, *, dermoscopic: bool, at: datetime) -> None:
+def write_study(dataset: Dataset, media: Resource, place: DicomPlace, *, modality: str, at: datetime) -> None:
+    """Study, series and equipment (PS3.3 C.7.2.1, C.7.3.1, C.7.5.1), and when the content was made."""
     taken = _taken(media) or at
-    modality = "DMS" if dermoscopic else "XC"
     study = study_uid(media, place)
     dataset.StudyInstanceUID = study
     dataset.SeriesInstanceUID = derived_uid("series", study, modality)

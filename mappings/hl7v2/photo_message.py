@@ -1,8 +1,8 @@
-"""A photo as an HL7 v2 message: ORU^R01, or MDM^T02/T04/T10 with its content and MDM^T11 to take it back.
+"""A photo or a PDF as an HL7 v2 message: ORU^R01, or MDM^T02/T04/T10 with its content and MDM^T11 to take it back.
 
 HL7 v2.9.1 chapters 7.3.1 and 9.6; OBX-5 data types ED and RP in 2A.2.24 and 2A.2.66. Receivers differ in which
 component of OBX-5 holds what, so its layout is an argument: a template for each component, `{data}` the base64 text,
-`{url}` a pointer.
+`{type}` and `{subtype}` what it is (`DATA_TYPES`), `{url}` a pointer.
 """
 
 from __future__ import annotations
@@ -23,6 +23,16 @@ _ESCAPES: Final = Escapes(_SEPARATORS.letters, bytes.decode)
 _CODECS: Final = {"UNICODE UTF-8": "utf-8", "8859/1": "latin-1", "ASCII": "ascii", "": "utf-8"}
 _STRUCTURES: Final = {"ORU^R01": "ORU_R01", "MDM^T11": "MDM_T01"}  # every other MDM that carries content: MDM_T02
 _SEX: Final = {"male": "M", "female": "F", "other": "O", "unknown": "U"}
+# MIME type -> type and subtype of referenced data (tables 0191 and 0291; PDF is what receivers expect beside them).
+DATA_TYPES: Final[Mapping[str, tuple[str, str]]] = {
+    "image/jpeg": ("IM", "JPEG"),
+    "image/png": ("IM", "PNG"),
+    "image/tiff": ("IM", "TIFF"),
+    "application/pdf": ("AP", "PDF"),
+    "text/rtf": ("TEXT", "RTF"),
+    "text/plain;charset=utf-8": ("TEXT", "PLAIN"),
+    "application/xhtml+xml;charset=utf-8": ("TEXT", "XML"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +53,7 @@ class MessageProfile:
     charset: str = "UNICODE UTF-8"
     authorities: Mapping[str, str] | None = None
     obx_2: str = "ED"
-    obx_5: tuple[str, ...] = ("", "IM", "JPEG", "Base64", "{data}")
+    obx_5: tuple[str, ...] = ("", "{type}", "{subtype}", "Base64", "{data}")
     document_type: tuple[str, str, str] = ("72170-4", "Photographic image", "LN")
     txa_2: str = ""
     txa_17: str = "AU"  # table 0271: authenticated
@@ -54,7 +64,8 @@ class MessageProfile:
 
 @dataclass(frozen=True, slots=True)
 class PhotoMessage:
-    """What one message says. `control_id` is MSH-10, `document_id` TXA-12 and the filler number, `parent_id` TXA-13."""
+    """What one message says. `control_id` is MSH-10, `document_id` TXA-12 and the filler number, `parent_id` TXA-13
+    and the filler number of what is corrected."""
 
     event: str
     control_id: str
@@ -64,6 +75,7 @@ class PhotoMessage:
     patient: Resource
     encounter: Resource | None
     content: bytes = b""
+    content_type: str = "image/jpeg"
     url: str = ""
     lines: Sequence[str] = ()
     parent_id: str = ""
@@ -81,6 +93,13 @@ def photo_message(message: PhotoMessage, profile: MessageProfile) -> bytes:
     results = [] if message.event == "MDM^T11" else _results(message, profile, taken)
     segments = [*header, _pid(message.patient, profile), _pv1(message.encounter, profile), *order, *results]
     return "".join(f"{segment}\r" for segment in segments).encode(_CODECS[profile.charset])
+
+
+def names_type(obx_5: Sequence[str], content_type: str) -> bool:
+    """Whether this layout says of such content what it is, be it in the receiver's own words (`application^pdf`)."""
+    if content_type not in DATA_TYPES:
+        return False
+    return "{subtype}" in obx_5 or DATA_TYPES[content_type][1] in map(str.upper, obx_5)
 
 
 def _segment(name: str, *fields: str) -> str:
@@ -136,7 +155,7 @@ def _pv1(encounter: Resource | None, profile: MessageProfile) -> str:
 
 
 def _obr(message: PhotoMessage, profile: MessageProfile, taken: datetime) -> str:
-    filler = _components(message.document_id[:75], profile.msh_3)
+    filler = _components((message.parent_id or message.document_id)[:75], profile.msh_3)  # a correction keeps its number
     result = _status(message)
     middle = [""] * 14
     return _segment(
@@ -162,15 +181,17 @@ def _status(message: PhotoMessage) -> str:
 
 
 def _txa(message: PhotoMessage, profile: MessageProfile, taken: datetime) -> str:
-    content = "IM" if profile.obx_2 in {"ED", "RP"} else "TX"
-    fields = ["1", _text(profile.txa_2 or profile.document_type[0]), content, _time(taken), "", _time(message.at)]
+    presented = DATA_TYPES[message.content_type][0] if profile.obx_2 in {"ED", "RP"} else "TX"
+    fields = ["1", _text(profile.txa_2 or profile.document_type[0]), presented, _time(taken), "", _time(message.at)]
     states = [profile.txa_17, "", "CA" if message.event == "MDM^T11" else profile.txa_19]  # CA: cancelled
     names = [_components(message.document_id, profile.msh_3), _components(message.parent_id)]
     return _segment("TXA", *fields, *[""] * 5, *names, "", "", "", *states)
 
 
 def _results(message: PhotoMessage, profile: MessageProfile, taken: datetime) -> list[str]:
-    values = {"data": base64.b64encode(message.content).decode(), "url": message.url}
+    kind, subtype = DATA_TYPES[message.content_type]
+    data = base64.b64encode(message.content).decode()
+    values = {"data": data, "url": message.url, "type": kind, "subtype": subtype}
     filled = "^".join(
         values[part[1:-1]] if part in {"{data}"} else _text(part.format(**values) if "{" in part else part)
         for part in profile.obx_5

@@ -88,6 +88,16 @@ def test_a_sent_photo_is_read_back_the_same(connector: Connector) -> None:
     assert Receipt.from_json(receipt.to_json()) == receipt
 
 
+def test_a_document_goes_byte_for_byte_like_a_photo_and_can_be_taken_back(connector: Connector) -> None:
+    sent = parcel(content=b"%PDF-1.3 a visit %%EOF", content_type="application/pdf", filename="s1.pdf")
+    receipt = connector.send(sent)
+    evidence = connector.read_back(sent, receipt)
+    assert evidence.matches and evidence.sha256 == sent.sha256, evidence.differences
+    assert connector.find(sent).ids == receipt.ids
+    assert not connector.retract(sent, receipt, "a photo of another visit").duplicate
+    assert connector.find(sent) is None
+
+
 def test_sending_again_has_no_second_effect_and_find_gives_the_same_receipt(connector: Connector, ehr: Ehr) -> None:
     first = connector.send(parcel())
     held = len(ehr.resources)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import socket
 import threading
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
-from connectors.contract import CannotLook, DeliveryError, Parcel, Retry
+from connectors.contract import CannotLook, DeliveryError, Parcel, Receipt, Retry, RouteRefused
 from connectors.hl7v2 import Hl7v2, control_id
 from connectors.profile import build_profile
 from mappings.hl7v2.er7 import Message
@@ -56,6 +57,19 @@ def receiver(answers: Answers) -> Iterator[tuple[int, list[bytes]]]:
 
 def ack(code: str, control: str, more: str = "") -> bytes:
     return frame(f"MSH|^~\\&|R||D||20261123||ACK|a|P|2.5.1\rMSA|{code}|{control}\r{more}".encode())
+
+
+PDF = b"%PDF-1.3 a visit %%EOF"
+
+
+def sheet(version: int = 1, previous: Receipt | None = None) -> Parcel:
+    return parcel(version=version, content=PDF, content_type="application/pdf", filename="s.pdf", previous=previous)
+
+
+def told(message: bytes, segment: str, field: int) -> str:
+    """A field as it was sent."""
+    line = next(each for each in message.decode().split("\r") if each.startswith(segment))
+    return line.split("|")[field]
 
 
 def opened(port: int, **changes: Any) -> Hl7v2:
@@ -138,3 +152,57 @@ def test_a_lost_answer_names_the_document_to_look_for() -> None:
 def test_what_cannot_be_told_is_not_sent(changes: dict[str, Any], given: Parcel, reason: str) -> None:
     with pytest.raises(DeliveryError, match=reason):
         opened(1, **changes).send(given)
+
+
+@pytest.mark.parametrize("message", ["ORU^R01", "MDM^T02"])
+def test_a_visits_pdf_travels_as_what_it_is(message: str) -> None:
+    with receiver(lambda control: [ack("AA", control)]) as (port, received):
+        opened(port, message=message).send(sheet())
+    assert told(received[0], "OBX", 2) == "ED"
+    assert told(received[0], "OBX", 5) == f"^AP^PDF^Base64^{b64encode(PDF).decode()}"
+    assert message == "ORU^R01" or told(received[0], "TXA", 3) == "AP"
+
+
+def test_a_document_made_again_replaces_the_former_and_is_cancelled_by_its_own_number() -> None:
+    changes = {"message": "MDM^T02", "replace_with": "MDM^T10", "retract_with": "MDM^T11"}
+    with receiver(lambda control: [ack("AA", control)]) as (port, _):
+        first = opened(port, **changes).send(sheet())
+    newer = sheet(2, first)
+    with receiver(lambda control: [ack("AA", control)]) as (port, received):
+        second = opened(port, **changes).send(newer)
+    assert Message.parse(received[0]).header.trigger_event == "T10"
+    assert told(received[0], "TXA", 13) == first.ids["Document"] != second.ids["Document"]
+    with receiver(lambda control: [ack("AA", control)]) as (port, received):
+        opened(port, **changes).retract(newer, second, "wrong")
+    assert Message.parse(received[0]).header.trigger_event == "T11" and b"OBX" not in received[0]
+    assert told(received[0], "TXA", 13) == second.ids["Document"]
+
+
+def test_a_corrected_result_keeps_the_filler_number_that_it_had() -> None:
+    """Receivers replace by OBR-3: another number would be a second result beside the first."""
+    sent: list[bytes] = []
+    receipt = None
+    for version in (1, 2, 3):
+        with receiver(lambda control: [ack("AA", control)]) as (port, received):
+            receipt = opened(port).send(sheet(version, receipt))
+        sent += received
+    with receiver(lambda control: [ack("AA", control)]) as (port, received):
+        opened(port, retract_with="ORU^R01").retract(sheet(3, receipt), receipt, "wrong")  # type: ignore[arg-type]
+    assert len({told(each, "OBR", 3) for each in [*sent, *received]}) == 1
+    assert [told(each, "OBR", 25) for each in [*sent, *received]] == ["F", "C", "C", "W"]
+
+
+def test_what_stands_in_another_patients_record_is_not_named_as_replaced() -> None:
+    with receiver(lambda control: [ack("AA", control)]) as (port, _):
+        wrong = opened(port, message="MDM^T02").send(parcel("1"))
+    with receiver(lambda control: [ack("AA", control)]) as (port, received):
+        opened(port, message="MDM^T02", replace_with="MDM^T10").send(parcel("2", version=2, previous=wrong))
+    assert (
+        Message.parse(received[0]).header.trigger_event == "T02" and wrong.ids["Document"].encode() not in received[0]
+    )
+
+
+def test_a_layout_that_says_jpeg_holds_nothing_else() -> None:
+    with pytest.raises(RouteRefused, match="application/pdf") as refused:
+        opened(1, obx_5=["", "IM", "JPEG", "Base64", "{data}"]).send(sheet())
+    assert "{subtype}" in refused.value.remedy

@@ -31,7 +31,9 @@ def test_a_photo_is_filed_once_in_the_right_chart(name: str, opened: Open) -> No
 
 
 # What these make of a photo cannot hold a PDF.
-PHOTOS_ONLY = {"athenaflow", "canvas", "hl7v2", "pacs"}
+PHOTOS_ONLY = {"athenaflow", "canvas"}
+# How a visit's PDF arrives where not as it is: a message with a link, a DICOM object.
+WRAPPED = {"eclinicalworks": b"MSH|"} | dict.fromkeys(["epic", "pacs"], b"\0" * 128 + b"DICM")
 
 
 @pytest.mark.parametrize("name", VENDORS)
@@ -45,11 +47,28 @@ def test_a_visit_goes_as_one_pdf_where_the_vendor_takes_documents(name: str, ope
         assert row.state == "failed" and "is a PDF" in row.reason and "visit_sheet" in row.remedy
     else:
         assert (row.state, site.numbers()) == (in_chart(name), ["1001"]), row.reason
-    linked = {
-        "epic": b"Clinical photographs of a visit",
-        "eclinicalworks": b"MSH|",
-    }  # a note and a message with a link
-    assert all(each.content.startswith(linked.get(name, b"%PDF-")) for each in site.vendor.filed())
+    assert all(each.content.startswith(WRAPPED.get(name, b"%PDF-")) for each in site.vendor.filed())
+
+
+# A note, a message or a document of these stays when it is replaced: a person takes it away.
+ADDED = {"epic", "athenaone", "modmed-ema", "openemr"}
+
+
+@pytest.mark.parametrize("name", [name for name in VENDORS if name not in PHOTOS_ONLY])
+def test_a_visits_pdf_made_again_takes_the_place_of_the_former_and_leaves_with_its_photos(
+    name: str, opened: Open
+) -> None:
+    site = opened(name, visit_sheet="contact-sheet", single_photos=False)
+    site.capture(1)
+    site.later()
+    site.capture(2)
+    site.later()
+    assert (site.numbers() == ["1001"]) == (name not in ADDED), site.filed()
+    for number in (1, 2):
+        site.move(number, "2")
+    site.later()
+    site.later(hours=7)
+    assert site.numbers() == (["1001", "1001", "1002"] if name in ADDED else ["1002"]), site.unsettled("confirmed")
 
 
 @pytest.mark.parametrize("lost", ["lost-before", "lost-after"])

@@ -48,10 +48,13 @@ def _file(vendor: Vendor, behaviour: MllpBehaviour, message: Message, raw: bytes
     document_id = named.text(12) if named.name == "TXA" else named.text(3)
     parent = named.text(13) if named.name == "TXA" else ""
     result = message.find("OBX")
-    withdrawn = event == "MDM^T11" or (result is not None and result.text(11) == "W")
-    for old in (parent, document_id if withdrawn else ""):
-        if old in vendor.documents and (withdrawn or event == "MDM^T10"):
-            vendor.documents[old].active = False
+    status = result.text(11) if result is not None else ""
+    withdrawn = event == "MDM^T11" or status == "W"
+    replaced = parent if event.startswith("MDM") else document_id if status in {"C", "W"} else ""
+    if event in {"MDM^T10", "MDM^T11", "ORU^R01"}:
+        for number in (replaced, document_id if withdrawn else ""):
+            for known, document in vendor.documents.items():
+                document.active &= known.partition("#")[0] != number
     if not withdrawn and result is not None:
         key = document_id if document_id not in vendor.documents else f"{document_id}#{vendor.new_id()}"
         vendor.documents[key] = Document(key, mrn, _content(message), result.text(2))

@@ -33,9 +33,11 @@ from connectors.knobs import DicomPolicy
 from connectors.photos_found import NotThisPatient, PhotoGone, PhotoSource, open_photo_sources
 from connectors.profile import build_profile
 from connectors.registry import open_connector
+from mappings.document_to_dicom import ENCAPSULATED_PDF, document_of, document_to_dicom
 from mappings.photo_fit import read_jpeg
-from mappings.photo_to_dicom import DicomPlace, photo_to_dicom
-from mappings.terms import DCM, LATERALITY, SNOMED, URI
+from mappings.photo_to_dicom import VL_PHOTOGRAPHIC, DicomPlace, photo_to_dicom
+from mappings.photo_to_pdf import PDF, Plate, photos_to_pdf
+from mappings.terms import DCM, LATERALITY, PICTURE_DERIVATION, SNOMED, URI
 
 pytestmark = pytest.mark.real
 
@@ -195,6 +197,38 @@ def test_a_real_photo_comes_back_bit_for_bit(archive: Connector, orthanc: dict[s
         assert evidence.matches, evidence.differences
 
 
+def sheet(number: str, patient: str = "4711", *, version: int = 1) -> Parcel:
+    """A visit as one PDF, of an odd number of bytes (DICOM pads it)."""
+    content = photos_to_pdf(
+        [Plate(PHOTOS[-1].read_bytes())], heading="Doe", title="", at=datetime(2026, 1, 1, tzinfo=UTC)
+    )
+    content += b"\n" * (1 - len(content) % 2)
+    made = parcel(content, number, patient, content_type=PDF, idempotency_key=f"s{number}/{version}/pacs")
+    tag = [{"system": PICTURE_DERIVATION, "code": "contact-sheet"}]
+    return replace(made, media={**made.media, "meta": {"tag": tag}}, filename=f"s{number}.pdf")
+
+
+def test_a_visits_pdf_comes_back_byte_for_byte_and_is_made_again_as_another_object(
+    archive: Connector, orthanc: dict[str, int]
+) -> None:
+    number = str(len(type(archive).__name__))
+    sent, newer = sheet(number), sheet(number, version=2)
+    receipt = archive.send(sent)
+    assert archive.send(sent).duplicate and archive.find(sent) is not None
+    [stored] = held(orthanc, receipt.ids["SOPInstanceUID"])
+    dataset = pydicom.dcmread(io.BytesIO(stored))
+    assert (dataset.SOPClassUID, dataset.MIMETypeOfEncapsulatedDocument) == (ENCAPSULATED_PDF, PDF)
+    assert dataset.DocumentTitle == "Clinical photographs of a visit" and dataset.BurnedInAnnotation == "YES"
+    assert document_of(dataset) == sent.content() and dataset.PatientID == "4711"
+    if (evidence := archive.read_back(sent, receipt)) is not None:
+        assert evidence.matches and evidence.sha256 == sent.sha256, evidence.differences
+    again = archive.send(replace(newer, previous=receipt))
+    assert again.ids["SOPInstanceUID"] != receipt.ids["SOPInstanceUID"]
+    [other] = held(orthanc, again.ids["SOPInstanceUID"])
+    same = pydicom.dcmread(io.BytesIO(other))
+    assert (same.StudyInstanceUID, same.SeriesInstanceUID) == (dataset.StudyInstanceUID, dataset.SeriesInstanceUID)
+
+
 def test_an_archive_that_deletes_nothing_leaves_it_to_a_person(orthanc: dict[str, int]) -> None:
     url = f"http://127.0.0.1:{orthanc['http']}/dicom-web"
     opened = open_connector(
@@ -205,6 +239,16 @@ def test_an_archive_that_deletes_nothing_leaves_it_to_a_person(orthanc: dict[str
         opened.retract(sent, opened.send(sent), "wrong patient")
     assert error.value.retry is Retry.NEVER
     opened.close()
+
+
+def test_dciodvfy_finds_no_error_in_a_visits_pdf(tmp_path: Path) -> None:
+    program = shutil.which("dciodvfy")
+    needed(program is not None, "dciodvfy")
+    one, file = sheet("1"), tmp_path / "sheet.dcm"
+    place = DicomPlace("4711", "HOSP", "V-1", equipment=DEVICE)
+    about = {"media": one.media, "patient": one.patient, "place": place}
+    file.write_bytes(document_to_dicom(one.content(), PDF, **about, idempotency_key="k", at=datetime.now(UTC)))
+    assert "Error" not in _judged(str(program), file)
 
 
 @pytest.mark.parametrize("equipment", [{}, DEVICE], ids=["photographic", "dermoscopic"])
@@ -228,11 +272,13 @@ def test_dciodvfy_finds_no_error(tmp_path: Path, equipment: dict[str, str]) -> N
     assert "Error" not in _judged(str(program), file)
 
 
-def test_dciodvfy_finds_no_error_in_a_rejection_note(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rejected", [VL_PHOTOGRAPHIC, ENCAPSULATED_PDF])
+def test_dciodvfy_finds_no_error_in_a_rejection_note(tmp_path: Path, rejected: str) -> None:
     program = shutil.which("dciodvfy")
     needed(program is not None, "dciodvfy")
     one = parcel(PHOTOS[-1].read_bytes())
     uids = {"StudyInstanceUID": "2.25.1", "SeriesInstanceUID": "2.25.2", "SOPInstanceUID": "2.25.3", "Patient": "4711"}
+    uids["SOPClassUID"] = rejected
     file = tmp_path / "note.dcm"
     file.write_bytes(rejection(one, Receipt("dicomweb", uids), DicomPolicy(), datetime(2026, 1, 1, tzinfo=UTC)))
     assert "Error" not in _judged(str(program), file)

@@ -21,7 +21,8 @@ from connectors.contract import CannotLook, Connector
 from connectors.dicom_object import frame
 from connectors.profile import build_profile
 from connectors.registry import open_connector
-from tests.integration.dicom.test_archive import DEVICE, MRN, PHOTOS, parcel
+from mappings.document_to_dicom import ENCAPSULATED_PDF, document_of
+from tests.integration.dicom.test_archive import DEVICE, MRN, PHOTOS, parcel, sheet
 
 pytestmark = pytest.mark.real
 
@@ -82,6 +83,15 @@ def test_the_photo_is_stored_as_it_is_and_twice_is_one_file(
     assert dataset.SOPInstanceUID == receipt.ids["SOPInstanceUID"] and dataset.PatientID == "4711"
     if dataset.get("LossyImageCompression") and "DERIVED" not in dataset.ImageType:
         assert frame(dataset)[: len(content)] == content
+
+
+def test_a_visits_pdf_is_stored_byte_for_byte(store: Connector, storescp: tuple[int, Path]) -> None:
+    sent = sheet("1")
+    store.send(sent)
+    store.send(sent)
+    [stored] = [each for each in storescp[1].iterdir() if each.is_file()]
+    dataset = pydicom.dcmread(stored)
+    assert dataset.SOPClassUID == ENCAPSULATED_PDF and document_of(dataset) == sent.content()
 
 
 def test_what_cannot_be_asked_says_so_and_may_be_sent_again(store: Connector) -> None:
