@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from adapter.access.actor import Actor
 from adapter.access.app_grants import end_grants_under_glass
 from adapter.access.policy import check_scope, check_whose
-from adapter.access.sessions import NOBODY, after_emergency, change_actor
+from adapter.access.sessions import NOBODY, after_emergency, change_actor, end_phones_under_glass
 from adapter.bridge import Bridge
 from adapter.errors import BadInput, Forbidden
 
@@ -47,6 +47,7 @@ def mend_glass(tx: Connection, bridge: Bridge, session_id: str, actor: Actor) ->
     """The end of it, before its time."""
     if actor.emergency_until is not None:
         end_grants_under_glass(tx, session_id, actor.emergency_until, at=bridge.now())
+        end_phones_under_glass(tx, session_id)
     mended = after_emergency(actor)
     change_actor(tx, session_id, mended)
     return mended

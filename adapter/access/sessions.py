@@ -18,7 +18,7 @@ from adapter.access.actor import Actor
 from adapter.access.ehr_style import Style
 from adapter.access.tokens import digest
 from adapter.db.engine import Database
-from adapter.db.tables import session
+from adapter.db.tables import handoff, session
 from adapter.errors import NotFound
 
 COOKIE = "dermbridge-session"
@@ -68,6 +68,7 @@ def start_session(
     lifetime: timedelta,
     ehr_grant: bytes | None = None,
     style: Style | None = None,
+    glass_of: str | None = None,
 ) -> tuple[str, Session]:
     """(cookie value, session). Always a fresh cookie, so that none can be planted beforehand."""
     cookie, csrf = secrets.token_urlsafe(32), secrets.token_urlsafe(24)
@@ -81,6 +82,7 @@ def start_session(
         "expires_at": at + lifetime,
         "ehr_grant": ehr_grant,
         "style": orjson.dumps(style).decode() if style else None,
+        "glass_of": glass_of,
     }
     tx.execute(insert(session), row)
     return cookie, Session(digest(cookie), actor, csrf, ehr_grant, style)
@@ -150,4 +152,12 @@ def change_actor(tx: Connection, session_id: str, actor: Actor) -> None:
 
 
 def end_session(tx: Connection, session_id: str) -> None:
+    """With the phones that were handed over under its broken glass."""
     tx.execute(delete(session).where(session.c.id == session_id))
+    end_phones_under_glass(tx, session_id)
+
+
+def end_phones_under_glass(tx: Connection, session_id: str) -> None:
+    """Those already opened, and the links to others."""
+    for table in (session, handoff):
+        tx.execute(delete(table).where(table.c.glass_of == session_id))

@@ -454,6 +454,7 @@ session = Table(
     Column("expires_at", Instant, nullable=False, index=True),
     Column("ehr_grant", LargeBinary),  # sealed: what the EHR's token response lets us ask for again
     Column("style", Text),  # custom properties (JSON) that the EHR around us looks like (smart_style_url)
+    Column("glass_of", String(64), index=True),  # of a phone: the session under whose broken glass it was handed over
 )
 launch = Table(
     "launch",
@@ -471,6 +472,7 @@ handoff = Table(  # a link that lets a phone take photos for one patient, once
     Column("created_at", Instant, nullable=False),
     Column("expires_at", Instant, nullable=False, index=True),
     Column("used_at", Instant),
+    Column("glass_of", String(64), index=True),  # the session that made it under broken glass
 )
 access_token = Table(
     "access_token",

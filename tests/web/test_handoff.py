@@ -101,6 +101,25 @@ def test_the_session_of_the_phone_ends_by_itself(
         assert mobile.get("/capture?patient=p1").status_code == 401
 
 
+@pytest.mark.parametrize("mended", [False, True], ids=["at its time", "before"])
+def test_what_broken_glass_handed_to_a_phone_ends_with_it(
+    bridge: Bridge, clock: Clock, app: object, clinician: Browser, links: list[str], mended: bool
+) -> None:
+    object.__setattr__(bridge, "settings", bridge.settings.model_copy(update={"emergency_minutes": 12}))
+    clinician.post("/break-glass", {"reason": "ETREAT", "why": "bleeding wound seen in clinic"})
+    clock.advance(minutes=8)
+    with phone(app) as opened, phone(app) as late:
+        opened.get(f"/h/{scan(clinician, links)}")
+        unopened = scan(clinician, links)
+        assert opened.get("/capture?patient=p1").status_code == 200
+        if mended:
+            assert clinician.post("/break-glass/end").status_code == 303
+        else:
+            clock.advance(minutes=4)
+        assert opened.get("/capture?patient=p1").status_code == 401
+        assert late.get(f"/h/{unopened}").status_code == 403
+
+
 def test_only_who_may_take_photos_of_the_patient_makes_a_link(bridge: Bridge, app: object, colleague: Browser) -> None:
     assert colleague.get("/handoff?patient=p1").status_code == 404
     with bridge.db.transaction() as tx:

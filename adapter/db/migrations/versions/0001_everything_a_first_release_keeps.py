@@ -434,10 +434,12 @@ def upgrade() -> None:
         sa.Column("created_at", adapter.db.tables.Instant(timezone=True), nullable=False),
         sa.Column("expires_at", adapter.db.tables.Instant(timezone=True), nullable=False),
         sa.Column("used_at", adapter.db.tables.Instant(timezone=True), nullable=True),
+        sa.Column("glass_of", sa.String(length=64), nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )
     with op.batch_alter_table("handoff", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_handoff_expires_at"), ["expires_at"], unique=False)
+        batch_op.create_index(batch_op.f("ix_handoff_glass_of"), ["glass_of"], unique=False)
 
     op.create_table(
         "id_token_key",
@@ -846,11 +848,13 @@ def upgrade() -> None:
         sa.Column("expires_at", adapter.db.tables.Instant(timezone=True), nullable=False),
         sa.Column("ehr_grant", sa.LargeBinary(), nullable=True),
         sa.Column("style", sa.Text(), nullable=True),
+        sa.Column("glass_of", sa.String(length=64), nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )
     with op.batch_alter_table("session", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_session_actor_id"), ["actor_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_session_expires_at"), ["expires_at"], unique=False)
+        batch_op.create_index(batch_op.f("ix_session_glass_of"), ["glass_of"], unique=False)
 
     op.create_table(
         "used_assertion",
