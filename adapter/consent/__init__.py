@@ -1,7 +1,7 @@
 """What the patient agreed to: recorded with evidence, withdrawn at any time, decided again at every use."""
 
 from adapter.consent.copies import Copy, Export, copies, exports
-from adapter.consent.decisions import decide, decide_and_audit
+from adapter.consent.decisions import decide, decide_and_audit, decide_each
 from adapter.consent.evidence import Evidence, seal_evidence
 from adapter.consent.recording import POLICY_URI, record, spoken, withdraw
 from mappings.consent_decision import ConsentDecision
@@ -17,6 +17,7 @@ __all__ = [
     "copies",
     "decide",
     "decide_and_audit",
+    "decide_each",
     "exports",
     "record",
     "seal_evidence",

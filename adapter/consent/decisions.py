@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection, bindparam
 
 from adapter import governance
 from adapter.access import Actor
 from adapter.bridge import Bridge
-from adapter.records import TABLES, Resource, Stored, find, find_selected, selection
-from adapter.records.confinement import same_patients
+from adapter.records import TABLES, Resource, Stored, find_all, find_selected, selection
+from adapter.records.confinement import patient_of, same_patients_each
 from mappings.consent_decision import TREATMENT, ConsentDecision
 from mappings.consent_decision import decide as decide_by_rules
 from mappings.consent_provision import PhotoFacts
@@ -32,16 +34,38 @@ def decide(
     Consents of every id merged with the patient count. Nobody's photograph (`patient_id` None) has no consent.
     `requester` are references of the person and organisations that ask. Raises ValueError for an unknown use.
     """
-    patient_ids = same_patients(tx, [patient_id]) if patient_id else frozenset()
-    rows = find_selected(tx, "Consent", _CONSENTS_OF, of=list(patient_ids)) if patient_ids else []
-    return decide_by_rules(
-        [row.resource for row in rows],
-        use=use,
-        at=bridge.now().astimezone(bridge.settings.zone),
-        mode=bridge.settings.consent_mode,
-        facts=_facts(tx, bridge, patient_id, patient_ids, media.resource if media else {}),
-        requester=requester,
-    )
+    return decide_each(tx, bridge, [(patient_id, media)], use=use, requester=requester)[0]
+
+
+def decide_each(
+    tx: Connection,
+    bridge: Bridge,
+    asked: Sequence[tuple[str | None, Stored | None]],
+    *,
+    use: str = TREATMENT,
+    requester: frozenset[str] = frozenset(),
+) -> list[ConsentDecision]:
+    """`decide` for pairs of patient and photo, in three statements for all of them."""
+    named = {patient_id for patient_id, _ in asked if patient_id}
+    same = same_patients_each(tx, named)
+    everyone = frozenset[str]().union(*same.values())
+    consents = [row.resource for row in find_selected(tx, "Consent", _CONSENTS_OF, of=list(everyone))] if named else []
+    persons = find_all(tx, "Patient", named)
+    decisions = []
+    for patient_id, media in asked:
+        ids = same[patient_id] if patient_id else frozenset[str]()
+        person = persons.get(patient_id) if patient_id else None
+        decisions.append(
+            decide_by_rules(
+                [one for one in consents if patient_of(one) in ids],
+                use=use,
+                at=bridge.now().astimezone(bridge.settings.zone),
+                mode=bridge.settings.consent_mode,
+                facts=_facts(bridge, person, ids, media.resource if media else {}),
+                requester=requester,
+            )
+        )
+    return decisions
 
 
 def decide_and_audit(
@@ -69,12 +93,9 @@ def decide_and_audit(
     return decision
 
 
-def _facts(
-    tx: Connection, bridge: Bridge, patient_id: str | None, patient_ids: frozenset[str], media: Resource
-) -> PhotoFacts:
+def _facts(bridge: Bridge, person: Stored | None, patient_ids: frozenset[str], media: Resource) -> PhotoFacts:
     taken = media.get("createdDateTime")
     encounter = media.get("encounter", {}).get("reference")
-    person = find(tx, "Patient", patient_id) if patient_id else None
     birth = person.resource.get("birthDate") if person else None
     return PhotoFacts(
         patients=frozenset(f"Patient/{one}" for one in patient_ids),

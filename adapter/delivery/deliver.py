@@ -1,12 +1,16 @@
-"""One attempt of one delivery, from the outbox to the proof.
+"""One attempt of a delivery, from the outbox to the proof, or of a few to one destination beside each other.
 
 Every step that talks to the destination stands between two short transactions: what was found out is durable before
-the next step, so that a crash anywhere is taken up where it happened and nothing is sent blindly twice.
+the next step, so that a crash anywhere is taken up where it happened and nothing is sent blindly twice. Deliveries of
+one round share these transactions, as long as the destination answers quickly: after `QUICK_SECONDS`, or an outage,
+what has not begun goes back in line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -22,10 +26,10 @@ from adapter.db.tables import delivery_attempt
 from adapter.delivery.circuit import LEFT_ALONE, STOPPED, find_circuit, note_answer, note_outage, wait_until
 from adapter.delivery.destinations import Destinations
 from adapter.delivery.orders import Order, may_not_stay, prepare
-from adapter.delivery.outbox import SEEN, DeliveryState, explain, get_delivery, mark, start_retraction
+from adapter.delivery.outbox import SEEN, DeliveryState, explain, get_deliveries, mark, mark_all, start_retraction
 from adapter.errors import Misconfigured, NotFound
-from adapter.records import Stored, create, new_id
-from adapter.work import Work, finish, hasten, postpone
+from adapter.records import New, Resource, Stored, create_all, insert_all, new_id
+from adapter.work import Work, check_held, finish, finish_all, hasten, postpone
 from adapter.work.loop import back_off
 from connectors.contract import CannotLook, Connector, DeliveryError, Evidence, Receipt, Retry
 from mappings.photos_to_picture import VISIT_SHEETS, derivation_of
@@ -37,6 +41,7 @@ T = TypeVar("T")
 WAITS_AS = {"find": S.UNKNOWN, "send": S.PENDING, "read-back": S.ACCEPTED, "retract": S.RETRACTING}
 NEVER_SENT: dict[str, Any] = dict.fromkeys(("receipt", "evidence", "accepted_at", "confirmed_at"))
 LOOK_ONCE_MORE = timedelta(hours=6)
+QUICK_SECONDS = 0.5  # for what may wait together to become durable
 
 
 @dataclass
@@ -49,15 +54,22 @@ class Attempt:
     was_down: bool = False  # there were outages since the destination last answered
     action: str = "open"
     started_at: datetime | None = None
+    ended_at: datetime | None = None
     taken_back: bool = False  # unseen, in case it had arrived
 
     def step(self, action: str, call: Callable[[], T]) -> T:
-        self.action, self.started_at = action, self.bridge.now()
-        return call()
+        self.action, self.started_at, self.ended_at = action, self.bridge.now(), None
+        found = call()
+        self.ended_at = self.bridge.now()
+        return found
 
     def note(self, tx: Connection, outcome: str, detail: str | None = None) -> None:
-        ended_at = self.bridge.now()
-        row = {
+        insert_rows(tx, delivery_attempt, [self.told(outcome, detail)])
+
+    def told(self, outcome: str, detail: str | None = None) -> dict[str, Any]:
+        """A row of delivery_attempt."""
+        ended_at = self.ended_at or self.bridge.now()
+        return {
             "delivery_id": self.order.row.id,
             "action": self.action,
             "started_at": self.started_at or ended_at,
@@ -65,7 +77,6 @@ class Attempt:
             "outcome": outcome,
             "detail": detail,
         }
-        insert_rows(tx, delivery_attempt, [row])
 
     def answered(self, tx: Connection) -> None:
         if self.was_down:
@@ -76,31 +87,83 @@ class Attempt:
         mark(tx, self.order.row.id, state, at=self.bridge.now(), **values)
 
 
+Arrived = list[tuple[Attempt, Receipt]]
+
+
 def deliver(bridge: Bridge, destinations: Destinations, work: Work) -> None:
     """Handle one work item of kind "deliver" to its next state. Raises LeaseLost when another worker took over."""
+    deliver_together(bridge, destinations, [work])
+
+
+def deliver_together(bridge: Bridge, destinations: Destinations, items: Sequence[Work]) -> Sequence[Work]:
+    """`deliver` for what one claim leased of one destination; returns what was not begun. Raises LeaseLost."""
+    attempts = _open(bridge, items)
+    if not attempts:
+        return ()
+    try:
+        connector = _connector(destinations, attempts[0].order.row.destination)
+    except DeliveryError as error:
+        for attempt in attempts:
+            _set_aside(attempt, error)
+        return ()
+    waiting, arrived = deque(attempts), list[tuple[Attempt, Receipt]]()
+    try:
+        _send(waiting, connector, arrived)
+    finally:
+        left = _put_back(bridge, waiting)
+        staying = _accept([one for one in arrived if one[0].order.state is not S.ACCEPTED])
+    staying += [one for one in arrived if one[0].order.state is S.ACCEPTED]
+    _prove(staying, connector)
+    return left
+
+
+def _open(bridge: Bridge, items: Sequence[Work]) -> list[Attempt]:
+    """What is to be done now; the others are postponed or finished."""
     with bridge.db.transaction() as tx:
-        row = get_delivery(tx, work.payload["delivery"])
-        circuit = find_circuit(tx, row.destination)
+        check_held(tx, items)
+        by_id = {item.payload["delivery"]: item for item in items}
+        rows = get_deliveries(tx, list(by_id))
+        circuit = find_circuit(tx, rows[0].destination)
         if circuit and (until := wait_until(tx, circuit, at=bridge.now())):
             reason, remedy = _told_why(circuit)
-            explain(tx, row.id, reason=reason, remedy=remedy)
-            postpone(tx, work, due_at=until, reason=reason)
+            for row in rows:
+                explain(tx, row.id, reason=reason, remedy=remedy)
+                postpone(tx, by_id[row.id], due_at=until, reason=reason)
+            return []
+        orders = prepare(tx, bridge, rows)
+        idle = by_id.keys() - {order.row.id for order in orders}
+        finish_all(tx, [by_id[one] for one in idle])
+    return [Attempt(bridge, by_id[one.row.id], one, was_down=circuit is not None) for one in orders]
+
+
+def _send(waiting: deque[Attempt], connector: Connector, arrived: Arrived) -> None:
+    """One after the other from `waiting`, as long as it goes quickly; with their receipts to `arrived`."""
+    until = time.monotonic() + QUICK_SECONDS
+    while waiting:
+        attempt = waiting.popleft()
+        try:
+            if attempt.order.state is S.RETRACTING:
+                _retract(attempt, connector)
+            elif receipt := _known_receipt(attempt) or _hand_over(attempt, connector):
+                arrived.append((attempt, receipt))
+        except DeliveryError as error:
+            _set_aside(attempt, error)
+            if error.outage:
+                return
+        if time.monotonic() > until:
             return
-        order = prepare(tx, bridge, row)
-        if order is None:
-            finish(tx, work)
-            return
-    attempt = Attempt(bridge, work, order, was_down=circuit is not None)
-    try:
-        connector = _connector(destinations, order.row.destination)
-        if order.state is S.RETRACTING:
-            _retract(attempt, connector)
-            return
-        receipt = order.receipt if order.state is S.ACCEPTED else _hand_over(attempt, connector)
-        if receipt is not None:
-            _prove(attempt, connector, receipt)
-    except DeliveryError as error:
-        _set_aside(attempt, error)
+
+
+def _known_receipt(attempt: Attempt) -> Receipt | None:
+    return attempt.order.receipt if attempt.order.state is S.ACCEPTED else None
+
+
+def _put_back(bridge: Bridge, waiting: Collection[Attempt]) -> list[Work]:
+    """What was not begun: nothing of it has left, so that nobody need look for it."""
+    if new := [{"id": attempt.order.row.id} for attempt in waiting if attempt.order.state is S.PENDING]:
+        with bridge.db.transaction() as tx:
+            mark_all(tx, S.PENDING, new, at=bridge.now())
+    return [attempt.work for attempt in waiting]
 
 
 def _told_why(circuit: Row[Any]) -> tuple[str, str]:
@@ -120,7 +183,7 @@ def _connector(destinations: Destinations, name: str) -> Connector:
 
 
 def _hand_over(attempt: Attempt, connector: Connector) -> Receipt | None:
-    """Find it there or send it; the receipt is durable on return. None when it must not leave after all."""
+    """Find it there or send it. None when it must not leave after all."""
     order = attempt.order
     receipt = _look(attempt, connector) if order.trace else None
     if receipt is None and (end := _may_not_leave(order)):
@@ -130,15 +193,7 @@ def _hand_over(attempt: Attempt, connector: Connector) -> Receipt | None:
             attempt.note(tx, "absent")
             finish(tx, attempt.work)
         return None
-    if receipt is None:
-        receipt = attempt.step("send", lambda: connector.send(order.parcel))
-    with attempt.bridge.db.transaction() as tx:
-        _accept(tx, attempt, receipt)
-        if (reason := may_not_stay(tx, attempt.bridge, order.row)) is None:
-            return receipt
-        attempt.mark(tx, S.RETRACTING, reason=reason)
-        postpone(tx, attempt.work, due_at=attempt.bridge.now(), reason=reason)
-    return None
+    return receipt or attempt.step("send", lambda: connector.send(order.parcel))
 
 
 def _look(attempt: Attempt, connector: Connector) -> Receipt | None:
@@ -166,35 +221,64 @@ def _may_not_leave(order: Order) -> tuple[DeliveryState, dict[str, str]] | None:
     return None
 
 
-def _accept(tx: Connection, attempt: Attempt, receipt: Receipt) -> None:
-    bridge, order = attempt.bridge, attempt.order
-    attempt.answered(tx)
-    at = bridge.now()
-    attempt.mark(tx, S.ACCEPTED, receipt=receipt.to_json(), accepted_at=at)
-    attempt.note(tx, "duplicate" if receipt.duplicate else "accepted")
-    row, media = order.row, order.media
-    governance.audit(
-        tx,
-        bridge,
+def _accept(arrived: Arrived) -> Arrived:
+    """Make their receipts durable; returns those whose copies may stay there."""
+    if not arrived:
+        return []
+    bridge = arrived[0][0].bridge
+    with bridge.db.transaction() as tx:
+        wrong = may_not_stay(tx, bridge, [attempt.order.row for attempt, _ in arrived])
+        arrived[0][0].answered(tx)
+        at = bridge.now()
+        accepted = [
+            {"id": attempt.order.row.id, "receipt": receipt.to_json(), "accepted_at": at}
+            for attempt, receipt in arrived
+        ]
+        mark_all(tx, S.ACCEPTED, accepted, at=at)
+        outcomes = [attempt.told("duplicate" if receipt.duplicate else "accepted") for attempt, receipt in arrived]
+        insert_rows(tx, delivery_attempt, outcomes)
+        insert_all(tx, [_disclosure(attempt) for attempt, _ in arrived])
+        create_all(tx, [_transmission(attempt, at) for attempt, _ in arrived], at=at)
+        for attempt, receipt in arrived:
+            _take_places(tx, attempt, receipt)
+        for attempt, _ in arrived:
+            if reason := wrong.get(attempt.order.row.id):
+                attempt.mark(tx, S.RETRACTING, reason=reason)
+                postpone(tx, attempt.work, due_at=at, reason=reason)
+    return [one for one in arrived if one[0].order.row.id not in wrong]
+
+
+def _disclosure(attempt: Attempt) -> New:
+    row = attempt.order.row
+    return governance.audited(
+        attempt.bridge,
         "export",
         SYSTEM,
         patient_id=row.patient,
-        references=[media.version_reference],
+        references=[attempt.order.media.version_reference],
         detail=f"delivered to {row.destination}",
         recipient=row.destination,
     )
-    sent = provenance(
+
+
+def _transmission(attempt: Attempt, at: datetime) -> Resource:
+    order = attempt.order
+    return provenance(
         "transmit",
-        targets=[media.version_reference],
-        agents=[Agent("assembler", SYSTEM.id), Agent("custodian", {"display": row.destination})],
+        targets=[order.media.version_reference],
+        agents=[Agent("assembler", SYSTEM.id), Agent("custodian", {"display": order.row.destination})],
         entities=[Entity("source", order.parcel.media["content"]["url"], order.parcel.sha256)],
         recorded=at,
         provenance_id=new_id(at),
     )
-    create(tx, sent, at=at)
-    for old in order.replaced:
+
+
+def _take_places(tx: Connection, attempt: Attempt, receipt: Receipt) -> None:
+    """What the new copy takes the place of is superseded, or taken back where it is another patient's."""
+    bridge, row = attempt.bridge, attempt.order.row
+    for old in attempt.order.replaced:
         if _is_same_record(Receipt.from_json(old.receipt), receipt) or _seen_for_him(old, row):
-            mark(tx, old.id, S.SUPERSEDED, at=at, reason="a newer version took its place")
+            mark(tx, old.id, S.SUPERSEDED, at=bridge.now(), reason="a newer version took its place")
         else:
             start_retraction(tx, bridge, old, reason="the photo is another patient's")
 
@@ -210,31 +294,52 @@ def _seen_for_him(old: Row[Any], row: Row[Any]) -> bool:
     return Receipt.from_json(old.receipt).route == SEEN and bool(old.patient == row.patient)
 
 
-def _prove(attempt: Attempt, connector: Connector, receipt: Receipt) -> None:
+def _prove(accepted: Arrived, connector: Connector) -> None:
     """Confirmed only by what the destination holds now; where it gives nothing back, its receipt is the last word."""
+    seen = list[tuple[Attempt, Evidence | None]]()
+    try:
+        for attempt, receipt in accepted:
+            try:
+                seen.append((attempt, _read_back(attempt, connector, receipt)))
+            except DeliveryError as error:
+                _set_aside(attempt, error)
+    finally:
+        _conclude(seen)
+
+
+def _read_back(attempt: Attempt, connector: Connector, receipt: Receipt) -> Evidence | None:
     if receipt.route == SEEN:  # somebody's word: the number to read back is not known
-        with attempt.bridge.db.transaction() as tx:
-            attempt.mark(tx, S.ACCEPTED, reason=attempt.order.row.reason)
-            finish(tx, attempt.work)
+        attempt.action = "seen"
+        return None
+    return attempt.step("read-back", lambda: connector.read_back(attempt.order.parcel, receipt))
+
+
+def _conclude(seen: Sequence[tuple[Attempt, Evidence | None]]) -> None:
+    if not seen:
         return
-    evidence = attempt.step("read-back", lambda: connector.read_back(attempt.order.parcel, receipt))
-    with attempt.bridge.db.transaction() as tx:
-        attempt.answered(tx)
-        if evidence is None:
-            attempt.mark(tx, S.ACCEPTED, reason="acknowledged; this destination gives nothing back to read")
-            attempt.note(tx, "accepted")
-            finish(tx, attempt.work)
-            return
-        proof = orjson.dumps(_told(evidence)).decode()
-        if evidence.matches:
-            attempt.mark(tx, S.CONFIRMED, evidence=proof, confirmed_at=attempt.bridge.now())
-            attempt.note(tx, "confirmed")
-        else:
-            reason = "read back and different: " + "; ".join(evidence.differences)
-            remedy = "correct it at the destination or send it again"
-            attempt.mark(tx, S.FAILED, evidence=proof, reason=reason, remedy=remedy)
-            attempt.note(tx, "different", reason)
-        finish(tx, attempt.work)
+    bridge = seen[0][0].bridge
+    with bridge.db.transaction() as tx:
+        seen[0][0].answered(tx)
+        ends = [_end(attempt, evidence) for attempt, evidence in seen]
+        for state in dict.fromkeys(state for state, _, _ in ends):
+            mark_all(tx, state, [values for one, values, _ in ends if one is state], at=bridge.now())
+        insert_rows(tx, delivery_attempt, [told for _, _, told in ends if told["action"] != "seen"])
+        finish_all(tx, [attempt.work for attempt, _ in seen])
+
+
+def _end(attempt: Attempt, evidence: Evidence | None) -> tuple[DeliveryState, dict[str, Any], dict[str, Any]]:
+    """The state a read-back ends in, the values of the delivery's row and the row of the attempt."""
+    row = attempt.order.row
+    if evidence is None:
+        reason = "acknowledged; this destination gives nothing back to read"
+        reason = row.reason if attempt.action == "seen" else reason
+        return S.ACCEPTED, {"id": row.id, "reason": reason}, attempt.told("accepted")
+    proof = {"id": row.id, "evidence": orjson.dumps(_told(evidence)).decode()}
+    if evidence.matches:
+        return S.CONFIRMED, proof | {"confirmed_at": attempt.bridge.now()}, attempt.told("confirmed")
+    reason = "read back and different: " + "; ".join(evidence.differences)
+    remedy = "correct it at the destination or send it again"
+    return S.FAILED, proof | {"reason": reason, "remedy": remedy}, attempt.told("different", reason)
 
 
 def _told(evidence: Evidence) -> dict[str, Any]:

@@ -1,34 +1,61 @@
-"""How the work loop does deliveries: in threads of each destination's own, none begun where it is left alone, and with
-a word in the ledger when an error of ours interrupts one.
+"""How the work loop does deliveries: in threads of each destination's own, a few at a time where it answers quickly,
+none begun where it is left alone, and with a word in the ledger when an error of ours interrupts one.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from functools import partial
+from typing import Final
 
 from sqlalchemy import Connection
 
 from adapter.bridge import Bridge
 from adapter.delivery.circuit import find_circuit
-from adapter.delivery.deliver import deliver
+from adapter.delivery.deliver import QUICK_SECONDS, deliver, deliver_together
 from adapter.delivery.destinations import Destinations, known_profiles
 from adapter.delivery.outbox import DeliveryState, explain, get_delivery, mark
 from adapter.work import Lane, Work
 
 S = DeliveryState
+AT_MOST: Final = 8  # in one round
 
 
 def delivery_lane(bridge: Bridge, destinations: Destinations) -> Lane:
     """The lane of kind "deliver". Each claim is a commit of its own, so it takes more than the threads do at once."""
-    threads = bridge.settings.worker_threads
+    threads, rounds = bridge.settings.worker_threads, Rounds(bridge, destinations)
     return Lane(
         partial(deliver, bridge, destinations),
         threads=threads,
-        claims=4 * threads,
+        claims=AT_MOST * threads,
+        together=rounds.deliver,
+        at_a_time=rounds.at_a_time,
         room=partial(room, bridge),
         at_once=partial(at_once, bridge),
         set_aside=partial(note_defect, bridge),
     )
+
+
+class Rounds:
+    """Deliveries that share their commits: as many as a destination takes in half of `QUICK_SECONDS`.
+
+    Where each takes longer than that, every delivery is a round of its own, as many at once as there are threads.
+    """
+
+    def __init__(self, bridge: Bridge, destinations: Destinations) -> None:
+        self._bridge, self._destinations = bridge, destinations
+        self._seconds: dict[str, float] = {}  # of one delivery in the last round, by destination
+
+    def at_a_time(self, destination: str) -> int:
+        each = self._seconds.get(destination, QUICK_SECONDS / 4)
+        return max(1, min(AT_MOST, int(QUICK_SECONDS / 2 / each)))
+
+    def deliver(self, items: Sequence[Work]) -> Sequence[Work]:
+        begun_at = time.monotonic()
+        left = deliver_together(self._bridge, self._destinations, items)
+        self._seconds[items[0].destination] = (time.monotonic() - begun_at) / max(1, len(items) - len(left))
+        return left
 
 
 def room(bridge: Bridge, destination: str) -> int | None:

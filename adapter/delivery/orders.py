@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
+from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, exists, select
+from sqlalchemy import Connection, Row, bindparam, func, select
 
 from adapter import consent
 from adapter.bridge import Bridge
 from adapter.db.tables import delivery
 from adapter.delivery.destinations import known_profiles
-from adapter.delivery.outbox import HOLDING, SEEN, DeliveryState, mark, taking_back
+from adapter.delivery.outbox import HOLDING, SEEN, DeliveryState, mark, mark_all, taking_back
 from adapter.errors import NotFound
-from adapter.records import Resource, Stored, find, get
-from adapter.records.binaries import BinaryRow, get_binary, open_binary
+from adapter.records import Resource, Stored, find, find_all, get
+from adapter.records.binaries import BinaryRow, find_binaries, get_binary, open_binary, opened_binary
 from adapter.records.confinement import patient_of
+from adapter.records.sealing import OpenBlob
 from connectors.contract import DeliveryError, Parcel, Receipt, Retry
 from connectors.outward import find_capture_identifier
 from mappings.capture_to_media import is_bound
@@ -61,23 +64,44 @@ class Order:
         return Receipt.from_json(self.row.receipt) if self.row.receipt else None
 
 
-def prepare(tx: Connection, bridge: Bridge, row: Row[Any]) -> Order | None:
-    """Decide what to do with a claimed delivery. None: nothing, and its row says why."""
+@dataclass(frozen=True)
+class Known:
+    """What is read at once for deliveries to one destination, by their ids or those of photo, patient and Binary."""
+
+    photos: Mapping[str, Stored]
+    newest: Mapping[str, int]
+    decisions: Mapping[str, ConsentDecision]
+    patients: Mapping[str, Stored]
+    binaries: Mapping[str, BinaryRow]
+    openings: Callable[[], Mapping[str, Callable[[], OpenBlob]]]
+
+
+def prepare(tx: Connection, bridge: Bridge, rows: Sequence[Row[Any]]) -> list[Order]:
+    """Decide what to do with claimed deliveries to one destination; of what is left out the rows say why."""
+    active = [row for row in rows if row.state in ACTIVE]
+    if not active:
+        return []
+    known = read_known(tx, bridge, active)
+    orders = [order for row in active if (order := _prepared(tx, bridge, row, known))]
+    leaving = [order.row.id for order in orders if order.state in {S.PENDING, S.SENDING, S.UNKNOWN}]
+    mark_all(tx, S.SENDING, [{"id": one} for one in leaving], at=bridge.now())
+    return orders
+
+
+def _prepared(tx: Connection, bridge: Bridge, row: Row[Any], known: Known) -> Order | None:
     state = DeliveryState(row.state)
-    if state not in ACTIVE:
-        return None
     if state is S.RETRACTING and _holds_newer(tx, row):
         mark(tx, row.id, S.SUPERSEDED, at=bridge.now(), reason="a newer version took its place")
         return None
-    current = find(tx, "Media", row.media_id)
-    newer = _has_newer(tx, row) or not _is_his(current)
+    current = known.photos.get(row.media_id)
+    newer = known.newest[row.media_id] > row.media_version or not _is_his(current)
     wanted = not newer and _is_filed_under(row.patient, current)
     if state is S.PENDING and row.receipt and not _is_his(current):
         state = S.RETRACTING
         mark(tx, row.id, state, at=bridge.now(), reason="it was to be sent again, but is no photo of this patient")
     if state is S.PENDING and not _may_leave(tx, bridge, row, current, newer):
         return None
-    decision = decide_for(tx, bridge, row.patient, row.destination, current)
+    decision = known.decisions[row.id]
     if state is S.RETRACTING and wanted and decision.permit:
         state = S.UNKNOWN  # consent is back: is the copy still there?
     if state is S.PENDING and not decision.permit:
@@ -88,30 +112,59 @@ def prepare(tx: Connection, bridge: Bridge, row: Row[Any]) -> Order | None:
     try:
         is_current = current is not None and current.version_id == row.media_version
         media = current if current and is_current else get(tx, "Media", row.media_id, row.media_version)
-        parcel = parcel_of(tx, bridge, row, media, decision.consent_ids, replaced)
+        parcel = parcel_of(tx, bridge, row, media, decision.consent_ids, replaced, known)
     except NotFound as missing:
         end = S.RETRACTING if state is S.RETRACTING else S.FAILED
         remedy = "the photo or its record is gone from here: look at its history"
         mark(tx, row.id, end, at=bridge.now(), reason=str(missing), remedy=remedy)
         return None
-    if state in {S.PENDING, S.SENDING, S.UNKNOWN}:
-        mark(tx, row.id, S.SENDING, at=bridge.now())
     refusal = None if decision.permit else decision.because
     return Order(row, state, media, parcel, refusal, newer, wanted, replaced)
 
 
-def decide_for(
-    tx: Connection, bridge: Bridge, patient_id: str, destination: str, media: Stored | None
-) -> ConsentDecision:
-    """What consent says of a photo, or of every photo that a picture shows: one that may not leave keeps all here.
+def read_known(tx: Connection, bridge: Bridge, rows: Sequence[Any]) -> Known:
+    """`rows`: of `delivery` to one destination, or what stands for them."""
+    photos = find_all(tx, "Media", {row.media_id for row in rows})
+    versions = tx.execute(_NEWEST, {"of": list({row.media_id for row in rows}), "there": rows[0].destination})
+    pairs = [(row.patient, photos.get(row.media_id)) for row in rows]
+    decisions = decide_for(tx, bridge, rows[0].destination, pairs)
+    binaries = find_binaries(tx, [_binary_id(one.resource) for one in photos.values()])
+    return Known(
+        photos=photos,
+        newest={row.media_id: row.newest for row in versions},
+        decisions=dict(zip((row.id for row in rows), decisions, strict=True)),
+        patients=find_all(tx, "Patient", {row.patient for row in rows}),
+        binaries=binaries,
+        openings=cache(partial(_openings, bridge, [one.blob_id for one in binaries.values()])),
+    )
 
-    A destination that `requires_consent` is treated as at a site that does.
+
+def _openings(bridge: Bridge, blob_ids: Sequence[str]) -> Mapping[str, Callable[[], OpenBlob]]:
+    with bridge.db.snapshot() as tx:
+        return bridge.vault.openings(tx, blob_ids)
+
+
+def decide_for(
+    tx: Connection, bridge: Bridge, destination: str, pairs: Sequence[tuple[str, Stored | None]]
+) -> list[ConsentDecision]:
+    """What consent says of each patient's photo, or of every photo that a picture shows: one that may not leave keeps
+    all here. A destination that `requires_consent` is treated as at a site that does.
     """
     profile = known_profiles(bridge.settings).get(destination)
     if profile and profile.requires_consent:
         bridge = replace(bridge, settings=bridge.settings.model_copy(update={"consent_mode": "required"}))
-    shown = [find(tx, "Media", media_id) for media_id, _ in shown_on(media.resource)] if media else []
-    decisions = [consent.decide(tx, bridge, patient_id, media=one) for one in shown or [media]]
+    shown = [_shown_by(tx, media) for _, media in pairs]
+    asked = [(patient_id, one) for (patient_id, _), photos in zip(pairs, shown, strict=True) for one in photos]
+    decided = iter(consent.decide_each(tx, bridge, asked))
+    return [_all_of(list(islice(decided, len(photos)))) for photos in shown]
+
+
+def _shown_by(tx: Connection, media: Stored | None) -> list[Stored | None]:
+    """The photos on a picture; a photo shows itself."""
+    return [find(tx, "Media", one) for one, _ in shown_on(media.resource)] or [media] if media else [None]
+
+
+def _all_of(decisions: list[ConsentDecision]) -> ConsentDecision:
     refused = next((one for one in decisions if not one.permit), None)
     if refused or len(decisions) == 1:
         return refused or decisions[0]
@@ -119,18 +172,11 @@ def decide_for(
     return ConsentDecision(True, decisions[0].because, tuple(consent_ids))
 
 
-_NEWER = select(
-    exists().where(
-        delivery.c.media_id == bindparam("of"),
-        delivery.c.destination == bindparam("there"),
-        delivery.c.media_version > bindparam("version"),
-    )
+_NEWEST = (
+    select(delivery.c.media_id, func.max(delivery.c.media_version).label("newest"))
+    .where(delivery.c.media_id.in_(bindparam("of", expanding=True)), delivery.c.destination == bindparam("there"))
+    .group_by(delivery.c.media_id)
 )
-
-
-def _has_newer(tx: Connection, row: Row[Any]) -> bool:
-    asked = {"of": row.media_id, "there": row.destination, "version": row.media_version}
-    return bool(tx.execute(_NEWER, asked).scalar_one())
 
 
 def _holds_newer(tx: Connection, row: Row[Any]) -> bool:
@@ -157,16 +203,17 @@ def _is_filed_under(patient_id: str, current: Stored | None) -> bool:
     return resource.get("status") == "completed" and resource["subject"].get("reference") == f"Patient/{patient_id}"
 
 
-def may_not_stay(tx: Connection, bridge: Bridge, row: Row[Any]) -> str | None:
-    """Why a copy that has just arrived is to be taken back: what changed while it was being sent."""
-    bridge.db.lock(tx, f"consent:{row.patient}")
-    current = find(tx, "Media", row.media_id)
-    if not _is_his(current):
-        return "while it was sent, the photo turned out not to be this patient's"
-    taken_back = row.destination in taking_back(bridge)
-    if taken_back and not decide_for(tx, bridge, row.patient, row.destination, current).permit:
-        return "while it was sent, the patient withdrew consent"
-    return None
+def may_not_stay(tx: Connection, bridge: Bridge, rows: Sequence[Row[Any]]) -> dict[str, str]:
+    """Why copies that have just arrived are to be taken back, by delivery: what changed while they were sent."""
+    bridge.db.lock(tx, *(f"consent:{row.patient}" for row in rows))
+    photos = find_all(tx, "Media", {row.media_id for row in rows})
+    reasons = {}
+    if (destination := rows[0].destination) in taking_back(bridge):
+        decisions = decide_for(tx, bridge, destination, [(row.patient, photos.get(row.media_id)) for row in rows])
+        withdrawn = "while it was sent, the patient withdrew consent"
+        reasons = {row.id: withdrawn for row, one in zip(rows, decisions, strict=True) if not one.permit}
+    nobodys = "while it was sent, the photo turned out not to be this patient's"
+    return reasons | {row.id: nobodys for row in rows if not _is_his(photos.get(row.media_id))}
 
 
 def _may_leave(tx: Connection, bridge: Bridge, row: Row[Any], current: Stored | None, newer: bool) -> bool:
@@ -211,11 +258,14 @@ def parcel_of(
     media: Stored,
     consent_ids: tuple[str, ...],
     replaced: list[Row[Any]],
+    known: Known,
 ) -> Parcel:
-    """The parcel of one delivery (a row of `delivery`, or what stands for one)."""
+    """The parcel of one delivery (a row of `delivery`, or what stands for one). Raises NotFound."""
     resource = media.resource
     attachment = resource["content"]
-    binary = get_binary(tx, attachment["url"].rpartition("/")[2])
+    binary_id = _binary_id(resource)
+    binary = known.binaries.get(binary_id) or get_binary(tx, binary_id)
+    patient = known.patients.get(row.patient) or get(tx, "Patient", row.patient)
     encounter = find(tx, *_split(resource["encounter"]["reference"])) if "encounter" in resource else None
     consents = [find(tx, "Consent", consent_id) for consent_id in consent_ids]
     anew = f"-{row.take_backs}" if row.take_backs else ""
@@ -224,11 +274,11 @@ def parcel_of(
         delivery_id=row.id,
         idempotency_key=f"{row.media_id}/{row.media_version}{anew}/{row.destination}",
         media=resource,
-        patient=get(tx, "Patient", row.patient).resource,
+        patient=patient.resource,
         encounter=encounter.resource if encounter else None,
         consents=tuple(each.resource for each in consents if each),
         observations=_told_of(tx, bridge, row, media),
-        content=_reader(bridge, binary),
+        content=_reader(bridge, binary, known),
         content_type=binary.content_type,
         size=binary.size,
         sha256=binary.sha256,
@@ -263,14 +313,20 @@ def _naming_photo(tx: Connection, measured: Resource) -> Resource:
     return measured | {"derivedFrom": [{"reference": f"Media/{media_id}/_history/{version}"} | named]}
 
 
+def _binary_id(media: Resource) -> str:
+    return str(media["content"]["url"]).rpartition("/")[2]
+
+
 def _split(reference: str) -> tuple[str, str]:
     kind, _, resource_id = reference.partition("/")
     return kind, resource_id
 
 
-def _reader(bridge: Bridge, binary: BinaryRow) -> Callable[[], bytes]:
+def _reader(bridge: Bridge, binary: BinaryRow, known: Known) -> Callable[[], bytes]:
     def read() -> bytes:
         try:
+            if unseal := known.openings().get(binary.blob_id):
+                return opened_binary(unseal(), binary).read()
             with bridge.db.snapshot() as tx:
                 opened = open_binary(tx, bridge.vault, binary)
             return opened.read()

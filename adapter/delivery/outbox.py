@@ -184,6 +184,17 @@ def get_delivery(tx: Connection, delivery_id: str) -> Row[Any]:
     return row
 
 
+_BY_IDS = select(delivery).where(delivery.c.id.in_(bindparam("asked", expanding=True)))
+
+
+def get_deliveries(tx: Connection, delivery_ids: Sequence[str]) -> list[Row[Any]]:
+    """In the order asked. Raises NotFound."""
+    found = {row.id: row for row in tx.execute(_BY_IDS, {"asked": delivery_ids})}
+    if missing := [one for one in delivery_ids if one not in found]:
+        raise NotFound(f"there is no delivery {missing[0]}")
+    return [found[one] for one in delivery_ids]
+
+
 def deliveries_of(tx: Connection, media_id: str) -> list[Row[Any]]:
     """Newest version first, then by destination."""
     return list(
@@ -200,6 +211,14 @@ def mark(tx: Connection, delivery_id: str, state: DeliveryState, *, at: datetime
     moved = {"moved": delivery_id, "state": state, "updated_at": at, "reason": None, "remedy": None}
     if tx.execute(_move(state), moved | values).rowcount != 1:
         raise Conflict(f"delivery {delivery_id} cannot become {state} from its present state; look at it again")
+
+
+def mark_all(tx: Connection, state: DeliveryState, rows: Sequence[Mapping[str, Any]], *, at: datetime) -> None:
+    """`mark` for many: rows of `id` and the values, all with the same keys."""
+    moved = {"state": state, "updated_at": at, "reason": None, "remedy": None}
+    moves = [moved | {"moved" if name == "id" else name: value for name, value in row.items()} for row in rows]
+    if moves and tx.execute(_move(state), moves).rowcount != len(moves):
+        raise Conflict(f"one of {len(moves)} deliveries cannot become {state} from its present state; look at it again")
 
 
 @cache

@@ -20,7 +20,7 @@ from adapter.bridge import Bridge
 from adapter.db.tables import delivery
 from adapter.delivery.circuit import circuits
 from adapter.delivery.destinations import Destinations
-from adapter.delivery.orders import decide_for, parcel_of
+from adapter.delivery.orders import parcel_of, read_known
 from adapter.delivery.outbox import DeliveryState, deliver_media, send_again
 from adapter.errors import BadInput, Conflict, Misconfigured, NotFound
 from adapter.records import get
@@ -102,7 +102,6 @@ def dry_run(bridge: Bridge, name: str, *, media_id: str | None, photo: Path | No
         if not is_bound(media.resource):
             raise Conflict(f"photo {media_id} is not bound to a patient yet, so it goes nowhere")
         patient = str(media.resource["subject"]["reference"]).removeprefix("Patient/")
-        decision = decide_for(tx, bridge, patient, name, media)
         row = SimpleNamespace(
             id="dry-run",
             media_id=media_id,
@@ -112,7 +111,9 @@ def dry_run(bridge: Bridge, name: str, *, media_id: str | None, photo: Path | No
             receipt=None,
             take_backs=0,
         )
-        parcel = parcel_of(tx, bridge, row, media, decision.consent_ids, [])
+        known = read_known(tx, bridge, [row])
+        decision = known.decisions[row.id]
+        parcel = parcel_of(tx, bridge, row, media, decision.consent_ids, [], known)
     told = "consent permits it" if decision.permit else f"consent does not permit it now: {decision.because}"
     return told, preview(parcel, profile)
 

@@ -107,7 +107,8 @@ def _look(tx: Connection, bridge: Bridge, encounter_id: str) -> Visit:
     ours = [one for one in here if is_bound(one.resource) and not is_external(one.resource)]
     taken = [one for one in ours if derivation_of(one.resource) is None]
     photos = [one for one in taken if patient and patient_of(one.resource) == patient.id]
-    permitted = [one for one in photos if consent.decide(tx, bridge, patient_id, media=one).permit]
+    decisions = consent.decide_each(tx, bridge, [(patient_id, one) for one in photos])
+    permitted = [one for one, decision in zip(photos, decisions, strict=True) if decision.permit]
     sheets = {made: one for one in here if (made := derivation_of(one.resource)) in VISIT_SHEETS and made}
     return Visit(encounter, patient, tuple(photos), tuple(permitted), sheets)
 

@@ -5,7 +5,7 @@ The right to a Binary is the right to its `security_context`, which the caller d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
@@ -14,6 +14,7 @@ from sqlalchemy import Connection, bindparam, insert, select
 from adapter.db.tables import binary
 from adapter.errors import NotFound
 from adapter.records.clean_view import CleanView, Keep
+from adapter.records.sealing import OpenBlob
 from adapter.records.vault import SealedBlob, Vault, iter_range
 
 
@@ -53,6 +54,7 @@ def whole_blob(
 
 _ROWS = select(*(binary.c[name] for name in BinaryRow.__dataclass_fields__))
 _BY_ID = _ROWS.where(binary.c.id == bindparam("binary_id"))
+_BY_IDS = _ROWS.where(binary.c.id.in_(bindparam("binary_ids", expanding=True)))
 _OF_CONTEXT = _ROWS.where(binary.c.security_context == bindparam("context")).order_by(binary.c.id.desc()).limit(1)
 _LATEST = _OF_CONTEXT.where(binary.c.rendition == bindparam("rendition"))
 _LATEST_CLEAN = _OF_CONTEXT.where(binary.c.rendition.is_(None))
@@ -72,6 +74,12 @@ def get_binary(tx: Connection, binary_id: str) -> BinaryRow:
     return BinaryRow(**row._mapping)
 
 
+def find_binaries(tx: Connection, binary_ids: Iterable[str]) -> dict[str, BinaryRow]:
+    """Those of at most `engine.BATCH` ids that are there, by id."""
+    rows = tx.execute(_BY_IDS, {"binary_ids": list(binary_ids)})
+    return {row.id: BinaryRow(**row._mapping) for row in rows}
+
+
 def find_rendition(tx: Connection, security_context: str, rendition: str | None) -> BinaryRow | None:
     """The latest Binary of that kind for a record; `rendition` None: the clean copy itself."""
     asked = {"context": security_context, "rendition": rendition}
@@ -81,7 +89,11 @@ def find_rendition(tx: Connection, security_context: str, rendition: str | None)
 
 def open_binary(tx: Connection, vault: Vault, row: BinaryRow) -> OpenBinary:
     """Raises NotFound when the bytes or their key were destroyed."""
-    blob = vault.open(tx, row.blob_id)
+    return opened_binary(vault.open(tx, row.blob_id), row)
+
+
+def opened_binary(blob: OpenBlob, row: BinaryRow) -> OpenBinary:
+    """The Binary as a view of its blob."""
     if row.clean_view is None:
         return OpenBinary(row.content_type, row.size, lambda start, stop: iter_range(blob, start, stop))
     view = CleanView.from_json(row.clean_view)

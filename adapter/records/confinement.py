@@ -40,6 +40,15 @@ def same_patients(tx: Connection, patient_ids: Iterable[str]) -> frozenset[str]:
     return frozenset(known)
 
 
+def same_patients_each(tx: Connection, patient_ids: Iterable[str]) -> dict[str, frozenset[str]]:
+    """`same_patients` of each by itself: one statement where none of them was ever merged."""
+    asked = set(patient_ids)
+    links = tx.execute(_MERGED, {"of": list(asked)}).all() if asked else []
+    merged = {one for row in links if row.replaced_by is not None for one in row}
+    alone = asked - merged
+    return {one: frozenset({one}) if one in alone else same_patients(tx, [one]) for one in asked}
+
+
 _OF: BindParameter[str] = bindparam("of", expanding=True)
 _MERGED = select(patient.c.id, patient.c.replaced_by).where(or_(patient.c.replaced_by.in_(_OF), patient.c.id.in_(_OF)))
 

@@ -8,7 +8,7 @@ served, searched and pushed from then on, never re-serialised through models. Th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -170,6 +170,14 @@ def find(tx: Connection, resource_type: str, resource_id: str) -> Stored | None:
         return None
 
 
+def find_all(tx: Connection, resource_type: str, ids: Iterable[str]) -> dict[str, Stored]:
+    """The current versions of those of at most `engine.BATCH` ids that are there, by id: one statement for all."""
+    if not (asked := list(ids)):
+        return {}
+    rows = tx.execute(_by_ids(resource_type), {"ids": asked})
+    return {row.id: _stored(resource_type, row) for row in rows}
+
+
 def find_by_identifier(tx: Connection, resource_type: str, system: str | None, value: str) -> list[Stored]:
     """Every current resource of the type that carries the identifier, oldest first."""
     return find_by_index(tx, resource_type, "identifier", token_value(value, system))
@@ -261,6 +269,11 @@ def _by_id(resource_type: str) -> Any:
     """The statement asked most often, built once for each type."""
     table = _table(resource_type)
     return _select(table).where(table.c.id == bindparam("resource_id"))
+
+
+@cache
+def _by_ids(resource_type: str) -> Any:
+    return selection(resource_type, _table(resource_type).c.id.in_(bindparam("ids", expanding=True)))
 
 
 def _stored(resource_type: str, row: Any) -> Stored:

@@ -7,11 +7,13 @@ the two leaves an orphan that `dermbridge scrub` removes. Key hierarchy: docs/bl
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
@@ -109,7 +111,15 @@ class Vault:
 
     def open(self, tx: Connection, blob_id: str) -> OpenBlob:
         """Read access to the clear bytes, any range. Raises NotFound when the blob or its key was destroyed."""
-        return open_sealed(StoredBlob(self.store, blob_id), self._data_key(tx, blob_id), blob_id)
+        row = tx.execute(_WRAPPED_OF, {"asked": blob_id}).one_or_none()
+        if row is None:
+            raise NotFound(f"the bytes of {blob_id} are gone: their key was destroyed or they never existed")
+        return self._opened(row)
+
+    def openings(self, tx: Connection, blob_ids: Iterable[str]) -> dict[str, Callable[[], OpenBlob]]:
+        """How to open each of at most `engine.BATCH` blobs later, without a database; destroyed ones are left out."""
+        rows = tx.execute(_WRAPPED_OF_ALL, {"asked": list(blob_ids)})
+        return {row.blob_id: partial(self._opened, row) for row in rows}
 
     def rekey(self, tx: Connection, blob_ids: Iterable[str], *, patient_id: str | None, at: datetime) -> None:
         """Put blobs under another patient's key (of their own for nobody); the bytes stay, destroyed ones stay so."""
@@ -126,11 +136,11 @@ class Vault:
             if rewrapped:
                 tx.execute(move, rewrapped)
 
-    def _data_key(self, tx: Connection, blob_id: str) -> bytes:
-        row = tx.execute(_WRAPPED_OF, {"asked": blob_id}).one_or_none()
-        if row is None:
-            raise NotFound(f"the bytes of {blob_id} are gone: their key was destroyed or they never existed")
-        return PatientKey(self._keys.unwrap(row.patient_wrapped, row.id)).unwrap(row.wrapped_key, blob_id)
+    def _opened(self, row: Any) -> OpenBlob:
+        """`row` of `_WRAPPED`."""
+        patient_key = PatientKey(self._keys.unwrap(row.patient_wrapped, row.id))
+        data_key = patient_key.unwrap(row.wrapped_key, row.blob_id)
+        return open_sealed(StoredBlob(self.store, row.blob_id), data_key, row.blob_id)
 
     def _patient_key(self, tx: Connection, patient_id: str | None, at: datetime) -> tuple[str, PatientKey]:
         if patient_id is not None:
@@ -170,6 +180,7 @@ _WRAPPED = select(
     blob.c.id.label("blob_id"), blob.c.wrapped_key, patient_key.c.id, patient_key.c.wrapped_key.label("patient_wrapped")
 ).join(patient_key, patient_key.c.id == blob.c.patient_key_id)
 _WRAPPED_OF = _WRAPPED.where(blob.c.id == bindparam("asked"))
+_WRAPPED_OF_ALL = _WRAPPED.where(blob.c.id.in_(bindparam("asked", expanding=True)))
 
 
 def iter_range(opened: OpenBlob, start: int, stop: int, step: int = 256 * 1024) -> Iterator[bytes]:

@@ -20,7 +20,7 @@ from queue import SimpleQueue
 import structlog
 from sqlalchemy import Connection
 
-from adapter.db.engine import Database
+from adapter.db.engine import Database, batches
 from adapter.errors import DermBridgeError, Unavailable
 from adapter.work.queue import LEASE, LeaseLost, Work, bury, claim, due_lines, extend, postpone, release_expired
 
@@ -52,8 +52,9 @@ class Lane:
     hands of all workers together.
     `claims` is how many are leased by one claim, which is a commit of its own: for short work more than `threads`.
     Work leased by a process that dies waits for its lease to end, so long work is claimed one for each thread.
-    `together` does what one claim leased in one transaction and returns what it left to `handler`; when it raises, it
-    has done nothing, and each is handled by itself.
+    `together` does what one claim leased and returns what it left to `handler`; when it raises, each of them is
+    handled by itself, as far as it is still held. `at_a_time` says how many of a destination one thread is given for
+    it; without, all.
     """
 
     handler: Handler
@@ -61,6 +62,7 @@ class Lane:
     dead_blocks: bool = False
     claims: int = 0
     together: Callable[[Sequence[Work]], Sequence[Work]] | None = None
+    at_a_time: Callable[[str], int] | None = None
     room: Callable[[str], int | None] | None = None
     at_once: Callable[[str], int | None] | None = None
     set_aside: Callable[[Connection, Work, str, str | None], None] | None = None
@@ -117,8 +119,9 @@ class WorkLoop:
         while taken := [
             item for line in self._due() for item in self._claim(line, max(16, self._lanes[line[0]].claims))
         ]:
-            for _, items in groupby(taken, key=lambda item: item.kind):
-                self._do_all(list(items))
+            for _, items in groupby(taken, key=lambda item: (item.kind, item.destination)):
+                for some in self._shares(list(items)):
+                    self._do_all(some)
             handled += len(taken)
         return handled
 
@@ -162,7 +165,8 @@ class WorkLoop:
         lane = self._lanes[line[0]]
         with self._guard:
             in_hand = sum((item.kind, item.destination) == line for item in self._in_hand.values())
-        return max(lane.claims, lane.threads) - in_hand if in_hand < lane.threads else 0
+        refilled = lane.claims // 2 if lane.at_a_time else lane.threads
+        return max(lane.claims, lane.threads) - in_hand if in_hand < refilled else 0
 
     def _fill(self, line: Line, crews: dict[Line, _Crew]) -> bool:
         """Claim as much as the line has room for; True when something was claimed."""
@@ -174,9 +178,16 @@ class WorkLoop:
             crews[line] = _Crew("work-" + "-".join(filter(None, line)), lane.threads, self._begin)
         with self._guard:
             self._in_hand.update({item.id: item for item in taken})
-        for items in [taken] if lane.together else [[item] for item in taken]:
+        for items in self._shares(taken):
             crews[line].give(items)
         return True
+
+    def _shares(self, taken: Sequence[Work]) -> Iterable[Sequence[Work]]:
+        """What one claim leased, as threads are given it."""
+        lane = self._lanes[taken[0].kind]
+        if lane.together is None:
+            return batches(taken, 1)
+        return batches(taken, lane.at_a_time(taken[0].destination)) if lane.at_a_time else [taken]
 
     def _heartbeat(self) -> None:
         while not self._stop.wait(self._lease.total_seconds() / 3):

@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 from sqlalchemy import (
     CTE,
+    BindParameter,
     Connection,
     Select,
     String,
@@ -230,6 +231,11 @@ _HELD = and_(work.c.id == bindparam("held_id"), work.c.lease_token == bindparam(
 _FINISH = delete(work).where(_HELD)
 _FREE_KEYS = delete(work_key).where(work_key.c.work_id == bindparam("held_id"))
 _CHANGE = update(work).where(_HELD)
+_IDS: BindParameter[int] = bindparam("held_ids", expanding=True)
+_ALL_HELD = and_(work.c.id.in_(_IDS), work.c.lease_token == bindparam("token"), work.c.state == "leased")
+_COUNT_HELD = select(func.count()).where(_ALL_HELD)
+_FINISH_ALL = delete(work).where(_ALL_HELD)
+_FREE_ALL_KEYS = delete(work_key).where(work_key.c.work_id.in_(_IDS))
 
 
 def finish(tx: Connection, item: Work) -> None:
@@ -243,11 +249,21 @@ def finish_all(tx: Connection, items: Sequence[Work]) -> None:
     """`finish` for what one claim leased, in two statements."""
     if not items:
         return
-    ids = [item.id for item in items]
-    held = and_(work.c.id.in_(ids), work.c.lease_token == items[0].lease_token, work.c.state == "leased")
-    if tx.execute(delete(work).where(held)).rowcount != len(items):
+    held = _held_by(items)
+    if tx.execute(_FINISH_ALL, held).rowcount != len(items):
         raise LeaseLost("some of the work was taken over; its effect here is rolled back")
-    tx.execute(delete(work_key).where(work_key.c.work_id.in_(ids)))
+    tx.execute(_FREE_ALL_KEYS, held)
+
+
+def check_held(tx: Connection, items: Sequence[Work]) -> None:
+    """Before what cannot be rolled back. Raises LeaseLost unless all that one claim leased is still ours."""
+    if tx.execute(_COUNT_HELD, _held_by(items)).scalar_one() != len(items):
+        raise LeaseLost("some of the work was taken over or finished; nothing was done here")
+
+
+def _held_by(items: Sequence[Work]) -> dict[str, Any]:
+    """The parameters of `_ALL_HELD`."""
+    return {"held_ids": [item.id for item in items], "token": items[0].lease_token}
 
 
 def postpone(tx: Connection, item: Work, *, due_at: datetime, reason: str) -> None:

@@ -48,7 +48,7 @@ def emptied(installation: Bridge, clock: Clock) -> Iterator[Bridge]:
 @pytest.fixture
 def permit(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     said = consent_says(True)
-    monkeypatch.setattr(consent, "decide", lambda tx, bridge, patient_id, media=None: said)
+    monkeypatch.setattr(consent, "decide_each", lambda tx, bridge, asked: [said for _ in asked])
     return said
 
 

@@ -28,7 +28,7 @@ from tests.connectors.vendor_site import VendorSite, consent_says, vendor_site
 @pytest.fixture
 def permit(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     said = consent_says(True)
-    monkeypatch.setattr(consent, "decide", lambda tx, bridge, patient_id, media=None: said)
+    monkeypatch.setattr(consent, "decide_each", lambda tx, bridge, asked: [said for _ in asked])
     return said
 
 

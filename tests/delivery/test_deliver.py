@@ -121,8 +121,9 @@ def media_of(patient: str) -> dict[str, Any]:
 @pytest.fixture
 def permit(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """What consent says; `real` decides as the product does."""
-    said = SimpleNamespace(permit=True, because="the patient withdrew consent", consent_ids=(), real=consent.decide)
-    monkeypatch.setattr(consent, "decide", lambda tx, bridge, patient_id, media=None: said)
+    real = consent.decide_each
+    said = SimpleNamespace(permit=True, because="the patient withdrew consent", consent_ids=(), real=real)
+    monkeypatch.setattr(consent, "decide_each", lambda tx, bridge, asked: [said for _ in asked])
     return said
 
 
@@ -179,7 +180,7 @@ def test_a_photo_is_confirmed_once_it_was_read_back(site: Site, permit: SimpleNa
 def test_consent_as_the_product_decides_it_lets_treatment_photos_leave(
     site: Site, permit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consent, "decide", permit.real)
+    monkeypatch.setattr(consent, "decide_each", permit.real)
     site.capture()
     site.run()
     assert site.states() == {1: "confirmed"}
@@ -188,7 +189,7 @@ def test_consent_as_the_product_decides_it_lets_treatment_photos_leave(
 def test_a_destination_that_requires_consent_gets_nothing_on_the_sites_policy_alone(
     site: Site, permit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consent, "decide", permit.real)
+    monkeypatch.setattr(consent, "decide_each", permit.real)
     (entry,) = site.bridge.settings.destinations
     settings = site.bridge.settings.model_copy(update={"destinations": (entry | {"requires_consent": True},)})
     site.bridge = dataclasses.replace(site.bridge, settings=settings)

@@ -25,7 +25,7 @@ from tests.delivery.test_deliver import Site
 @pytest.fixture
 def site(bridge: Bridge, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     said = SimpleNamespace(permit=True, because="", consent_ids=(), policy_id=None)
-    monkeypatch.setattr(consent, "decide", lambda tx, bridge, patient_id, media=None: said)
+    monkeypatch.setattr(consent, "decide_each", lambda tx, bridge, asked: [said for _ in asked])
     entry = {"name": "x", "profile": "directory", "folder": str(tmp_path / "out")}
     settings = bridge.settings.model_copy(update={"destinations": (entry,)})
     opened = Site(dataclasses.replace(bridge, settings=settings), clock)
@@ -107,7 +107,8 @@ def test_an_error_of_ours_that_stays_waits_for_a_person_who_can_send_it_again(
     row = site.row()
     assert row.state == state and "look into the log" in row.remedy
     monkeypatch.undo()
-    monkeypatch.setattr(consent, "decide", lambda *_, **__: SimpleNamespace(permit=True, because="", consent_ids=()))
+    said = SimpleNamespace(permit=True, because="", consent_ids=())
+    monkeypatch.setattr(consent, "decide_each", lambda tx, bridge, asked: [said for _ in asked])
     site.again()
     run(site)
     assert site.states() == {1: "confirmed"}

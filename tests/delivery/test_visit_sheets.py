@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,11 +35,11 @@ def permit(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     said = consent_says(True)
     said.refused = set[str]()
 
-    def decide(tx: Any, bridge: Bridge, patient_id: str, media: Stored | None = None) -> SimpleNamespace:
-        refused = media is not None and media.id in said.refused
-        return consent_says(False, "the patient refuses this photo") if refused else said
+    def decide_each(tx: Any, bridge: Bridge, asked: Sequence[tuple[str, Stored | None]]) -> list[SimpleNamespace]:
+        no = consent_says(False, "the patient refuses this photo")
+        return [no if media is not None and media.id in said.refused else said for _, media in asked]
 
-    monkeypatch.setattr(consent, "decide", decide)
+    monkeypatch.setattr(consent, "decide_each", decide_each)
     return said
 
 
@@ -214,10 +214,10 @@ def test_a_photo_that_comes_while_the_sheet_is_drawn_is_on_it(opened: Open, monk
     site.clock.advance(minutes=2)
     (item,) = claim(site.bridge.db, KIND, limit=1, now=site.clock())
     monkeypatch.setattr(site.bridge.vault, "seal", meanwhile)
-    monkeypatch.setattr(consent, "decide", lambda *_, **__: consent_says(True))
+    monkeypatch.setattr(consent, "decide_each", lambda tx, bridge, asked: [consent_says(True) for _ in asked])
     make_sheets(site.bridge, item)
     assert seal and sheets(site) == []
-    monkeypatch.setattr(consent, "decide", lambda *_, **__: consent_says(True))
+    monkeypatch.setattr(consent, "decide_each", lambda tx, bridge, asked: [consent_says(True) for _ in asked])
     site.later()
     (sheet,) = sheets(site)
     assert (shown(sheet), sent(site, sheet)) == (["m1", "m2"], [(1, "confirmed")])

@@ -212,7 +212,7 @@ def test_dermbridge_delivers_confirms_moves_and_takes_back(
     base: str, hapi: Hapi, bridge: Bridge, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = consent_says(True)
-    monkeypatch.setattr(consent, "decide", lambda tx, bridge, patient_id, media=None: said)
+    monkeypatch.setattr(consent, "decide_each", lambda tx, bridge, asked: [said for _ in asked])
     for number, mrn in (("1", "1001"), ("2", "1002")):
         if not hapi.http.get("/Patient", params={"identifier": f"{MRN}|{mrn}"}).json().get("entry"):
             theirs = hapi.create(patient(number, mrn))
