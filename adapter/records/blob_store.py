@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from adapter.errors import Conflict, NotFound, Unavailable
+from adapter.records.durable_file import write_synced
 
 _OBJECT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _KNOWN_FOLDERS_MAX = 4096
@@ -79,7 +80,7 @@ class LocalBlobStore:
         with _store_trouble("take an object"):
             self._make_durable(final.parent)
             try:
-                _write_synced(temporary, pieces)
+                write_synced(temporary, pieces)
                 try:
                     # Not a rename: that would replace an object whose key is already in use.
                     os.link(temporary, final)
@@ -170,18 +171,6 @@ class LocalBlobStore:
         if len(self._durable_folders) >= _KNOWN_FOLDERS_MAX:
             self._durable_folders.clear()
         self._durable_folders.add(folder)
-
-
-def _write_synced(path: Path, pieces: Iterable[bytes]) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        for piece in pieces:
-            rest = memoryview(piece)
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _check_same(path: Path, written: Path) -> None:
