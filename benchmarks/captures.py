@@ -5,9 +5,9 @@
 The floor does for each photo what no honest service can leave out: SHA-256, AES-256-GCM, write, fsync of file and
 folder, one SQLite commit with synchronous=FULL; one photo after the other, and by four threads. The service is a
 `dermbridge serve` of its own, reached over four kept-alive connections, every photo different; "with work" makes
-renditions beside it, "--web-only" leaves them to a worker. Rounds alternate, so that a slow minute hits both; ratios are
-taken within a round, then their median. Targets: 60 % of the floor for 3.6 MB, and p50 under 10 ms for one 2.2 MB photo
-at a time.
+renditions beside it, "--web-only" leaves them to a worker. Rounds alternate, so that a slow minute hits both; ratios
+are taken within a round, then their median. Targets: 60 % of the floor for 3.6 MB, and p50 under 10 ms for one 2.2 MB
+photo at a time.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ from adapter.records import create
 from adapter.records.binaries import create_binary, whole_blob
 from adapter.records.vault import SealedBlob
 from adapter.settings import Settings, load_settings
-from benchmarks.served import DERMBRIDGE, MRN_SYSTEM, prepare, report
+from benchmarks.served import DERMBRIDGE, MRN_SYSTEM, cpu_seconds, prepare, report
 from mappings.terms import IDENTITY_STATE, URI
 
 SMALL, LARGE = 20_000, 4_000_000
@@ -123,12 +123,6 @@ def worker(settings: Settings) -> Iterator[int]:
             yield process.pid
         finally:
             process.kill()  # one that waits for an answer would finish that first
-
-
-def cpu_seconds(pid: int) -> float:
-    """What a process has spent so far (Linux; see proc_pid_stat(5))."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def measured(kind: str, photos: int, size: int, neighbour: str = "") -> dict[str, float]:

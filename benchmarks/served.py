@@ -37,13 +37,17 @@ class Service:
     pid: int = 0
 
     def cpu_seconds(self) -> float:
-        """What the process and its living children have spent so far (Linux; see proc_pid_stat(5))."""
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        stats = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in (self.pid, *children)]
-        return sum(int(one[11]) + int(one[12]) for one in stats) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self.pid)
 
     def connect(self) -> HTTPConnection:
         return HTTPConnection(self.settings.http_host, self.settings.http_port, timeout=60)
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process and its living children have spent so far (Linux; see proc_pid_stat(5))."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    stats = [Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split() for one in (pid, *children)]
+    return sum(int(one[11]) + int(one[12]) for one in stats) / os.sysconf("SC_CLK_TCK")
 
 
 def free_port() -> int:
