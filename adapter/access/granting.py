@@ -73,7 +73,8 @@ def granted_to_app(client: Client, asked: str, own: frozenset[str]) -> frozenset
     for wanted in grants_in(_readable(asked)):
         if wanted.level in PEOPLE:
             allowed = meet(wanted, (one for one in registered if one.level == wanted.level))
-            granted |= {str(one) for narrowed in allowed for one in meet(narrowed, grants_in(own))}
+            met = {str(one) for narrowed in allowed for one in meet(narrowed, grants_in(own))}
+            granted |= {one for one in met if find_grant(one)}  # together they may ask more than we look at
     if not granted or (granted <= CONTEXT and not set(asked.split()) <= CONTEXT):
         raise OAuthError("invalid_scope", "none of these scopes is granted to this app for this person")
     return frozenset(granted)

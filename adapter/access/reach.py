@@ -69,15 +69,21 @@ class Reach:
     def _granted(self, letter: Letter, resource_type: str) -> list[Condition]:
         return [*confinement(resource_type, self.patient_ids), *self._scoped(letter, resource_type)]
 
-    def _scoped(self, letter: Letter, resource_type: str) -> Sequence[Condition]:
+    def _scoped(self, letter: Letter, resource_type: str, *, by_chains: bool = True) -> Sequence[Condition]:
         grants = grants_for(self.actor.scopes, letter, resource_type)
         if any(not grant.query for grant in grants):
             return ()
-        return (or_(false(), *(self._meets(grant) for grant in grants)),)
+        met = (self._meets(grant, resource_type) for grant in grants if by_chains or not grant.has_chain)
+        return (or_(false(), *met),)
 
-    def _meets(self, grant: Grant) -> Condition:
-        scope = Scope(self.tx, grant.resource_type, self.patient_ids, self.base_url, self.now)
+    def _meets(self, grant: Grant, resource_type: str) -> Condition:
+        scope = Scope(self.tx, resource_type, self.patient_ids, self.base_url, self.now, self._told_by_chains)
         return and_(*(or_(*alternatives(scope, wanted)) for wanted in filters_of(grant)))
+
+    def _told_by_chains(self, letter: Letter, resource_type: str) -> list[Condition]:
+        """What a scope's own chain may look at: what could be searched for, or `Media.r?patient.birthdate=…` would tell
+        an app that may read no Patient when one was born. No chain vouches for another, since that might not end."""
+        return [*self._scoped(letter, resource_type, by_chains=False), *sensitivity(self.actor, resource_type)]
 
 
 def check_written(

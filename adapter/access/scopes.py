@@ -14,7 +14,7 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
 from adapter.errors import BadInput
-from adapter.records.search_filters import Filter, find_filter
+from adapter.records.search_filters import Filter, check_value, find_filter
 
 SCOPE = re.compile(r"^(patient|user|system)/([A-Z][A-Za-z]+|\*)\.(c?r?u?d?s?)(\?[^ ]+)?$")
 RIGHT = re.compile(r"^right/([a-z]+(?:-[a-z]+)*)$")
@@ -30,6 +30,10 @@ class Grant(NamedTuple):
     resource_type: str
     letters: str
     query: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def has_chain(self) -> bool:
+        return any("." in name for name, _ in self.query)
 
     def __str__(self) -> str:
         asked = f"?{urlencode(self.query, safe='/:|,')}" if self.query else ""
@@ -71,6 +75,8 @@ def filters_of(grant: Grant) -> list[Filter]:
     found = [one for one in filters if one is not None and one.value]
     if len(found) < len(filters):
         raise BadInput(f"a scope on {grant.resource_type} can only be restricted by its search parameters")
+    for one in found:
+        check_value(one)
     return found
 
 

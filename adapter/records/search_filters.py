@@ -35,7 +35,7 @@ from adapter.db.tables import search_index
 from adapter.errors import BadInput
 from adapter.records.confinement import confinement, same_patients
 from adapter.records.extraction import folded, token_value
-from adapter.records.search_dates import date_conditions
+from adapter.records.search_dates import date_conditions, parse_date
 from adapter.records.search_parameters import TABLES, SearchParameter, fitted, search_parameters
 
 Condition = ColumnElement[bool]
@@ -113,6 +113,23 @@ def find_filter(resource_type: str, name: str, value: str) -> Filter | None:
     return Filter(parameter, modifier, chain, value)
 
 
+def check_value(wanted: Filter) -> None:
+    """What can be told of a value without looking for it. Raises BadInput when it cannot be one of this parameter's."""
+    name = wanted.parameter.name
+    if "\x00" in wanted.value:
+        raise BadInput("a search value may not hold the character U+0000")
+    if wanted.chain:
+        check_value(_on_target(wanted)[1])
+    elif wanted.modifier == "missing":
+        if wanted.value not in ("true", "false"):
+            raise BadInput(f"'{name}:missing' takes true or false")
+    elif not (values := split_or(wanted.value)):  # no condition at all would find everything
+        raise BadInput(f"'{name}' has no value between its commas")
+    elif wanted.parameter.kind == "date":
+        for value in values:
+            parse_date(name, value)
+
+
 def alternatives(scope: Scope, wanted: Filter) -> list[Condition]:
     """Conditions of which one must hold; when there are several, they exclude each other.
 
@@ -123,14 +140,13 @@ def alternatives(scope: Scope, wanted: Filter) -> list[Condition]:
 
 
 def _condition(scope: Scope, wanted: Filter) -> Condition | list[Condition]:
+    check_value(wanted)
     parameter = wanted.parameter
     if wanted.chain:
         return _chained(scope, wanted)
     if wanted.modifier == "missing":
         return _missing(scope, parameter, wanted.value)
     values = split_or(wanted.value)
-    if not values:  # no condition at all would find everything
-        raise BadInput(f"'{parameter.name}' has no value between its commas")
     match parameter.kind:
         case "token":
             return _token(scope, parameter, values, negated=wanted.modifier == "not")
@@ -157,8 +173,6 @@ def unescape(value: str) -> str:
 
 
 def _missing(scope: Scope, parameter: SearchParameter, value: str) -> Condition:
-    if value not in ("true", "false"):
-        raise BadInput(f"'{parameter.name}:missing' takes true or false")
     if parameter.column is None:
         absent = not_(_indexed(scope, parameter.name, search_index.c.value.is_not(None), selective=False))
     elif parameter.end_column and parameter.open_ended:
@@ -287,12 +301,18 @@ def _with_merged(scope: Scope, parameter: SearchParameter, references: set[str])
     return references | {f"Patient/{one}" for one in same_patients(scope.tx, patients)}
 
 
-def _chained(scope: Scope, wanted: Filter) -> Condition | list[Condition]:
-    """The targets first, then rows that point to them: `patient.identifier=…` is two short look-ups."""
+def _on_target(wanted: Filter) -> tuple[str, Filter]:
+    """The type that a chain leads to, and what it asks there."""
     target = str(wanted.parameter.target)
     inner = find_filter(target, wanted.chain, wanted.value)
     if inner is None:
         raise BadInput(f"'{wanted.chain}' is not a search parameter of {target}", issue_type="not-supported")
+    return target, inner
+
+
+def _chained(scope: Scope, wanted: Filter) -> Condition | list[Condition]:
+    """The targets first, then rows that point to them: `patient.identifier=…` is two short look-ups."""
+    target, inner = _on_target(wanted)
     within = replace(scope, resource_type=target)
     # Nobody learns from a chain what a search of its target would not have told.
     conditions = [*confinement(target, scope.patient_ids), *scope.reached("s", target)]

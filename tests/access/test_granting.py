@@ -49,6 +49,10 @@ def test_an_app_on_this_machine_may_do_without_tls() -> None:
     check_clients([app(redirect_uris=["http://127.0.0.1:9000/back", "http://localhost/back", "org.example.app:/back"])])
 
 
+def _conditions(scope: str, parameter: str, count: int = 15) -> str:
+    return f"{scope}?{'&'.join(f'{parameter}={n}' for n in range(count))}"
+
+
 @pytest.mark.parametrize(
     ("asked", "registered", "granted"),
     [
@@ -57,6 +61,9 @@ def test_an_app_on_this_machine_may_do_without_tls() -> None:
         ("patient/Media.rs", "user/*.cruds patient/Patient.r", None),  # registered at another level
         ("patient/Media.rs?view=x", "patient/Media.rs", {"patient/Media.rs?view=x"}),
         ("patient/Media.rs", "patient/Media.r?view=x", {"patient/Media.r?view=x"}),
+        ("patient/Media.rs?created=soon", "patient/*.rs", None),
+        ("patient/Media.rs?created=soon patient/Media.r?view=x", "patient/*.rs", {"patient/Media.r?view=x"}),
+        (_conditions("patient/Media.rs", "view"), _conditions("patient/Media.rs", "site"), None),  # together too many
         ("openid fhirUser", "patient/*.rs", {"openid", "fhirUser"}),
         ("offline_access patient/Media.r", "patient/*.rs", {"patient/Media.r"}),
         ("patient/AuditEvent.rs", "patient/*.rs", None),  # not a clinician's

@@ -57,7 +57,22 @@ def test_scopes_are_kept_in_their_v2_spelling(scope: str, normal: str) -> None:
 
 @pytest.mark.parametrize(
     "scope",
-    ["Media.rs", "system/Media.sr", "system/Media.", "system/Media.rs?colour=red", "system/*.rs?patient=1", "all"],
+    [
+        "Media.rs",
+        "system/Media.sr",
+        "system/Media.",
+        "system/Media.rs?colour=red",
+        "system/*.rs?patient=1",
+        "all",
+        "system/Media.rs?created=yesterday",
+        "system/Media.rs?created=ge2026-13",
+        "system/Media.rs?patient.birthdate=1979-5",
+        "system/Media.rs?patient.shoesize=43",
+        "system/Media.rs?lesion:missing=perhaps",
+        "system/Media.rs?view=,",
+        "system/Media.rs?identifier=a%00b",
+        "system/*.rs?_lastUpdated=soon",
+    ],
 )
 def test_a_scope_that_could_not_be_enforced_is_not_granted(scope: str) -> None:
     with pytest.raises(BadInput):
@@ -115,6 +130,29 @@ def test_a_chain_tells_nothing_about_records_out_of_reach(serve: Serve) -> None:
     assert found(client, only_media, "Media?patient.family=Lindqvist") == set()
     with_patients = token(bridge, "system/Media.rs system/Patient.s")
     assert found(client, with_patients, "Media?patient.family=Lindqvist") == {"m1", "overview"}
+
+
+def test_a_restricted_scope_on_every_type_holds_for_each(serve: Serve) -> None:
+    bridge, client = serve()
+    own = token(bridge, "system/*.rs?_id=m1")
+    assert (found(client, own, "Media"), found(client, own, "Patient")) == ({"m1"}, set())
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [
+        ("", set()),
+        ("system/Patient.r", set()),
+        ("system/Patient.s?_id=p2", set()),
+        ("system/Patient.s?_id=p1", {"m1", "overview"}),
+        ("system/Patient.s?link.family=Lindqvist", set()),
+    ],
+)
+def test_the_chain_of_a_scope_looks_no_further_than_its_owner(serve: Serve, others: str, expected: set[str]) -> None:
+    bridge, client = serve()
+    asking = token(bridge, f"system/Media.rs?patient.family=Lindqvist {others}")
+    assert found(client, asking, "Media") == expected
+    assert client.get("/fhir/Media/m1", headers=asking).status_code == (200 if expected else 404)
 
 
 def test_what_is_written_must_lie_within_the_scope(serve: Serve) -> None:
