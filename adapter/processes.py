@@ -85,6 +85,8 @@ class _Parent:
                 return member
         while self._numbers:
             process, status = os.wait()
+            if process not in self._numbers:  # the first process of a container inherits strangers
+                continue
             if member := self._ended(self._numbers.pop(process), status):
                 return member
         sys.exit(self._exit_code)
@@ -108,9 +110,9 @@ class _Parent:
         if self._is_ending:
             return None
         if code < 0:
-            log.error("process.killed", number=number, signal=signal.Signals(-code).name)
+            log.error("process.killed", number=number, signal=-code)
             time.sleep(RESTART_SECONDS)
-            return self._fork(number)
+            return None if self._is_ending else self._fork(number)
         self._exit_code = code
         self._end()
         return None
