@@ -11,6 +11,7 @@ import hashlib
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import tzinfo
 from typing import Any
 
 from connectors.contract import Connector, DeliveryError, Evidence, Finding, Parcel, Receipt, RouteRefused
@@ -25,10 +26,11 @@ from mappings.terms import CANON, PATIENT_CONSENT, URI
 class ConsentsFirst:
     """A connector in front of another; see `connectors.contract.Connector` for what each method promises.
 
-    `documents` files consents, `photos` everything else.
+    `documents` files consents, their times told in `zone`; `photos` everything else.
     """
 
-    def __init__(self, photos: Connector, documents: Connector) -> None:
+    def __init__(self, photos: Connector, documents: Connector, zone: tzinfo) -> None:
+        self._zone = zone
         self._photos = photos
         self._documents = documents
 
@@ -41,7 +43,7 @@ class ConsentsFirst:
     def send(self, parcel: Parcel) -> Receipt:
         for consent in parcel.consents:
             try:
-                self._documents.send(consent_parcel(parcel, consent))
+                self._documents.send(consent_parcel(parcel, consent, self._zone))
             except RouteRefused as error:
                 remedy = 'Set consent_strategy = "in-note" or "local-only" in the profile, then replay.'
                 raise DeliveryError(f"The consent: {error}", remedy=remedy, retry=error.retry) from error
@@ -58,9 +60,9 @@ class ConsentsFirst:
         self._documents.close()
 
 
-def consent_parcel(parcel: Parcel, consent: Mapping[str, Any]) -> Parcel:
+def consent_parcel(parcel: Parcel, consent: Mapping[str, Any], zone: tzinfo) -> Parcel:
     """The consent as a document in the record of the parcel's patient: the same for every photo that it permits."""
-    content = consent_to_pdf(consent, heading=patient_line(parcel.patient))
+    content = consent_to_pdf(consent, heading=patient_line(parcel.patient), zone=zone)
     sha1 = base64.b64encode(hashlib.sha1(content, usedforsecurity=False).digest()).decode()
     whose = f"{consent['id']}#{parcel.patient.get('id')}"
     name = uuid.uuid5(uuid.NAMESPACE_URL, f"{CANON}/Consent/{whose}/document")

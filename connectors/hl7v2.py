@@ -140,7 +140,7 @@ class Hl7v2:
             content=get_content(made) if carries else b"",
             content_type=made.content_type if made.content_type in DATA_TYPES else JPEG,
             url=link_to(parcel, self._profile),
-            lines=caption(parcel.media),
+            lines=caption(parcel.media, zone),
             parent_id=parent_id,
             consent=told,
             withdrawn=withdraws,

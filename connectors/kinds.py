@@ -79,7 +79,8 @@ class Profile(Table):
     environment: Environment = Environment()
     tested: Tested = Tested()
     timezone: str = "UTC"
-    """Of the dates in templates and messages and of `limits.off_peak`, as `America/New_York`."""
+    """Of the times in templates, captions and messages and of `limits.off_peak`, as `America/New_York`; left out: the
+    site's `time_zone`."""
     on_withdrawal: Literal["stop", "retract"] = "stop"
     """When the patient withdraws consent: send nothing more, or take back what is there as well."""
     requires_consent: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from zoneinfo import ZoneInfo
 
 from connectors.contract import Connector, Secrets, Tallies, utc_now
 from connectors.kinds import Profile
@@ -24,4 +25,5 @@ def open_connector(
         return opened
     from connectors.consents_first import ConsentsFirst, for_consents
 
-    return ConsentsFirst(opened, open_connector(for_consents(profile), secrets, now, tallies))
+    documents = open_connector(for_consents(profile), secrets, now, tallies)
+    return ConsentsFirst(opened, documents, ZoneInfo(profile.timezone))

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Final
+from zoneinfo import ZoneInfo
 
 from connectors.contract import Parcel, Retry, RouteRefused
 from connectors.kinds import Profile
@@ -63,8 +64,15 @@ def _noted(parcel: Parcel, profile: Profile) -> Parcel:
     """Where the profile says so, with what was agreed among the photo's notes."""
     if getattr(profile, "consent_strategy", "") != "in-note" or not parcel.consents:
         return parcel
-    notes = [*parcel.media.get("note", []), *({"text": consent_line(each)} for each in parcel.consents)]
+    notes = [
+        *parcel.media.get("note", []),
+        *({"text": consent_line(each, ZoneInfo(profile.timezone))} for each in parcel.consents),
+    ]
     return replace(parcel, media={**parcel.media, "note": notes})
+
+
+def _caption(parcel: Parcel, profile: Profile) -> list[str]:
+    return caption(parcel.media, ZoneInfo(profile.timezone))
 
 
 def check_photo(parcel: Parcel) -> None:
@@ -98,24 +106,24 @@ def _as_taken(parcel: Parcel, profile: Profile) -> tuple[bytes | None, str]:
 
 
 def _pdf(parcel: Parcel, profile: Profile) -> bytes:
-    plate = Plate(jpeg_of(parcel, profile, factor=FORMS["pdf"][2]), tuple(caption(parcel.media)))
+    plate = Plate(jpeg_of(parcel, profile, factor=FORMS["pdf"][2]), tuple(_caption(parcel, profile)))
     heading, at = patient_line(parcel.patient), taken_at(parcel.media)
     return photos_to_pdf([plate], heading=heading, title=title(parcel.media), at=at)
 
 
 def _note(parcel: Parcel, profile: Profile) -> bytes:
     heading = f"{title(parcel.media)} ({patient_line(parcel.patient)})"
-    return photo_to_note(heading=heading, lines=caption(parcel.media), link=link_to(parcel, profile))
+    return photo_to_note(heading=heading, lines=_caption(parcel, profile), link=link_to(parcel, profile))
 
 
 def _xhtml(parcel: Parcel, profile: Profile) -> bytes:
     jpeg = jpeg_of(parcel, profile, factor=FORMS["xhtml"][2])
-    return photo_to_xhtml(jpeg, heading=title(parcel.media), lines=caption(parcel.media))
+    return photo_to_xhtml(jpeg, heading=title(parcel.media), lines=_caption(parcel, profile))
 
 
 def _rtf(parcel: Parcel, profile: Profile) -> bytes:
     jpeg = jpeg_of(parcel, profile, factor=FORMS["rtf"][2])
-    return photo_to_rtf(jpeg, heading=title(parcel.media), lines=caption(parcel.media))
+    return photo_to_rtf(jpeg, heading=title(parcel.media), lines=_caption(parcel, profile))
 
 
 def _hl7v2(parcel: Parcel, profile: Profile) -> bytes:
@@ -130,7 +138,7 @@ def _hl7v2(parcel: Parcel, profile: Profile) -> bytes:
         patient=parcel.patient,
         encounter=parcel.encounter,
         url=link_to(parcel, profile),
-        lines=caption(parcel.media),
+        lines=_caption(parcel, profile),
     )
     systems = [each.get("system") for each in parcel.patient.get("identifier", []) if each.get("system")]
     authorities = {str(system): "" for system in systems}

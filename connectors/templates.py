@@ -23,6 +23,7 @@ def values(parcel: Parcel, profile: Profile) -> dict[str, Any]:
     destination; the profile's `tenant` and `fields` stand under their own names.
     """
     name: Mapping[str, Any] = next(iter(parcel.patient.get("name", [])), {})
+    zone = ZoneInfo(profile.timezone)
     capture = (find_capture_identifier(parcel.media) or {}).get("value", "")
     given: dict[str, Any] = {
         "media_id": parcel.media.get("id", ""),
@@ -31,9 +32,9 @@ def values(parcel: Parcel, profile: Profile) -> dict[str, Any]:
         "size": parcel.size,
         "sha256": parcel.sha256,
         "title": title(parcel.media),
-        "caption": "; ".join(caption(parcel.media)),
+        "caption": "; ".join(caption(parcel.media, zone)),
         "link": link_to(parcel, profile),
-        "taken_at": taken_at(parcel.media).astimezone(ZoneInfo(profile.timezone)),
+        "taken_at": taken_at(parcel.media).astimezone(zone),
         "capture": capture.removeprefix("urn:uuid:"),
         "delivery": delivery_identifier(parcel)["value"].removeprefix("urn:uuid:"),
         "identifier": identifier_of(parcel.patient, ()),

@@ -9,11 +9,12 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING, Any, Final
 
 from mappings.canonical_resources import codes_of
 from mappings.comparison_to_observation import components_of, photos_of, verdict_of
+from mappings.fhir_time import told_in
 from mappings.measurement_to_observation import figures
 from mappings.photo_caption import caption, title
 from mappings.photo_to_pdf import FONT
@@ -61,29 +62,31 @@ def comparison_sheet(
     measured: Sequence[Json] = (),
     heading: str,
     footer: str,
+    zone: tzinfo,
 ) -> Sheet:
     """`photos` are (Media, bytes, MIME type) in the order shown, `pictures` (code of picture-derivation, bytes, MIME
-    type), `measured` the measurements of these photos. Raises CannotFit for a picture that cannot be decoded."""
+    type), `measured` the measurements of these photos; times are told in `zone`. Raises CannotFit for a picture that
+    cannot be decoded."""
     from mappings.photo_fit import as_jpeg
 
     resource = dict(observation)
     versions = [version for _, version in photos_of(resource)]
     plates = [
-        Plate(as_jpeg(data, kind), f"Photo {number}: {title(media)}", _photo_lines(number, media, version))
+        Plate(as_jpeg(data, kind), f"Photo {number}: {title(media)}", _photo_lines(number, media, version, zone))
         for number, ((media, data, kind), version) in enumerate(zip(photos, versions, strict=True), 1)
     ]
     wording = codes_of("picture-derivation")
     plates += [Plate(as_jpeg(data, kind), wording[code], (wording[code],)) for code, data, kind in pictures]
     name = f"Comparison of {len(photos)} clinical photographs"
-    return Sheet(name, heading, tuple(plates), tuple(findings(resource, measured)), footer)
+    return Sheet(name, heading, tuple(plates), tuple(findings(resource, measured, zone)), footer)
 
 
-def _photo_lines(number: int, media: Mapping[str, Any], version: int) -> tuple[str, ...]:
-    known = [line for line in caption(media) if not line.startswith(_LEFT_OUT)]
+def _photo_lines(number: int, media: Mapping[str, Any], version: int, zone: tzinfo) -> tuple[str, ...]:
+    known = [line for line in caption(media, zone) if not line.startswith(_LEFT_OUT)]
     return (f"Photo {number}", *known, f"Media/{media['id']}, version {version}")
 
 
-def findings(observation: Json, measured: Sequence[Json]) -> Iterator[str]:
+def findings(observation: Json, measured: Sequence[Json], zone: tzinfo) -> Iterator[str]:
     """What was found, how, what was measured on which photo, and by whom all was kept, a sentence each."""
     if verdict := verdict_of(observation):
         yield f"Verdict: {codes_of('comparison-verdict')[verdict]}."
@@ -102,8 +105,8 @@ def findings(observation: Json, measured: Sequence[Json]) -> Iterator[str]:
     for note in observation.get("note", ()):
         yield f"Note by {note['authorReference'].get('display', 'its author')}: {note['text']}"
     kept_by = observation["performer"][0].get("display", "its author")
-    kept_at = observation["issued"].replace("T", " ")[:16]
-    yield f"Saved by {kept_by} at {kept_at} UTC as Observation/{observation['id']}."
+    kept_at = told_in(observation["issued"], zone)
+    yield f"Saved by {kept_by} at {kept_at} as Observation/{observation['id']}."
 
 
 # --- as PDF ---------------------------------------------------------------------------------------------------------

@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import tzinfo
 from typing import Any
+
+from mappings.fhir_time import told_in
 
 Resource = Mapping[str, Any]
 
 _EFFECT = {"permit": "permitted", "deny": "refused"}
 
 
-def consent_line(consent: Resource) -> str:
+def consent_line(consent: Resource, zone: tzinfo) -> str:
     """`Consent: permitted, 2026-11-20, for treatment`; only what is known, never who said it."""
     provision: Resource = consent.get("provision", {})
     effect = _EFFECT.get(str(provision.get("type", "permit")), "recorded")
     told = effect if consent.get("status") == "active" else f"{effect}, {consent.get('status', 'status unknown')}"
     purposes = ", ".join(_texts(provision.get("purpose", [])))
-    parts = (told, str(consent.get("dateTime", ""))[:10], purposes and f"for {purposes}")
+    parts = (told, told_in(str(consent.get("dateTime", "")), zone)[:10], purposes and f"for {purposes}")
     return "Consent: " + ", ".join(part for part in parts if part)
 
 
-def consent_lines(consent: Resource) -> list[str]:
-    """Everything a page says about it; only what is known."""
+def consent_lines(consent: Resource, zone: tzinfo) -> list[str]:
+    """Everything a page says about it; only what is known, times in `zone`."""
     provision: Resource = consent.get("provision", {})
     period: Resource = provision.get("period", {})
     lines = {
         "Decision": _EFFECT.get(str(provision.get("type", "permit")), "recorded"),
         "Status": consent.get("status"),
-        "Given": str(consent.get("dateTime", "")).replace("T", " ")[:16],
+        "Given": told_in(str(consent.get("dateTime", "")), zone),
         "Scope": "; ".join(_texts([consent.get("scope", {})])),
         "Category": "; ".join(_texts(consent.get("category", []))),
         "Purpose": ", ".join(_texts(provision.get("purpose", []))),
-        "Valid": " to ".join(str(period[name])[:10] for name in ("start", "end") if name in period),
+        "Valid": " to ".join(told_in(str(period[name]), zone)[:10] for name in ("start", "end") if name in period),
         "Policy": str(consent.get("policyRule", {}).get("text", "")),
         "Record": f"Consent/{consent.get('id')}",
     }

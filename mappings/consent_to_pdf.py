@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any, Final
 
 from mappings.consent_lines import consent_lines
@@ -12,11 +12,15 @@ from mappings.photo_to_pdf import open_pdf
 TITLE: Final = "Consent to clinical photography"
 
 
-def consent_to_pdf(consent: Mapping[str, Any], *, heading: str) -> bytes:
+def consent_to_pdf(consent: Mapping[str, Any], *, heading: str, zone: tzinfo) -> bytes:
     """An A4 PDF; `heading` (the patient) stands above what was agreed."""
     pdf = open_pdf(TITLE, datetime(1970, 1, 1, tzinfo=UTC))
     pdf.add_page()
-    for size, line, text in ((14, 10, TITLE), (11, 8, heading), *((10, 6, each) for each in consent_lines(consent))):
+    for size, line, text in (
+        (14, 10, TITLE),
+        (11, 8, heading),
+        *((10, 6, each) for each in consent_lines(consent, zone)),
+    ):
         pdf.set_font("sheet", size=size)
         pdf.multi_cell(0, line, text, align="L", new_x="LMARGIN", new_y="NEXT")
     return bytes(pdf.output())

@@ -55,6 +55,20 @@ def span(text: str, zone: tzinfo) -> tuple[datetime, datetime]:
     return start, datetime(*following, 1, tzinfo=zone)
 
 
+def told_in(text: str, zone: tzinfo) -> str:
+    """A FHIR dateTime for people of that place, the zone named: `2026-11-23 10:00 CET`. What has no time of day stays
+    as it is, and so does what is no dateTime."""
+    try:
+        at = datetime.fromisoformat(text) if len(text) > 10 else None
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None:
+        return text
+    local = at.astimezone(zone)
+    name = local.strftime("%Z")
+    return f"{local:%Y-%m-%d %H:%M} {name if name[:1].isalpha() else f'UTC{name}'}"
+
+
 def is_date_time(text: str) -> bool:
     """Whether it is a dateTime of the calendar: what other systems tell may match the pattern and be 30 February."""
     try:

@@ -7,21 +7,23 @@ misfiled must be recognisable as such.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from datetime import tzinfo
 from typing import Any
 
+from mappings.fhir_time import told_in
 from mappings.photos_to_picture import VISIT_SHEETS, derivation_of
 from mappings.terms import PHOTO_VIEW
 
 Resource = Mapping[str, Any]
 
 
-def caption(media: Resource) -> list[str]:
-    """Lines such as `Site: Skin of cheek, left`; only what is known."""
+def caption(media: Resource, zone: tzinfo) -> list[str]:
+    """Lines such as `Site: Skin of cheek, left`; only what is known, times in `zone`."""
     views = media.get("view", {}).get("coding", [])
     lines = {
         "Site": media.get("bodySite", {}).get("text"),
         "View": next((c["code"] for c in views if c.get("system") == PHOTO_VIEW), None),
-        "Taken": str(media.get("createdDateTime", "")).replace("T", " ")[:16] or None,
+        "Taken": told_in(str(media.get("createdDateTime", "")), zone),
         "Device": media.get("deviceName"),
         "Note": "; ".join(note["text"] for note in media.get("note", []) if "text" in note) or None,
     }

@@ -23,6 +23,7 @@ from adapter.records.confinement import patient_of
 from adapter.records.pictures import Picture, keep_picture, pictures_of
 from mappings.comparison_sheet import Sheet, comparison_sheet, findings, sheet_to_pdf, sheet_to_picture
 from mappings.external_photo import is_external
+from mappings.fhir_time import fhir_instant, told_in
 from mappings.photo_caption import patient_line
 from mappings.photos_to_picture import derivation_of, observations_on, shown_on
 from mappings.provenance import Entity
@@ -132,7 +133,7 @@ def _keep(
     renews: Stored | None,
 ) -> Stored:
     media, measured = [one.media.resource for one in seen if one.media], _measured(tx, actor, seen)
-    note = " ".join(findings(saved.resource, [one.resource for one in measured]))
+    note = " ".join(findings(saved.resource, [one.resource for one in measured], bridge.settings.zone))
     made_of = [one.version_reference for one in (saved, *measured)]
     by, at = who(actor), bridge.now()
     picture = keep_picture(tx, drawn, media, at=at, operator=by, sources=made_of, note=note, renews=renews)
@@ -164,7 +165,8 @@ def _read(
     drawn = {derivation_of(one.resource): one for one in pictures_of(tx, saved.reference)}
     pictures = [(name, *_bytes(tx, bridge, _content(tx, drawn[name]))) for name in ON_SHEET if name in drawn]
     patient = get(tx, "Patient", patient_of(saved.resource) or "").resource
-    at, site = f"{bridge.now():%Y-%m-%d %H:%M} UTC", bridge.settings.site_name
+    zone, site = bridge.settings.zone, bridge.settings.site_name
+    at = told_in(fhir_instant(bridge.now()), zone)
     return partial(
         comparison_sheet,
         saved.resource,
@@ -173,6 +175,7 @@ def _read(
         measured=[one.resource for one in _measured(tx, actor, seen)],
         heading=patient_line(patient, _IDENTIFIED_BY[bridge.settings.sheet_identifies]),
         footer=f"{said} at {at}, {site}.",
+        zone=zone,
     )
 
 

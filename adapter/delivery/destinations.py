@@ -50,10 +50,13 @@ class Destinations:
         """Raises NotFound, or Misconfigured naming destination, key and remedy."""
         if name not in self._given:
             raise NotFound(f"there is no destination {name!r}; see [[destinations]] in the settings")
-        profile = read_destination(self._given[name])
-        if profile.transform.link_base:
-            return profile
-        return read_destination(_with_links(self._given[name], self._bridge.settings.base_url))
+        given, settings = self._given[name], self._bridge.settings
+        profile, ours = read_destination(given), {}
+        if not profile.transform.link_base:  # links lead to where people reach us
+            ours["transform"] = given.get("transform", {}) | {"link_base": settings.base_url}
+        if "timezone" not in profile.model_fields_set:
+            ours["timezone"] = settings.time_zone
+        return read_destination(given | ours) if ours else profile
 
     def get(self, name: str) -> Connector:
         """Raises NotFound or Misconfigured."""
@@ -120,11 +123,6 @@ def _known_profiles(destinations: bytes) -> Mapping[str, Profile]:
         with suppress(Misconfigured):
             profiles[str(entry.get("name"))] = read_destination(entry)
     return profiles
-
-
-def _with_links(entry: dict[str, Any], base_url: str) -> dict[str, Any]:
-    """Links lead to where people reach us, unless the profile says otherwise."""
-    return entry | {"transform": entry.get("transform", {}) | {"link_base": base_url}}
 
 
 def check_destinations(settings: Settings) -> None:

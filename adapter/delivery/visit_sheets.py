@@ -134,7 +134,7 @@ def _draw(bridge: Bridge, layout: str, visit: Visit, photos: Photos, at: datetim
 
     assert visit.patient and visit.encounter  # or it would have no photos
     patient, encounter = visit.patient.resource, visit.encounter.resource
-    data = visit_sheet(layout, photos, patient=patient, encounter=encounter, at=at)
+    data = visit_sheet(layout, photos, patient=patient, encounter=encounter, at=at, zone=bridge.settings.zone)
     return _Drawn(data, bridge.vault.seal(data))
 
 

@@ -155,7 +155,8 @@ def _pv1(encounter: Resource | None, profile: MessageProfile) -> str:
 
 
 def _obr(message: PhotoMessage, profile: MessageProfile, taken: datetime) -> str:
-    filler = _components((message.parent_id or message.document_id)[:75], profile.msh_3)  # a correction keeps its number
+    number = message.parent_id or message.document_id  # a correction keeps the one of what it corrects
+    filler = _components(number[:75], profile.msh_3)
     result = _status(message)
     middle = [""] * 14
     return _segment(

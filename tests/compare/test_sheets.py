@@ -94,7 +94,9 @@ def _sheet(saved: Stored, photos: int = 2) -> Any:
     ]
     resource = saved.resource | {"derivedFrom": [{"reference": f"Media/{one['id']}/_history/1"} for one in seen]}
     drawn = [(one, draw(number + 1), "image/jpeg") for number, one in enumerate(seen)]
-    return comparison_sheet(resource, drawn, [], heading="Łącka, Åsa | MRN 4711", footer="Exported by Dr Eve.")
+    return comparison_sheet(
+        resource, drawn, [], heading="Łącka, Åsa | MRN 4711", footer="Exported by Dr Eve.", zone=UTC
+    )
 
 
 def test_the_sheet_says_what_was_found_and_how_and_no_device(saved: Stored) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC
 from typing import Any
 
 import pytest
@@ -98,12 +99,12 @@ def test_a_line_beside_the_photo_says_what_was_agreed(played: Played) -> None:
 
 
 def test_no_name_and_no_words_of_others_stand_in_the_line() -> None:
-    said = consent_line(CONSENT | {"performer": [{"display": "Jane Doe"}], "status": "inactive"})
+    said = consent_line(CONSENT | {"performer": [{"display": "Jane Doe"}], "status": "inactive"}, UTC)
     assert said == "Consent: permitted, inactive, 2026-11-20, for treatment"
 
 
 def test_the_page_is_the_same_each_time_and_names_the_patient() -> None:
-    page = consent_to_pdf(CONSENT, heading="Doe, Jane | MRN 4711")
-    assert page == consent_to_pdf(CONSENT, heading="Doe, Jane | MRN 4711")
+    page = consent_to_pdf(CONSENT, heading="Doe, Jane | MRN 4711", zone=UTC)
+    assert page == consent_to_pdf(CONSENT, heading="Doe, Jane | MRN 4711", zone=UTC)
     text = pdf_text(page)
     assert "MRN 4711" in text and "Decision: permitted" in text and "Purpose: treatment" in text

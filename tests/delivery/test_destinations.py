@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from adapter.delivery.destinations import check_destinations
+from adapter.bridge import Bridge
+from adapter.delivery.destinations import Destinations, check_destinations
 from adapter.errors import Misconfigured
 from adapter.settings import Settings, load_settings
 
@@ -42,3 +44,11 @@ def test_a_wrong_key_is_named_with_file_entry_and_remedy(tmp_path: Path) -> None
         check_destinations(settings(wrong))
     with pytest.raises(Misconfigured, match="number 1"):
         check_destinations(settings({"name": "a", "based_on": "nothing-known"}))
+
+
+def test_times_are_told_in_the_sites_zone_where_the_profile_names_none(bridge: Bridge, tmp_path: Path) -> None:
+    given = (folder("ours", tmp_path), folder("theirs", tmp_path) | {"timezone": "America/New_York"})
+    told = bridge.settings.model_copy(update={"time_zone": "Europe/Zurich", "destinations": given})
+    opened = Destinations(dataclasses.replace(bridge, settings=told))
+    assert [opened.profile(name).timezone for name in ("ours", "theirs")] == ["Europe/Zurich", "America/New_York"]
+    assert opened.profile("ours").transform.link_base == told.base_url

@@ -7,6 +7,7 @@ import io
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pydicom
@@ -103,7 +104,7 @@ def test_turning_upright_changes_the_sides() -> None:
 
 
 def test_a_pdf_holds_the_very_bit_stream_and_is_the_same_each_time() -> None:
-    plates = [Plate(PHOTO, tuple(caption(MEDIA)))]
+    plates = [Plate(PHOTO, tuple(caption(MEDIA, UTC)))]
     first, again = (photos_to_pdf(plates, heading=patient_line(PATIENT), title="Photo", at=AT) for _ in range(2))
     assert first == again
     assert PHOTO in first
@@ -137,11 +138,23 @@ def test_a_visit_is_one_pdf_that_says_on_every_page_whose_and_which_it_is(layout
     media = MEDIA | {"deviceName": "C1"}
     photos = [(media, PHOTO)] * 12 + [(media, None)]
     visit = {"identifier": [{"value": "V-1"}], "period": {"start": "2026-11-23T08:00:00Z"}}
-    pdf = visit_sheet(layout, photos, patient=PATIENT, encounter=visit, at=AT)
+    pdf = visit_sheet(layout, photos, patient=PATIENT, encounter=visit, at=AT, zone=UTC)
     text = pdf_text(pdf)
     assert pdf.count(b"/Type /Page\n") == text.count(patient_line(PATIENT)) == pages
     assert f"Visit V-1 of 2026-11-23: 13 photographs, page {pages}" in text and "Photo 12\n" in text
     assert "Photo 13 cannot be shown here" in text and ("Device: C1" in text) == (layout == "visit-report")
+
+
+def test_a_visits_pdf_tells_the_times_of_the_place_and_names_its_zone() -> None:
+    visit = {"period": {"start": "2026-11-22T23:30:00Z"}}
+    taken = ("2026-11-22T23:40:00Z", "2026-07-01T23:40:00Z", "2025-06")
+    photos = [({"createdDateTime": each}, PHOTO) for each in taken]
+    said = {"patient": PATIENT, "encounter": visit, "at": AT}
+    text = pdf_text(visit_sheet("contact-sheet", photos, **said, zone=ZoneInfo("Europe/Zurich")))
+    told = ("Visit of 2026-11-23:", "Taken: 2026-11-23 00:40 CET", "Taken: 2026-07-02 01:40 CEST", "Taken: 2025-06")
+    assert [each for each in told if each not in text] == []
+    elsewhere = pdf_text(visit_sheet("contact-sheet", photos, **said, zone=ZoneInfo("America/Sao_Paulo")))
+    assert "Taken: 2026-11-22 20:40 UTC-03" in elsewhere
 
 
 def test_dicom_encapsulates_the_very_bit_stream() -> None:
@@ -211,7 +224,7 @@ def message(event: str = "ORU^R01", **changes: Any) -> bytes:
         "patient": PATIENT,
         "encounter": {"identifier": [{"system": VISIT, "value": "V1"}]},
         "content": PHOTO,
-        "lines": caption(MEDIA),
+        "lines": caption(MEDIA, UTC),
     }
     profile = MessageProfile(authorities={MRN: "HOSP", VISIT: "HOSP"})
     return photo_message(PhotoMessage(**facts | changes), profile)
