@@ -42,10 +42,11 @@ class OAuthError(DermBridgeError):
 
 @dataclass(frozen=True)
 class Asking:
-    """What a client sends to a token endpoint: its form, and the Authorization header."""
+    """What a client sends to a token endpoint: its form, and the Authorization header; and from where."""
 
     form: Mapping[str, str]
     authorization: str = ""
+    address: str = ""
 
     def __getitem__(self, name: str) -> str:
         """A parameter that must be there. Raises OAuthError."""

@@ -7,6 +7,7 @@ tokens rotate, so each is used once: whoever claims the row asks, everybody else
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
@@ -16,9 +17,10 @@ import httpx
 import orjson
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import delete, update
+from sqlalchemy import Connection, update
 
 from adapter.access.oauth import exchange, post_as
+from adapter.access.sessions import end_session
 from adapter.access.smart import EhrGrant, get_ehr, lifetime_of, registration_of
 from adapter.bridge import Bridge
 from adapter.db.tables import session
@@ -44,8 +46,13 @@ def unseal(bridge: Bridge, sealed: bytes) -> EhrGrant | None:
     return EhrGrant(**{**values, "expires_at": datetime.fromisoformat(values["expires_at"])})
 
 
-def keep_alive(bridge: Bridge, http: httpx.Client, session_id: str, sealed: bytes) -> bool:
-    """Whether the EHR still stands behind this session; False when it has just been ended for that."""
+def keep_alive(
+    bridge: Bridge, http: httpx.Client, session_id: str, sealed: bytes, *, ended: Callable[[Connection], None]
+) -> bool:
+    """Whether the EHR still stands behind this session; False when it has just been ended for that.
+
+    `ended` is called in that transaction, to tell it in the audit log.
+    """
     grant = unseal(bridge, sealed)
     if grant is None or grant.expires_at > bridge.now():
         return True
@@ -58,7 +65,8 @@ def keep_alive(bridge: Bridge, http: httpx.Client, session_id: str, sealed: byte
         renewed = replace(grant, expires_at=bridge.now() + _RETRY_AFTER)
     except Forbidden:
         with bridge.db.transaction() as tx:
-            tx.execute(delete(session).where(session.c.id == session_id))
+            end_session(tx, session_id)
+            ended(tx)
         return False
     _swap(bridge, session_id, claimed, seal(bridge, renewed))
     return True

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 from joserfc.jwk import KeySet
 from sqlalchemy import Connection, Row, insert, select, update
@@ -42,15 +42,8 @@ TOKEN_LIFETIME = timedelta(minutes=5)
 APP_TOKEN_LIFETIME = timedelta(minutes=15)
 
 
-class Issued(NamedTuple):
-    """`answer` is the token response to `actor`; None: it was refused (invalid_grant).
-
-    Where a grant of theirs ended for it, `ended` says why.
-    """
-
-    actor: Actor
-    answer: dict[str, Any] | None
-    ended: str | None = None
+Told = Callable[[Connection, str, Actor, str | None], None]
+"""Writes (event, who, detail) into the audit log, in the transaction of what it tells."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +52,7 @@ class TokenEndpoint:
 
     bridge: Bridge
     keys: PublishedKeys
+    tell: Told
 
     @property
     def url(self) -> str:
@@ -70,9 +64,9 @@ class TokenEndpoint:
         clients = {client.client_id: client for client in self.bridge.settings.clients}
         return Register(clients, self.url, self.bridge.now, self._keys_of, self._use_once)
 
-    def issue(self, asking: Asking) -> Issued:
-        """Raises OAuthError."""
-        grants: dict[str, Callable[[Client, Asking], Issued]] = {
+    def issue(self, asking: Asking) -> dict[str, Any]:
+        """The token response. Raises OAuthError."""
+        grants: dict[str, Callable[[Client, Asking], dict[str, Any] | None]] = {
             "client_credentials": self._for_machine,
             "authorization_code": self._by_code,
             "refresh_token": self._by_refresh_token,
@@ -80,9 +74,14 @@ class TokenEndpoint:
         grant = grants.get(asking.form.get("grant_type", ""))
         if grant is None:
             raise OAuthError("unsupported_grant_type", f"grant_type must be one of {', '.join(grants)}")
-        return grant(self.register.authenticate(self._named(asking)), asking)
+        answer = grant(self.register.authenticate(self._named(asking)), asking)
+        if answer is None:  # now that it is committed what ended for it
+            raise OAuthError(
+                "invalid_grant", "this code or refresh token is unknown, used, expired or not for this client"
+            )
+        return answer
 
-    def revoke(self, asking: Asking) -> Client:
+    def revoke(self, asking: Asking) -> None:
         """A client ends a token of its own, with a refresh token all of that grant; any other is left alone without a
         word."""
         client, token, now = self.register.authenticate(asking), asking["token"], self.bridge.now()
@@ -93,7 +92,7 @@ class TokenEndpoint:
             grant = find_refreshable(tx, token, now=now)
             if grant is not None and grant.client_id == client.client_id:
                 end_grant(tx, grant.id, at=now)
-        return client
+            self._tell(tx, "logout", _machine(client), asking)
 
     def introspect(self, asking: Asking) -> dict[str, Any]:
         """What a token is good for, to whom it was issued or who may ask about all."""
@@ -129,7 +128,7 @@ class TokenEndpoint:
 
     # --- the three grants -------------------------------------------------------------------------------------------
 
-    def _for_machine(self, client: Client, asking: Asking) -> Issued:
+    def _for_machine(self, client: Client, asking: Asking) -> dict[str, Any]:
         if not client.has_key:
             raise OAuthError("unauthorized_client", "client_credentials is for machines with a key")
         scope = " ".join(sorted(granted_to_machine(client, asking.form.get("scope", ""))))
@@ -138,54 +137,72 @@ class TokenEndpoint:
             _, secret = issue_token(
                 tx, name=client.name, scope=scope, at=now, lifetime=TOKEN_LIFETIME, client_id=client.client_id
             )
-        return Issued(
-            Actor("machine", client.client_id, client.name, "machine"), _bearer(secret, scope, TOKEN_LIFETIME)
-        )
+            self._tell(tx, "login", _machine(client), asking)
+        return _bearer(secret, scope, TOKEN_LIFETIME)
 
-    def _by_code(self, client: Client, asking: Asking) -> Issued:
+    def _by_code(self, client: Client, asking: Asking) -> dict[str, Any] | None:
         code, redirect_uri, verifier = asking["code"], asking["redirect_uri"], asking["code_verifier"]
         now = self.bridge.now()
         with self.bridge.db.transaction() as tx:
             grant, ended = take_code(tx, code, at=now)
             if grant is None:
-                return _refused(client, ended, "its code came twice")
+                self._ended(tx, ended, asking, "its code came twice")
+                return None
             asked = grant.request
             is_same = (grant.client_id, asked["redirect_uri"]) == (client.client_id, redirect_uri)
             if not is_same or not fits(asked["code_challenge"], verifier):
                 end_grant(tx, grant.id, at=now)
-                return _refused(client, grant, "its code came with another client_id, redirect_uri or code_verifier")
+                why = "its code came with another client_id, redirect_uri or code_verifier"
+                self._ended(tx, grant, asking, why)
+                return None
             refreshes = grant.is_offline or "online_access" in grant.scopes
             refresh = new_refresh_token(tx, grant.id) if refreshes else None
             answer = self._bearer_of(tx, client, grant, grant.scope, refresh)
-        answer |= {"id_token": id_token(self.bridge, grant)} if "openid" in grant.scopes else {}
-        return Issued(grant.actor, answer)
+            self._tell(tx, "login", grant.actor, asking)
+        return answer | ({"id_token": id_token(self.bridge, grant)} if "openid" in grant.scopes else {})
 
-    def _by_refresh_token(self, client: Client, asking: Asking) -> Issued:
+    def _by_refresh_token(self, client: Client, asking: Asking) -> dict[str, Any] | None:
         token, now = asking["refresh_token"], self.bridge.now()
-        if signed_off := self._signed_off_in_ehr(token):
-            return _refused(client, signed_off, "the EHR has ended the session of its person")
+        if not self._goes_on_in_ehr(token, asking):
+            return None
         with self.bridge.db.transaction() as tx:
             renewed, ended = rotate(tx, token, client_id=client.client_id, at=now)
             if renewed is None:
-                return _refused(client, ended, "a refresh token came twice")
+                self._ended(tx, ended, asking, "a refresh token came twice")
+                return None
             grant, following = renewed
             if grant.is_offline and not may_go_on(tx, self.bridge, grant.actor):
                 end_grant(tx, grant.id, at=now)
-                return _refused(client, grant, "the role or relationship of its person has ended")
+                self._ended(tx, grant, asking, "the role or relationship of its person has ended")
+                return None
             scope = asking.form.get("scope", grant.scope)
             if not set(scope.split()) <= grant.scopes:
                 raise OAuthError("invalid_scope", "a refresh can only ask for scopes that were granted")
-            return Issued(grant.actor, self._bearer_of(tx, client, grant, scope, following))
+            self._tell(tx, "login", grant.actor, asking)
+            return self._bearer_of(tx, client, grant, scope, following)
 
-    def _signed_off_in_ehr(self, token: str) -> AppGrant | None:
-        """The grant that ended because the EHR does not stand behind its session any more; no page may have asked."""
+    def _goes_on_in_ehr(self, token: str, asking: Asking) -> bool:
+        """Whether the EHR stands behind the session that this is granted in; no page may have asked."""
         with self.bridge.db.snapshot() as tx:
             grant = find_refreshable(tx, token, now=self.bridge.now())
             if grant is None or grant.is_offline:
-                return None
+                return True
             sealed = tx.execute(select(session.c.ehr_grant).where(session.c.id == grant.session_id)).scalar()
-        goes_on = sealed is None or keep_alive(self.bridge, self.keys.http, grant.session_id, sealed)
-        return None if goes_on else grant
+
+        def ended(tx: Connection) -> None:
+            self._ended(tx, grant, asking, "the EHR has ended the session of its person")
+
+        return sealed is None or keep_alive(self.bridge, self.keys.http, grant.session_id, sealed, ended=ended)
+
+    # --- what the audit log is told ---------------------------------------------------------------------------------
+
+    def _tell(self, tx: Connection, event: str, who: Actor, asking: Asking, detail: str | None = None) -> None:
+        self.tell(tx, event, replace(who, address=asking.address), detail)
+
+    def _ended(self, tx: Connection, grant: AppGrant | None, asking: Asking, why: str) -> None:
+        """Nothing is issued, and why a grant ended for it."""
+        if grant is not None:
+            self._tell(tx, "app-ended", grant.actor, asking, f"app {grant.client_id}: {why}")
 
     def _bearer_of(
         self, tx: Connection, client: Client, grant: AppGrant, scope: str, refresh: str | None
@@ -240,7 +257,5 @@ def _context(grant: AppGrant) -> dict[str, Any]:
     return {"patient": grant.actor.patient_id, "need_patient_banner": True} | visit
 
 
-def _refused(client: Client, ended: AppGrant | None, why: str) -> Issued:
-    if ended is None:
-        return Issued(Actor("machine", client.client_id, client.name, "machine"), None)
-    return Issued(ended.actor, None, f"app {ended.client_id}: {why}")
+def _machine(client: Client) -> Actor:
+    return Actor("machine", client.client_id, client.name, "machine")

@@ -6,10 +6,10 @@ Answers are those of OAuth (RFC 6749 section 5), not OperationOutcomes. People m
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import httpx
+from sqlalchemy import Connection
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -26,7 +26,6 @@ from adapter.access.token_endpoint import TokenEndpoint
 from adapter.bridge import Bridge
 from adapter.errors import BadInput, DermBridgeError, Throttled
 from adapter.web.bodies import content_type_of, parse_form, read_body
-from mappings.audit_event import Outcome
 
 MOST_BYTES = 64 * 1024
 _NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
@@ -37,15 +36,23 @@ CAPABILITIES = (
     "sso-openid-connect context-banner context-ehr-patient context-ehr-encounter context-standalone-patient "
     "permission-offline permission-online permission-patient permission-user permission-v1 permission-v2"
 )
-Door = Callable[[TokenEndpoint, Asking, str], dict[str, Any] | None]
+Door = Callable[[Asking], dict[str, Any] | None]
 
 
 def auth_routes(bridge: Bridge, http: httpx.Client) -> list[Route]:
     """Raises Misconfigured when a client is registered for what it may not have."""
     check_clients(bridge.settings.clients)
-    endpoint = TokenEndpoint(bridge, PublishedKeys(http))
+
+    def tell(tx: Connection, event: str, who: Actor, detail: str | None) -> None:
+        governance.audit(tx, bridge, event, who, patient_id=who.patient_id or None, detail=detail)
+
+    endpoint = TokenEndpoint(bridge, PublishedKeys(http), tell)
     configuration = smart_configuration(endpoint)
-    doors: dict[str, Door] = {"/auth/token": _token, "/auth/revoke": _revoke, "/auth/introspect": _introspect}
+    doors: dict[str, Door] = {
+        "/auth/token": endpoint.issue,
+        "/auth/revoke": endpoint.revoke,
+        "/auth/introspect": endpoint.introspect,
+    }
     documents = ("/fhir/.well-known/smart-configuration", "/.well-known/openid-configuration")
 
     async def discovery(_request: Request) -> Response:
@@ -53,7 +60,7 @@ def auth_routes(bridge: Bridge, http: httpx.Client) -> list[Route]:
 
     return [
         *(Route(path, discovery, methods=["GET"]) for path in documents),
-        *(Route(path, _door(endpoint, answer), methods=["POST"]) for path, answer in doors.items()),
+        *(Route(path, _door(bridge, answer), methods=["POST"]) for path, answer in doors.items()),
     ]
 
 
@@ -83,12 +90,12 @@ def smart_configuration(endpoint: TokenEndpoint) -> dict[str, Any]:
     }
 
 
-def _door(endpoint: TokenEndpoint, answer: Door) -> Any:
+def _door(bridge: Bridge, answer: Door) -> Any:
     async def handle(request: Request) -> Response:
         address = request.client.host if request.client else ""
         try:
-            asking = Asking(await _form(request), request.headers.get("authorization", ""))
-            told = await run_in_threadpool(_counted, endpoint, answer, asking, address)
+            asking = Asking(await _form(request), request.headers.get("authorization", ""), address)
+            told = await run_in_threadpool(_counted, bridge, answer, asking)
         except OAuthError as error:
             return _refusal(error.code, str(error), 401 if error.code == "invalid_client" else 400)
         except Throttled as error:
@@ -120,42 +127,15 @@ async def _form(request: Request) -> dict[str, str]:
     return {name: value for name, value in fields if value}
 
 
-def _counted(endpoint: TokenEndpoint, answer: Door, asking: Asking, address: str) -> dict[str, Any] | None:
+def _counted(bridge: Bridge, answer: Door, asking: Asking) -> dict[str, Any] | None:
     # A whole hospital's browsers may come from one address for one app, and codes and tokens cannot be guessed.
     kind = "app" if asking.form.get("grant_type") in ("authorization_code", "refresh_token") else "token"
-    with attempt(endpoint.bridge, kind, address, asking.claimed):
+    with attempt(bridge, kind, asking.address, asking.claimed):
         try:
-            return answer(endpoint, asking, address)
+            return answer(asking)
         except OAuthError as error:
             if error.code == "invalid_client":
-                unknown = Actor("machine", asking.claimed, "unknown", "machine")
-                _tell(endpoint.bridge, "node-authentication-failed", unknown, address, str(error))
+                unknown = Actor("machine", asking.claimed, "unknown", "machine", address=asking.address)
+                with bridge.db.transaction() as tx:
+                    governance.audit(tx, bridge, "node-authentication-failed", unknown, outcome="4", detail=str(error))
             raise
-
-
-def _token(endpoint: TokenEndpoint, asking: Asking, address: str) -> dict[str, Any]:
-    issued = endpoint.issue(asking)
-    if issued.ended:
-        _tell(endpoint.bridge, "app-ended", issued.actor, address, detail=issued.ended)
-    if issued.answer is None:
-        raise OAuthError("invalid_grant", "this code or refresh token is unknown, used, expired or not for this client")
-    _tell(endpoint.bridge, "login", issued.actor, address)
-    return issued.answer
-
-
-def _revoke(endpoint: TokenEndpoint, asking: Asking, address: str) -> None:
-    client = endpoint.revoke(asking)
-    _tell(endpoint.bridge, "logout", Actor("machine", client.client_id, client.name, "machine"), address)
-
-
-def _introspect(endpoint: TokenEndpoint, asking: Asking, _address: str) -> dict[str, Any]:
-    return endpoint.introspect(asking)
-
-
-def _tell(
-    bridge: Bridge, event: str, actor: Actor, address: str, problem: str | None = None, *, detail: str | None = None
-) -> None:
-    who, patient_id = replace(actor, address=address), actor.patient_id or None
-    with bridge.db.transaction() as tx:
-        outcome: Outcome = "4" if problem else "0"
-        governance.audit(tx, bridge, event, who, patient_id=patient_id, outcome=outcome, detail=problem or detail)

@@ -110,11 +110,12 @@ def _checked(web: Web, request: Request, client: Client, params: dict[str, str])
 
 def _goes_on(web: Web, session: Session) -> bool:
     """Whether the EHR stands behind it still: nobody has asked, at a page that is open to who is not signed in."""
-    if session.ehr_grant is None or keep_alive(web.bridge, web.http, session.id, session.ehr_grant):
-        return True
-    with web.bridge.db.transaction() as tx:
+    sealed = session.ehr_grant
+
+    def ended(tx: Connection) -> None:
         governance.audit(tx, web.bridge, "auto-logoff", session.actor)
-    return False
+
+    return sealed is None or keep_alive(web.bridge, web.http, session.id, sealed, ended=ended)
 
 
 def _decided(bridge: Bridge, asked: _Asked, form: Form) -> str:

@@ -10,6 +10,7 @@ from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs
 
 import httpx
+from sqlalchemy import Connection
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -134,9 +135,11 @@ class Gate:
 
     def _check_ehr(self, session: Session, sealed: bytes) -> None:
         """Raises NotAuthenticated when the EHR has ended the session that this one came from."""
-        if not keep_alive(self._bridge, self._http, session.id, sealed):
-            with self._bridge.db.transaction() as tx:
-                governance.audit(tx, self._bridge, "auto-logoff", session.actor)
+
+        def ended(tx: Connection) -> None:
+            governance.audit(tx, self._bridge, "auto-logoff", session.actor)
+
+        if not keep_alive(self._bridge, self._http, session.id, sealed, ended=ended):
             raise NotAuthenticated("your session in the EHR has ended, and with it this one; open DermBridge again")
 
     def _after_looks(self, request: Request, looked: Looked, send: Send) -> Send:

@@ -10,11 +10,29 @@ from typing import Any
 import httpx
 import pytest
 
+from adapter.access.clients import Asking
+from adapter.access.jwks import PublishedKeys
 from adapter.access.sessions import NOBODY
+from adapter.access.token_endpoint import TokenEndpoint
 from adapter.access.tokens import tokens_in_force
 from adapter.db.tables import app_grant, session
+from adapter.errors import Unavailable
 from adapter.records import create_all
-from tests.access.apps import APP, BACK, EHRS, FHIR, NORTH, WHO, Site, code_for, exchange, refresh, site, tokens
+from tests.access.apps import (
+    APP,
+    BACK,
+    EHRS,
+    FHIR,
+    NORTH,
+    VERIFIER,
+    WHO,
+    Site,
+    code_for,
+    exchange,
+    refresh,
+    site,
+    tokens,
+)
 from tests.access.conftest import Serve, photo
 from tests.access.machines import Machine
 from tests.conftest import Clock
@@ -157,6 +175,31 @@ def test_an_administrator_who_ends_a_session_ends_its_apps_and_may_end_each(site
     administrator.post(f"/sessions/{ends[0]}/end")
     assert site.status(first) == 401 and listed(site) == []
     assert len(site.events("app-ended")) == 1
+
+
+def test_nothing_is_issued_or_ended_that_the_audit_log_was_not_told(site: Site) -> None:
+    def fails(*_told: object) -> None:
+        raise Unavailable("the audit log cannot be written")
+
+    def asking(**form: str) -> Asking:
+        return Asking({"client_id": "app"} | form)
+
+    silent = TokenEndpoint(site.bridge, PublishedKeys(httpx.Client()), fails)
+    browser = site.sign_in()
+    bound = {"redirect_uri": BACK, "code_verifier": VERIFIER}
+    code = code_for(browser)
+    with pytest.raises(Unavailable):
+        silent.issue(asking(grant_type="authorization_code", code=code, **bound))
+    granted = exchange(site.client, code).json()  # as if it had never been tried
+    with pytest.raises(Unavailable):
+        silent.issue(asking(grant_type="refresh_token", refresh_token=granted["refresh_token"]))
+    renewed = refresh(site.client, granted["refresh_token"]).json()
+    with pytest.raises(Unavailable):  # the old one comes twice, which would end everything
+        silent.issue(asking(grant_type="refresh_token", refresh_token=granted["refresh_token"]))
+    with pytest.raises(Unavailable):
+        silent.revoke(asking(token=renewed["access_token"]))
+    assert site.status(renewed["access_token"]) == 200
+    assert len([one for one in site.events("110122") if "app" in str(one["agent"])]) == 2
 
 
 def test_the_same_reference_at_another_ehr_is_another_person(site: Site) -> None:
