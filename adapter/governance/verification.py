@@ -7,6 +7,7 @@ cannot see alone is a log cut back, or rewritten and signed again, as a whole: f
 
 from __future__ import annotations
 
+import gc
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -127,6 +128,7 @@ def _read(db: Database, spans: Sequence[tuple[int, int]], processes: int) -> Ite
 def _open(url: str) -> None:
     global _there  # noqa: PLW0603 - one database for the life of a worker process
     _there = Database(url)
+    gc.set_threshold(100_000)  # a page has no cycles, and is looked through for them ten times at the usual threshold
 
 
 def _read_there(span: tuple[int, int]) -> _Page:

@@ -1,9 +1,9 @@
-"""An event filled into a form is to the letter the event that is built for itself."""
+"""An event filled into a form is to the letter the event that is built for itself, and tells what it is found by."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -13,6 +13,7 @@ from adapter import governance
 from adapter.access import SYSTEM, Actor
 from adapter.bridge import Bridge, open_bridge
 from adapter.governance.audit import SHORT_NAMES, build_event
+from adapter.governance.derived import find_altered
 from adapter.records import change
 from adapter.records.search_parameters import columns_of, index_rows
 from adapter.settings import load_settings
@@ -93,6 +94,16 @@ def test_an_event_filled_in_is_the_event_built_anew(
     assert filled.after == change(None, built, at=AT).after
     assert filled.columns == columns_of(built)
     assert filled.rows == index_rows(built)
+
+    row = {**filled.columns, "id": filled.after.id, "version_id": 1, "last_updated": AT, "deleted": False}
+    index, text = {(one["param"], one["value"]) for one in filled.rows}, filled.after.body.encode()
+    assert find_altered(text, row, index) == []
+    for name, value in row.items():
+        other = AT + timedelta(1) if isinstance(value, datetime) else "x"
+        assert name in find_altered(text, row | {name: other}, index)
+    for param, value in index:
+        assert find_altered(text, row, index - {(param, value)}) == [param]
+    assert find_altered(text, row, index | {("entity", "Media/another")}) == ["entity"]
 
 
 def test_events_of_one_form_share_no_values(still: Bridge) -> None:
