@@ -8,7 +8,7 @@ is offline, a grant ends with the session it was given in. Codes and tokens are 
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -108,6 +108,13 @@ def rotate(
     if tx.execute(fresh.values(refresh_sha256=digest(following))).rowcount == 1:
         return (_grant(tx.execute(select(app_grant).where(*mine)).one()), following), None
     return None, _end(tx, at, *mine, ~is_current)
+
+
+def leave_visit(tx: Connection, grant: AppGrant) -> AppGrant:
+    """The grant without the visit of its launch, from now on."""
+    actor = replace(grant.actor, encounter_id=None)
+    tx.execute(update(app_grant).where(app_grant.c.id == grant.id).values(actor=actor.to_json()))
+    return replace(grant, actor=actor)
 
 
 def find_refreshable(tx: Connection, token: str, *, now: datetime) -> AppGrant | None:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection
 
 from adapter.access.actor import Actor
+from adapter.access.app_grants import AppGrant
 from adapter.access.handoff import is_phone
 from adapter.access.policy import grants_of, has_right
 from adapter.access.relationship import can_open_charts, find_relationship
@@ -21,8 +22,11 @@ from adapter.access.sessions import Session
 from adapter.access.smart import role_of
 from adapter.bridge import Bridge
 from adapter.errors import OutOfReach
-from adapter.records import find
+from adapter.records import Stored, find
 from adapter.records.confinement import patient_of, same_patients
+from adapter.records.search_parameters import columns_of
+
+_OVER = ("finished", "cancelled", "entered-in-error")
 
 
 class Launched(NamedTuple):
@@ -62,12 +66,13 @@ def launched(
     session, confined_to = (sessions[0], sessions[0].actor.patient_id)
     if patient_id is not None:
         session, confined_to = _session_for(tx, bridge, sessions, patient_id), patient_id
+    visit = _find_visit(tx, session.actor, patient_id) if in_visit else None
     actor = replace(
         session.actor,
         scopes=frozenset(),
         rights=frozenset(),
         patient_id=confined_to,
-        encounter_id=_visit_of(tx, session.actor, patient_id) if in_visit and patient_id else None,
+        encounter_id=visit.id if visit else None,
         address=None,
         show_banner=True,
         emergency=None,
@@ -92,10 +97,23 @@ def may_go_on(tx: Connection, bridge: Bridge, actor: Actor) -> bool:
     return find_relationship(tx, bridge, actor, actor.patient_id) is not None
 
 
-def _visit_of(tx: Connection, actor: Actor, patient_id: str) -> str | None:
+def visit_goes_on(tx: Connection, bridge: Bridge, grant: AppGrant) -> bool:
+    """Whether the visit that the app was launched in is still that of its work: the Encounter has not ended, nor, for
+    an end is not always told, has the time passed that a session lasts. The patient remains the launch's.
+
+    SMART leaves it to the server which context comes with a refreshed token.
+    """
+    visit = _find_visit(tx, grant.actor, grant.actor.patient_id)
+    if visit is None or bridge.now() >= grant.created_at + timedelta(hours=bridge.settings.session_hours):
+        return False
+    end = columns_of(visit.resource)["date_end"]
+    return visit.resource["status"] not in _OVER and (end is None or end > bridge.now())
+
+
+def _find_visit(tx: Connection, actor: Actor, patient_id: str | None) -> Stored | None:
     """The visit that is open, unless it is another patient's: who sees every chart came from one and opens any."""
-    visit = find(tx, "Encounter", actor.encounter_id or "-")
-    return visit.id if visit and patient_of(visit.resource) in same_patients(tx, {patient_id}) else None
+    visit = find(tx, "Encounter", actor.encounter_id) if actor.encounter_id and patient_id else None
+    return visit if visit and patient_of(visit.resource) in same_patients(tx, {patient_id or ""}) else None
 
 
 def _session_for(tx: Connection, bridge: Bridge, sessions: Sequence[Session], patient_id: str) -> Session:

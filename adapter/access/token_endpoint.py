@@ -22,11 +22,12 @@ from adapter.access.app_grants import (
     end_grant,
     find_app_grant,
     find_refreshable,
+    leave_visit,
     new_refresh_token,
     rotate,
     take_code,
 )
-from adapter.access.app_launch import may_go_on, needs_patient
+from adapter.access.app_launch import may_go_on, needs_patient, visit_goes_on
 from adapter.access.authorization import fits
 from adapter.access.clients import CLOCK_SKEW, Asking, OAuthError, Register
 from adapter.access.ehr_grants import keep_alive
@@ -175,6 +176,8 @@ class TokenEndpoint:
                 end_grant(tx, grant.id, at=now)
                 self._ended(tx, grant, asking, "the role or relationship of its person has ended")
                 return None
+            if grant.actor.encounter_id and not visit_goes_on(tx, self.bridge, grant):
+                grant = leave_visit(tx, grant)
             scope = asking.form.get("scope", grant.scope)
             if not set(scope.split()) <= grant.scopes:
                 raise OAuthError("invalid_scope", "a refresh can only ask for scopes that were granted")

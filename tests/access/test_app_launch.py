@@ -11,7 +11,7 @@ from joserfc.jwk import KeySet
 
 from adapter.access import policy
 from adapter.access.handoff import PHONE_SCOPES
-from adapter.records import create_all
+from adapter.records import change, create_all, get, write_all
 from tests.access.apps import (
     FHIR,
     WHO,
@@ -207,6 +207,32 @@ def test_an_app_opened_from_a_chart_is_given_its_patient_and_visit_without_askin
     granted = tokens(site.client, browser, "p2", launch=launch, scope=EHR_LAUNCH)  # whatever the form may say
     assert (granted["patient"], granted["encounter"]) == ("p1", "e1")
     assert "encounter" not in tokens(site.client, browser, "p1")  # a standalone launch
+
+
+@pytest.mark.parametrize(
+    ("since", "goes_on"),
+    [
+        ({}, True),
+        ({"period": {"start": "2026-11-23T09:00:00Z", "end": "2026-11-24T09:00:00Z"}}, True),
+        ({"period": {"start": "2026-11-23T09:00:00Z", "end": "2026-11-23T10:00:00Z"}}, False),
+        ({"status": "finished"}, False),
+        ({"status": "entered-in-error"}, False),
+        ({"subject": {"reference": "Patient/p2"}}, False),  # told of the wrong patient at first
+    ],
+)
+def test_an_app_that_goes_on_without_its_person_leaves_the_visit_when_it_ends(
+    site: Site, clock: Clock, since: dict[str, Any], goes_on: bool
+) -> None:
+    browser = site.sign_in("clinician", "p1", encounter_id="e1")
+    granted = tokens(site.client, browser, launch=opened(site, browser), scope=f"{EHR_LAUNCH} offline_access")
+    with site.bridge.db.transaction() as tx:
+        before = get(tx, "Encounter", "e1")
+        write_all(tx, [change(before, before.resource | since, at=clock.advance(hours=1))])
+    renewed = refresh(site.client, granted["refresh_token"]).json()
+    assert (renewed["patient"], renewed.get("encounter")) == ("p1", "e1" if goes_on else None)
+    clock.advance(hours=11)  # session_hours after the launch, since nobody may say that a visit has ended
+    renewed = refresh(site.client, renewed["refresh_token"]).json()
+    assert renewed["patient"] == "p1" and "encounter" not in renewed
 
 
 def test_who_sees_every_chart_opens_an_app_from_any_and_with_no_other_patients_visit(site: Site) -> None:
