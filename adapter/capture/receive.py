@@ -6,6 +6,7 @@ writes Media, Provenance, AuditEvent, deliveries and the work that follows. Only
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
 from sqlalchemy.exc import IntegrityError
 
 from adapter import access, consent, delivery, governance, identity
@@ -24,20 +25,21 @@ from adapter.capture.clean_copy import CleanCopy, clean_copy
 from adapter.capture.inspection import Inspection, inspect
 from adapter.capture.metadata import Metadata, PatientIdentifier, read_metadata
 from adapter.capture.repeats import Before, Fingerprint, find_before, fingerprint
+from adapter.db.inserting import insert_rows
 from adapter.db.tables import capture
 from adapter.errors import BadInput, Conflict, NotFound, TooLarge, Unprocessable
 from adapter.identity import Whose
 from adapter.records import Resource, create_all, find, get, new_id
 from adapter.records.binaries import create_binary
 from adapter.records.confinement import patient_of
-from adapter.records.vault import SealedBlob, Sealing
+from adapter.records.vault import SealedBlob
 from adapter.work import Work, enqueue
 from mappings.capture_to_media import Capture, capture_to_media
 from mappings.provenance import Agent, Entity, hashed, provenance
 from mappings.security_labels import labelled_minor
 from mappings.wrong_patient import quarantined
 
-_BESIDE = ThreadPoolExecutor(8, "capture")  # hashing and sealing beside inspection; both release the GIL
+_BESIDE = ThreadPoolExecutor(8, "capture")  # sealing, and hashing the clean copy; both release the GIL
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,20 @@ class CaptureAnswer:
 
 
 @dataclass(frozen=True)
-class _Photo:
-    """Everything known about an upload once it was looked at and before anything is written."""
+class _Inspected:
+    """What an upload says by itself, before anything is asked about its patient."""
 
     upload: Upload
     metadata: Metadata
     found: Inspection
     sha256: str
     taken_at: datetime | None
+
+
+@dataclass(frozen=True)
+class _Photo(_Inspected):
+    """Everything known about an upload once it was looked at and before anything is written."""
+
     whose: Whose
     seen_as: Fingerprint
 
@@ -79,15 +87,16 @@ def receive(bridge: Bridge, actor: Actor, upload: Upload) -> CaptureAnswer:
     if len(upload.data) > (most := bridge.settings.max_capture_bytes):
         raise TooLarge(f"photos may have at most {most // 2**20} MiB here")
     with bridge.vault.sealing(upload.data, _BESIDE) as sealing:  # the disk is slow: it begins before all is known
+        seen = _inspected(bridge, upload)
+        cleaned = _BESIDE.submit(clean_copy, seen.found, upload.data, sha256=seen.sha256)
         with bridge.db.snapshot() as tx:
-            photo = _look_at(tx, bridge, actor, upload, sealing)
+            photo = _identified(tx, bridge, actor, seen)
             if (before := find_before(tx, photo.seen_as, photo.whose.patient_id)) is not None:
                 return _seen_before(tx, bridge, actor, before)
-        clean = _BESIDE.submit(clean_copy, photo.found, upload.data, sha256=photo.sha256)
-        sealed = sealing.sealed()
+        clean, sealed = cleaned.result(), sealing.sealed(photo.sha256)
     try:
         with bridge.db.transaction() as tx:
-            return _store(tx, bridge, actor, photo, clean.result(), sealed)
+            return _store(tx, bridge, actor, photo, clean, sealed)
     except IntegrityError:  # the same capture came twice at once and the other one won
         with bridge.db.snapshot() as tx:
             if (before := find_before(tx, photo.seen_as, photo.whose.patient_id)) is None:
@@ -95,20 +104,22 @@ def receive(bridge: Bridge, actor: Actor, upload: Upload) -> CaptureAnswer:
             return _seen_before(tx, bridge, actor, before)
 
 
-def _look_at(tx: Connection, bridge: Bridge, actor: Actor, upload: Upload, sealing: Sealing) -> _Photo:
+def _inspected(bridge: Bridge, upload: Upload) -> _Inspected:
     settings = bridge.settings
     metadata = read_metadata(upload.metadata, accept_unlisted_sites=settings.accept_unlisted_body_sites)
-    if upload.digest is not None and upload.digest != sealing.sha256():
+    sha256 = hashlib.sha256(upload.data)
+    if upload.digest not in (None, sha256.digest()):
         raise BadInput("the photo was damaged on its way: it does not match its Repr-Digest; send it again")
     found = inspect(upload.data, max_pixels=settings.max_pixels)
-    taken_at = _taken_at(bridge, metadata, found)
-    given = _patient_given(metadata, actor)
+    return _Inspected(upload, metadata, found, sha256.hexdigest(), _taken_at(bridge, metadata, found))
+
+
+def _identified(tx: Connection, bridge: Bridge, actor: Actor, seen: _Inspected) -> _Photo:
+    given = _patient_given(seen.metadata, actor)
     whose = identity.whose(tx, given)
     access.check_whose(tx, actor, whose.patient_id)
-    sha256 = sealing.sha256().hex()
-    seen_as = fingerprint(sha256, taken_at, given, whose.patient_id)
-    seen_as = seen_as.with_key(actor.id, upload.idempotency_key)
-    photo = _Photo(upload, metadata, found, sha256, taken_at, whose, seen_as)
+    seen_as = fingerprint(seen.sha256, seen.taken_at, given, whose.patient_id)
+    photo = _Photo(**vars(seen), whose=whose, seen_as=seen_as.with_key(actor.id, seen.upload.idempotency_key))
     return replace(photo, whose=_suspected(tx, bridge, actor, photo, whose))
 
 
@@ -142,7 +153,7 @@ def _store(
         "reason": held,
         "received_at": at,
     }
-    tx.execute(insert(capture), row)
+    insert_rows(tx, capture, [row])
     governance.audit(tx, bridge, "create", actor, patient_id=patient_id, references=[media.version_reference])
     deliveries = delivery.deliver_media(tx, bridge, media)
     identity.look_up_later(tx, bridge, media)
@@ -286,6 +297,7 @@ def _media(
         lesion=_owned(tx, metadata.lesion, "patient", whose),
         device=metadata.device or found.device,
         note=metadata.note,
+        flags=metadata.sensitivity,
         identifiers=tuple((one.system, one.value) for one in metadata.identifiers),
     )
     content = clean.content(binary_id, created=photo.taken_at or at)

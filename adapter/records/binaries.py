@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, bindparam, insert, select
+from sqlalchemy import Connection, bindparam, select
 
+from adapter.db.inserting import insert_rows
 from adapter.db.tables import binary
 from adapter.errors import NotFound
 from adapter.records.clean_view import CleanView, Keep
@@ -62,7 +63,7 @@ _LATEST_CLEAN = _OF_CONTEXT.where(binary.c.rendition.is_(None))
 
 def create_binary(tx: Connection, row: BinaryRow) -> BinaryRow:
     """Store the row; its blob must be kept in the same transaction or before."""
-    tx.execute(insert(binary), asdict(row))
+    insert_rows(tx, binary, [asdict(row)])
     return row
 
 

@@ -15,9 +15,10 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from adapter.db.engine import batches
+from adapter.db.inserting import insert_rows
 from adapter.db.tables import blob, patient_key
 from adapter.errors import NotFound, Unavailable
 from adapter.records.blob_store import BlobStore, StoredBlob
@@ -44,18 +45,13 @@ class Sealing:
 
     def __init__(self, vault: Vault, data: bytes, threads: Executor) -> None:
         self._vault, self._id, self._size = vault, new_id(), len(data)
-        self._hashed = threads.submit(hashlib.sha256, data)
         self._written = threads.submit(vault.write, data, self._id)
         self.is_taken = False
 
-    def sha256(self) -> bytes:
-        """Known long before the bytes are durable."""
-        return self._hashed.result().digest()
-
-    def sealed(self) -> SealedBlob:
+    def sealed(self, sha256: str) -> SealedBlob:
         """Durable; from now on only `scrub` deletes them, since nobody else knows whether a commit came through."""
         self.is_taken = True
-        return SealedBlob(self._id, self._written.result(), self._size, self.sha256().hex())
+        return SealedBlob(self._id, self._written.result(), self._size, sha256)
 
     def discard(self) -> None:
         wait([self._written])
@@ -84,7 +80,7 @@ class Vault:
 
     @contextmanager
     def sealing(self, data: bytes, threads: Executor) -> Iterator[Sealing]:
-        """Hash and seal `data` in `threads`; deleted again unless they are taken (`sealed`) within."""
+        """Seal `data` in one of `threads`; deleted again unless they are taken (`sealed`) within."""
         begun = Sealing(self, data, threads)
         try:
             yield begun
@@ -106,7 +102,7 @@ class Vault:
             "sha256": sealed.sha256,
             "created_at": at,
         }
-        tx.execute(_INSERT_BLOB, row)
+        insert_rows(tx, blob, [row])
         return sealed.id
 
     def open(self, tx: Connection, blob_id: str) -> OpenBlob:
@@ -154,7 +150,7 @@ class Vault:
             "wrapped_key": self._keys.wrap(key.key, key_id),
             "created_at": at,
         }
-        tx.execute(insert(patient_key), row_values)
+        insert_rows(tx, patient_key, [row_values])
         return key_id, key
 
     def wrap_secret(self, secret: bytes, context: str) -> bytes:
@@ -169,7 +165,6 @@ class Vault:
         return self._keys.derive_secret(purpose)
 
 
-_INSERT_BLOB = insert(blob)
 _FIRST_KEY = (
     select(patient_key.c.id, patient_key.c.wrapped_key)
     .where(patient_key.c.patient == bindparam("of"))
