@@ -233,6 +233,7 @@ def capture(
     patient: Annotated[str | None, typer.Option(help="'SYSTEM|VALUE' or Patient/id.")] = None,
     body_site: Annotated[str | None, typer.Option(help="SNOMED CT code.")] = None,
     view: Annotated[str | None, typer.Option(help="overview, regional, close-up or dermoscopic.")] = None,
+    sensitivity: Annotated[list[str] | None, typer.Option(help="hiv, std, ... (docs/captures.md); repeatable.")] = None,
     as_json: Json = False,
 ) -> None:
     """Store one photo. Example: dermbridge capture mole.jpg --patient 'urn:oid:1.2.3|4711' --json"""
@@ -240,6 +241,7 @@ def capture(
     from adapter.capture.receive import Upload, receive
 
     metadata: dict[str, Any] = {"patient": _patient_option(patient), "body_site": body_site, "view": view}
+    metadata["sensitivity"] = sensitivity
     with beside_service() as bridge:
         upload = Upload(file.read_bytes(), {k: v for k, v in metadata.items() if v is not None}, source="cli")
         answer = receive(bridge, SYSTEM, upload)

@@ -39,6 +39,7 @@ from mappings.hl7v2.er7 import Message
 from mappings.hl7v2.photo_message import DATA_TYPES, MessageProfile, PhotoMessage, names_type, photo_message
 from mappings.photo_caption import caption
 from mappings.photo_fit import JPEG
+from mappings.security_labels import raise_labels
 
 # MSA-1 (table 0008) -> what a refusal means where the profile's signals say nothing else.
 REFUSALS: Final = {
@@ -143,6 +144,7 @@ class Hl7v2:
             lines=caption(parcel.media, zone),
             parent_id=parent_id,
             consent=told,
+            confidentiality=raise_labels(parcel.media.get("meta", {}).get("security", ()))[0]["code"],
             withdrawn=withdraws,
         )
         try:

@@ -12,6 +12,7 @@ from typing import Any, Final
 from mappings.body_sites import SNOMED_LATERALITY
 from mappings.form_to_consent import FORM_IDENTIFIER
 from mappings.photo_use import PHOTO_USES
+from mappings.security_labels import flags_named_by
 from mappings.terms import (
     ACT_REASON,
     BODY_STRUCTURE,
@@ -61,6 +62,7 @@ def media_to_capture(media: Json) -> Json:
         "device": media.get("deviceName"),
         "operator": media.get("operator", {}).get("reference"),
         "note": notes[0]["text"] if notes else None,
+        "sensitivity": flags_named_by(media.get("meta", {}).get("security", [])),
         "identifiers": [
             {"system": one["system"], "value": one["value"]}
             for one in media.get("identifier", [])

@@ -19,6 +19,8 @@ _TABLE: Final[dict[str, dict[str, Any]]] = tomllib.loads(
 _ORDER: Final = "ULMNRV"  # v3-Confidentiality, unrestricted to very restricted
 _SITES: Final = {member.value for member in Sensitivity}
 FLAGS: Final = frozenset(_TABLE) - _SITES - {"default", "minor+intimate"}
+NAMED_FLAGS: Final = {flag: row["named"] for flag, row in _TABLE.items() if "named" in row}
+"""What a sender may name, and how pages word it."""
 
 
 def labels_for(site: Sensitivity, flags: Collection[str] = ()) -> list[Json]:
@@ -30,6 +32,29 @@ def labels_for(site: Sensitivity, flags: Collection[str] = ()) -> list[Json]:
         triggers.append(site.value)
     labels = raise_labels(label for trigger in triggers for label in _labels_of(trigger))
     return raise_labels([*labels, *_labels_of("minor+intimate")]) if _is_intimate_minor(labels) else labels
+
+
+def level_of(flag: str) -> str:
+    """The v3-Confidentiality code that the flag raises a photo to."""
+    return str(_TABLE[flag]["confidentiality"])
+
+
+def flags_named_by(labels: Iterable[Json]) -> list[str]:
+    """What a client says by the labels of its own Media: the flags that keep each of them.
+
+    Raises ValueError for a sensitivity code that no flag stands for, since it would be lost.
+    """
+    found = {(label.get("system"), label.get("code")) for label in labels}
+    kept = {(label["system"], label["code"]) for trigger in _TABLE for label in _labels_of(trigger)}
+    if lost := sorted(str(code) for system, code in found - kept if system in (ACT_CODE, PHOTO_LABEL)):
+        raise ValueError(f"no photo is labelled {', '.join(lost)} here; known flags: {', '.join(NAMED_FLAGS)}")
+    return [flag for flag in NAMED_FLAGS if found & _telling(flag)]
+
+
+def _telling(flag: str) -> set[tuple[str, str]]:
+    """The labels that tell of this flag: its own codes, or the bare level where it has none."""
+    level, *own = ((label["system"], label["code"]) for label in _labels_of(flag))
+    return set(own) or {level}
 
 
 def raise_labels(labels: Iterable[Json]) -> list[Json]:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from adapter.errors import BadInput, Unprocessable
 from mappings.body_sites import UnknownBodySite, get_body_site
 from mappings.photo_use import get_photo_use
+from mappings.security_labels import NAMED_FLAGS
 
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
@@ -83,6 +84,7 @@ class Metadata(_Strict):
     consent: ConsentStatement = ConsentStatement()
     identifiers: tuple[Identifier, ...] = Field(default=(), max_length=5)
     note: str | None = Field(default=None, max_length=4000)
+    sensitivity: tuple[Literal[*NAMED_FLAGS], ...] = ()  # type: ignore[valid-type]  # told by the table
 
     @field_validator("taken_at", mode="before")
     @classmethod

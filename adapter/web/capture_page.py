@@ -32,6 +32,7 @@ from adapter.web.photo_card import (
 )
 from mappings.body_sites import groups
 from mappings.canonical_resources import codes_of
+from mappings.security_labels import NAMED_FLAGS, level_of
 from mappings.terms import PHOTO_VIEW
 
 TYPES = ["image/jpeg", "image/png", "image/heic", "image/webp", "image/tiff"]
@@ -78,6 +79,7 @@ def capture_page(web: Web, request: Request) -> Response:
         views=[one for one in views() if one["code"] in OFFERED_VIEWS],
         lateralities=lateralities(),
         chosen=_framing(prior) if prior else chosen,
+        sensitivities=[{"code": flag, "display": said, "level": level_of(flag)} for flag, said in NAMED_FLAGS.items()],
         capture=_options(bridge, patient, visit, priors, prior),
         consent={
             "mode": bridge.settings.consent_mode if patient else "disabled",

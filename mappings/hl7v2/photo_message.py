@@ -80,6 +80,7 @@ class PhotoMessage:
     lines: Sequence[str] = ()
     parent_id: str = ""
     consent: str = ""
+    confidentiality: str = ""  # v3-Confidentiality; TXA-18 (table 0272) has R and V alike
     withdrawn: bool = False  # an ORU that takes its photo back: results of status W, without content
 
 
@@ -184,7 +185,8 @@ def _status(message: PhotoMessage) -> str:
 def _txa(message: PhotoMessage, profile: MessageProfile, taken: datetime) -> str:
     presented = DATA_TYPES[message.content_type][0] if profile.obx_2 in {"ED", "RP"} else "TX"
     fields = ["1", _text(profile.txa_2 or profile.document_type[0]), presented, _time(taken), "", _time(message.at)]
-    states = [profile.txa_17, "", "CA" if message.event == "MDM^T11" else profile.txa_19]  # CA: cancelled
+    level = message.confidentiality if message.confidentiality in {"R", "V"} else ""
+    states = [profile.txa_17, level, "CA" if message.event == "MDM^T11" else profile.txa_19]  # CA: cancelled
     names = [_components(message.document_id, profile.msh_3), _components(message.parent_id)]
     return _segment("TXA", *fields, *[""] * 5, *names, "", "", "", *states)
 

@@ -9,13 +9,13 @@ import pytest
 from sqlalchemy import func, select
 
 from adapter.access import SYSTEM, Actor
-from adapter.access.policy import grants_of
+from adapter.access.policy import can_see, grants_of
 from adapter.bridge import Bridge
 from adapter.capture.receive import CaptureAnswer, Upload, capture_status, original_blob_id, receive
 from adapter.db.tables import capture, delivery, work
 from adapter.errors import BadInput, Conflict, DermBridgeError, Forbidden, NotFound, TooLarge, Unprocessable
 from adapter.identity import bind_waiting, merge_patients
-from adapter.records import TABLES, create, find_by_index, find_where, get, update_resource
+from adapter.records import TABLES, Stored, create, find_by_index, find_where, get, update_resource
 from adapter.records.binaries import get_binary, open_binary
 from mappings.fhir_check import check_resource
 
@@ -132,6 +132,7 @@ def test_the_same_photo_of_another_patient_is_another_photo(bridge: Bridge) -> N
         ({"patient": "Patient/asa", "body_site": "118878009"}, Unprocessable),
         ({"patient": "Patient/asa", "encounter": "Encounter/none"}, Unprocessable),
         ({"patient": "Patient/asa", "surprise": 1}, BadInput),
+        ({"patient": "Patient/asa", "sensitivity": ["consent-pending"]}, BadInput),
         ({"patient": "Patient/asa", "note": "a\0b"}, BadInput),
         ({"patient": {"system": MRN, "value": "47\x0011"}}, BadInput),
         ({"patient": "Patient/asa", "taken_at": "20240131"}, BadInput),
@@ -191,6 +192,29 @@ def test_an_intimate_photo_of_a_child_is_very_restricted_from_its_arrival_or_its
     with bridge.db.transaction() as tx:
         assert bind_waiting(tx, bridge, get(tx, "Patient", "ole")) == [waiting]
     assert level(waiting) == "V"
+
+
+def test_what_the_sender_names_as_sensitive_decides_who_may_open_it_and_never_lowers_what_the_site_demands(
+    bridge: Bridge,
+) -> None:
+    _patient(bridge)
+
+    def sent(number: int, **described: Any) -> Stored:
+        other = PHOTO[:2] + b"\xff\xfe\x00\x03" + bytes([number]) + PHOTO[2:]  # with a comment
+        with bridge.db.snapshot() as tx:
+            return get(tx, "Media", _send(bridge, other, patient="Patient/asa", **described).id)
+
+    def codes(media: Stored) -> list[str]:
+        return [label["code"] for label in media.resource["meta"]["security"]]
+
+    hiv, abuse = sent(1, sensitivity=["hiv"]), sent(2, sensitivity=["suspected-abuse", "std"])
+    assert codes(hiv) == ["R", "HIV"] and codes(abuse) == ["V", "STD", "SDV", "VIO"]
+    assert codes(sent(3, body_site="81992007", sensitivity=["minor"])) == ["V", "minor", "SEX", "intimate", "HUAPRV"]
+    opened = {}
+    for role in ("clinician", "engineer", "privacy-officer"):
+        actor = Actor("user", "Practitioner/7", "Eve", role, *grants_of(role))
+        opened[role] = [can_see(actor, one.resource) for one in (hiv, abuse)]
+    assert opened == {"clinician": [True, False], "engineer": [False, False], "privacy-officer": [True, True]}
 
 
 def test_a_visit_of_another_patient_is_refused(bridge: Bridge) -> None:

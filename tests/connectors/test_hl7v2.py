@@ -7,6 +7,7 @@ import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from connectors.hl7v2 import Hl7v2, control_id
 from connectors.profile import build_profile
 from mappings.hl7v2.er7 import Message
 from mappings.hl7v2.framing import Deframer, frame
+from mappings.terms import CONFIDENTIALITY
 from tests.connectors.test_contract import MRN, VISIT, parcel
 
 Answers = Callable[[str], list[bytes]]
@@ -200,6 +202,15 @@ def test_what_stands_in_another_patients_record_is_not_named_as_replaced() -> No
     assert (
         Message.parse(received[0]).header.trigger_event == "T02" and wrong.ids["Document"].encode() not in received[0]
     )
+
+
+@pytest.mark.parametrize("level", ["N", "R", "V"])
+def test_a_documents_confidentiality_stands_in_txa_18(level: str) -> None:
+    labels = {"security": [{"system": CONFIDENTIALITY, "code": level}]}
+    given = replace(sheet(), media={**sheet().media, "meta": labels})
+    with receiver(lambda control: [ack("AA", control)]) as (port, received):
+        opened(port, message="MDM^T02").send(given)
+    assert told(received[0], "TXA", 18) == {"N": ""}.get(level, level)
 
 
 def test_a_layout_that_says_jpeg_holds_nothing_else() -> None:

@@ -18,7 +18,7 @@ from mappings.body_sites import (
     is_sctid,
     sensitivity,
 )
-from mappings.security_labels import labels_for, raise_labels
+from mappings.security_labels import NAMED_FLAGS, flags_named_by, labels_for, raise_labels
 from mappings.terms import CONFIDENTIALITY
 
 
@@ -116,3 +116,19 @@ def test_an_unknown_flag_is_refused() -> None:
 def test_labels_only_rise() -> None:
     restricted, normal = labels_for(Sensitivity.GENITAL), labels_for(Sensitivity.NONE)
     assert raise_labels([*restricted, *normal]) == raise_labels([*normal, *restricted]) == restricted
+
+
+@pytest.mark.parametrize("flag", NAMED_FLAGS)
+def test_what_a_client_labels_its_own_photo_with_is_kept_as_the_flag_that_says_it(flag: str) -> None:
+    named = flags_named_by(labels_for(Sensitivity.NONE, [flag]))
+    assert flag in named and labels_for(Sensitivity.NONE, named) == labels_for(Sensitivity.NONE, [flag])
+
+
+def test_labels_that_the_site_gives_by_itself_name_no_more_than_their_level() -> None:
+    assert flags_named_by(labels_for(Sensitivity.FACE)) == []
+    assert flags_named_by(labels_for(Sensitivity.GENITAL)) == ["restricted"]
+
+
+def test_a_sensitivity_that_would_be_lost_is_refused() -> None:
+    with pytest.raises(ValueError, match="no photo is labelled ETH here"):
+        flags_named_by([{"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "ETH"}])

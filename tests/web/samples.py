@@ -250,6 +250,10 @@ def capture(recorded: bool = True) -> dict[str, Any]:
         views=VIEWS,
         lateralities=LATERALITIES,
         chosen={"site": "70559009" if recorded else None, "laterality": "7771000", "view": "close-up"},
+        sensitivities=[
+            {"code": "hiv", "display": "HIV", "level": "R"},
+            {"code": "suspected-abuse", "display": "Suspected abuse or violence", "level": "V"},
+        ],
         capture={
             "upload": "/captures",
             "status": "/captures/{id}",

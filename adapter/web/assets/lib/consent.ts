@@ -33,8 +33,8 @@ async function bodyOf(form: HTMLFormElement, pad: SignaturePad): Promise<FormDat
   return body;
 }
 
-/** Wire the consent form, if the page has one; `recorded` gets "Consent/id". */
-export function bindConsent(recorded: (reference: string) => void): void {
+/** Wire the consent form, if the page has one. Photos find what was recorded by their patient. */
+export function bindConsent(): void {
   const form = find<HTMLFormElement>("#consent-form");
   if (!form) return;
   const pad = new SignaturePad(get<HTMLCanvasElement>("#signature"));
@@ -55,7 +55,6 @@ export function bindConsent(recorded: (reference: string) => void): void {
     if (missing) return;
     try {
       const answer = await askJson<Recorded>(form.action, { method: "POST", body: await bodyOf(form, pad) });
-      recorded(`Consent/${answer.id}`);
       showRecorded(form, answer.summary);
     } catch (error) {
       complain(error instanceof Error ? error.message : "Consent could not be recorded. Try again.");

@@ -12,7 +12,7 @@ export interface Metadata {
   view: string | null;
   taken_at?: string;
   device?: string;
-  consent?: { reference: string };
+  sensitivity: string[];
 }
 
 export interface Receipt {

@@ -32,12 +32,13 @@ const sides = get<HTMLFieldSetElement>("#laterality");
 const camera = new Camera(get<HTMLVideoElement>("#video"));
 const ghost = new Ghost(options.priors);
 let site: Site | null = null;
-let consent: string | null = null;
 let taken: { blob: Blob; at: string; url: string } | null = null;
 let afterSite: (() => void) | null = null;
 
 const radio = (name: string): string | null => find<HTMLInputElement>(`input[name="${name}"]:checked`)?.value ?? null;
 const side = (): string | null => (site?.lateral ? radio("laterality") : null);
+
+const sensitivities = (): HTMLInputElement[] => all<HTMLInputElement>('input[name="sensitivity"]:checked');
 
 // -- what and where -------------------------------------------------------------------------------------------------
 
@@ -54,6 +55,15 @@ function showFraming(): void {
   sides.hidden = !site?.lateral;
   siteButton.classList.toggle("missing", false);
   ghost.show({ site: site?.code ?? null, laterality: side(), view: radio("view") });
+}
+
+/** Also where the panel is closed: what is ticked holds for the next photo too. */
+function showSensitivity(): void {
+  const said = get<HTMLElement>("#sensitive-said");
+  said.textContent = sensitivities()
+    .map((box) => box.dataset["label"])
+    .join(", ");
+  said.hidden = !said.textContent;
 }
 
 /** True when the photo may be saved; else asks for what is missing and goes on by itself once the site is chosen. */
@@ -85,8 +95,8 @@ function describe(present: Partial<Metadata> = {}): Metadata {
     body_site: site?.code ?? null,
     laterality: side(),
     view: radio("view"),
+    sensitivity: sensitivities().map((box) => box.value),
     ...present,
-    ...(consent ? { consent: { reference: consent } } : {}),
   };
 }
 
@@ -189,6 +199,7 @@ for (const field of all('input[name="laterality"], input[name="view"]')) {
     showFraming();
   });
 }
+get("#sensitivities").addEventListener("change", showSensitivity);
 document.addEventListener("keydown", (event) => {
   const elsewhere = event.target instanceof Element && event.target.closest("button, a, summary, canvas");
   if (isTyping(event) || elsewhere || taken || ![" ", "Enter"].includes(event.key)) return;
@@ -207,7 +218,8 @@ document.addEventListener("visibilitychange", () => {
   else if (get<HTMLElement>("#none").hidden) void startCamera();
 });
 window.addEventListener("beforeunload", (event) => void (tray.unsaved > 0 && event.preventDefault()));
-bindConsent((reference) => (consent = reference));
+bindConsent();
 picker.select(get<HTMLElement>("#capture").dataset["site"] || null);
 showFraming();
+showSensitivity(); // a browser that goes back ticks again
 void startCamera();
