@@ -12,20 +12,23 @@ from pathlib import Path
 
 import pytest
 
+from adapter.processes import Member
+
 PATIENCE_SECONDS = 20
 MEMBER = """
 import os, signal, sys, time
 from pathlib import Path
-from adapter.processes import fork_processes
+from adapter import processes
 
+processes.RESTART_SECONDS = 0.3
 folder = Path(sys.argv[1])
-member = fork_processes(3)
+member = processes.fork_processes(3)
 rung = folder / f"rung-{member.number}"
 member.when_rung(rung.touch)
 (folder / f"{member.number}.{os.getpid()}").touch()
 while True:
     time.sleep(0.01)
-    for wish, do in (("ring", member.ring), ("leave", lambda: sys.exit(3))):
+    for wish, do in (("ring", member.ring), ("leave", lambda: sys.exit(3)), ("go", lambda: sys.exit(0))):
         mine = folder / f"{wish}-{member.number}"
         if mine.exists():
             mine.unlink()
@@ -34,9 +37,9 @@ while True:
 
 
 class Service:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *before: str) -> None:
         self.folder = folder
-        self.parent = subprocess.Popen([sys.executable, "-c", MEMBER, str(folder)])
+        self.parent = subprocess.Popen([*before, sys.executable, "-c", MEMBER, str(folder)])
         self.wait(lambda: len(self.members()) == 3)
 
     def members(self) -> dict[int, int]:
@@ -108,3 +111,47 @@ def test_a_process_that_was_replaced_still_hears_the_others(service: Service) ->
     service.wait(lambda: service.members()[2] != first)
     (service.folder / "ring-0").touch()
     service.wait((service.folder / "rung-2").exists)
+
+
+def test_a_process_that_somebody_else_asked_to_end_is_replaced(service: Service) -> None:
+    first = service.members()[1]
+    (service.folder / "go-1").touch()
+    service.wait(lambda: service.members()[1] != first)
+    assert service.parent.poll() is None
+
+
+def test_a_replacement_that_cannot_start_takes_nobody_along_and_is_tried_again_later_and_later(
+    service: Service,
+) -> None:
+    before = service.members()
+    os.kill(before[1], signal.SIGKILL)
+    began = []
+    for _ in range(2):
+        last = service.members()[1]
+        service.wait(lambda last=last: service.members()[1] != last)  # type: ignore[misc]
+        began.append((service.folder / f"1.{service.members()[1]}").stat().st_mtime)
+        (service.folder / "leave-1").touch()
+    last = service.members()[1]
+    service.wait(lambda: service.members()[1] != last)
+    began.append((service.folder / f"1.{service.members()[1]}").stat().st_mtime)
+    assert began[2] - began[1] > began[1] - began[0] > 0.5
+    assert service.members()[0] == before[0]
+
+
+def test_processes_are_replaced_under_a_parent_whose_own_parent_ignored_the_end_of_its_children(
+    tmp_path: Path,
+) -> None:
+    service = Service(tmp_path, "sh", "-c", "trap '' CHLD; exec \"$@\"", "sh")
+    first = service.members()[1]
+    os.kill(first, signal.SIGKILL)
+    service.wait(lambda: service.members()[1] != first)
+    service.parent.terminate()
+    assert service.parent.wait(PATIENCE_SECONDS) == 0
+
+
+def test_who_carries_more_than_another_knows_by_how_much() -> None:
+    loads = [0, 0]
+    one, other = Member(0, [], loads), Member(1, [], loads)
+    assert one.carry(3) == 3
+    assert other.carry(2) == 0
+    assert one.carry(3) == 1
