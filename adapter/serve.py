@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -45,8 +45,12 @@ from adapter.settings import Settings
 from adapter.web.metrics import count_together
 from adapter.work import Lane, WorkLoop
 
+log = structlog.get_logger()
+
 SHARED_WORK = frozenset({"deliver", "render"})
-STAND_BACK_SECONDS, STAND_BACK_AT_MOST = 0.0003, 0.01
+STAND_BACK_SECONDS, STAND_BACK_AT_MOST = 0.0003, 0.003
+ACCEPT_AGAIN_SECONDS = 1.0  # after the machine had no descriptor or memory left for one more
+BACKLOG = 2048  # connections that wait to be accepted; beyond it a caller's system tries again a second later
 RELEASED_SECONDS = 2.0  # after a service was killed, until its last process has let go of the address
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -186,7 +190,7 @@ def http_server(bridge: Bridge, member: Member = ALONE, *, everything: bool) -> 
         server_header=False,
         timeout_graceful_shutdown=5,
     )
-    return Sharing(config)
+    return Sharing(config, member)
 
 
 class Sharing(uvicorn.Server):
@@ -195,24 +199,42 @@ class Sharing(uvicorn.Server):
     Left to the kernel, whichever process wakes first takes all connections that came at once, and keeps them.
     """
 
+    def __init__(self, config: uvicorn.Config, member: Member) -> None:
+        super().__init__(config)
+        self._member = member
+        self._accepting: list[asyncio.Task[None]] = []
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=[] if sockets else None)
         self._accepting = [asyncio.create_task(self._accept_from(one)) for one in sockets or ()]
 
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or any(task.done() for task in self._accepting)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Raises what kept this process from accepting, so that it does not look as if it had been asked to end."""
+        failed = [task for task in self._accepting if task.done()]
         for task in self._accepting:
             task.cancel()
         await super().shutdown(sockets)
+        for task in failed:
+            task.result()
 
     async def _accept_from(self, listening: socket.socket) -> None:
         listening.setblocking(False)
         loop = asyncio.get_running_loop()
         while True:
             await _readable(loop, listening)
-            await asyncio.sleep(min(STAND_BACK_SECONDS * len(self.server_state.connections), STAND_BACK_AT_MOST))
-            with suppress(BlockingIOError, ConnectionError):  # another was faster, or the caller has gone
+            more = self._member.carry(len(self.server_state.connections))
+            await asyncio.sleep(min(STAND_BACK_SECONDS * more, STAND_BACK_AT_MOST))
+            try:
                 accepted, _ = listening.accept()
                 await loop.connect_accepted_socket(self._protocol, accepted)
+            except (BlockingIOError, ConnectionError):  # another was faster, or the caller has gone
+                continue
+            except OSError as error:
+                log.error("serve.not_accepted", error=type(error).__name__, exc_info=error)
+                await asyncio.sleep(ACCEPT_AGAIN_SECONDS)
 
     def _protocol(self) -> asyncio.Protocol:
         made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
@@ -236,7 +258,8 @@ def listen(settings: Settings) -> socket.socket:
     until = time.monotonic() + RELEASED_SECONDS
     while True:
         try:
-            return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            return socket.create_server((host, port), family=family, backlog=BACKLOG)
         except OSError as error:
             if error.errno != errno.EADDRINUSE or time.monotonic() > until:
                 raise Misconfigured(
@@ -254,9 +277,7 @@ def serve_http(settings: Settings, *, everything: bool) -> None:
             count_together(settings.data_dir / "counts" / f"{socket.gethostname()}-{settings.http_port}")
         with opened_in_each_process(settings, "serve") as (bridge, member):
             if member.is_first:
-                structlog.get_logger().info(
-                    "serve.start", url=settings.base_url, mllp_port=settings.mllp_port if everything else None
-                )
+                log.info("serve.start", url=settings.base_url, mllp_port=settings.mllp_port if everything else None)
             # uvicorn ends with the signal that stopped it, which must not cut off what follows here.
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
             http_server(bridge, member, everything=everything).run([listening])
@@ -273,7 +294,7 @@ def run_worker(settings: Settings) -> None:
             signal.signal(number, lambda *_: ended.set())
         with working(bridge, member):
             if member.is_first:
-                structlog.get_logger().info("worker.start")
+                log.info("worker.start")
             ended.wait()
 
 
@@ -283,7 +304,7 @@ def run_mllp(settings: Settings) -> None:
 
     async def listen() -> None:
         server = await start_mllp(bridge)
-        structlog.get_logger().info("mllp.start", ports=[listener.port for listener in settings.listeners])
+        log.info("mllp.start", ports=[listener.port for listener in settings.listeners])
         stopped = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
