@@ -23,6 +23,7 @@ from adapter.identity.adt_applying import Applying
 from adapter.identity.adt_steps import IN_MEMORY, carry_out
 from adapter.identity.application_acks import answer_application
 from adapter.identity.authorities import NotApplied, patient_tokens
+from adapter.identity.coming_of_age import label_minors
 from adapter.identity.waiting import bind_waiting
 from adapter.records import Stored, insert_all
 from adapter.records.drafts import Drafts, identifiers_of
@@ -123,8 +124,10 @@ def _load(tx: Connection, bridge: Bridge, drafts: Drafts, events: Iterable[AdtEv
 
 
 def _conclude(tx: Connection, bridge: Bridge, drafts: Drafts, applied: Iterable[Applying]) -> None:
-    """Write the drafts with their AuditEvents, then bind the photos that waited for these patients."""
+    """Write the drafts with their AuditEvents, then bind the photos that waited for these patients, and label those of
+    who is younger than was known."""
     bindable: dict[str, Stored] = {}
+    born_otherwise: dict[str, tuple[Stored, str]] = {}
     audit_events = []
     for a in applied:
         certain = {a.patients[n].id for n, group in a.groups if n in a.patients and not group.has_uncertain_identity}
@@ -133,12 +136,16 @@ def _conclude(tx: Connection, bridge: Bridge, drafts: Drafts, applied: Iterable[
             detail = f"ADT^{a.event.trigger_event}"
             told = audited(bridge, "adt-applied", SYSTEM, patient_id=patient.id, references=references, detail=detail)
             audit_events.append(told)
+            if patient.id in a.born_otherwise:
+                born_otherwise[patient.id] = patient, a.message_id
             if patient.id in certain and patient.resource.get("active", True):
                 bindable[patient.id] = patient
     drafts.write()
     insert_all(tx, audit_events)
     for patient in _awaited(tx, list(bindable.values())):
         bind_waiting(tx, bridge, patient)
+    for _, (patient, message_id) in sorted(born_otherwise.items()):
+        label_minors(tx, bridge, patient, message_id=message_id)
 
 
 def _awaited(tx: Connection, patients: Sequence[Stored]) -> list[Stored]:

@@ -14,6 +14,7 @@ from adapter.access import Actor, check_scope
 from adapter.bridge import Bridge
 from adapter.errors import Conflict, Unprocessable
 from adapter.governance import audit
+from adapter.identity.coming_of_age import label_minors
 from adapter.identity.matching import disagreement, find_survivors, owns
 from adapter.identity.merges import merge_patients
 from adapter.identity.waiting import bind_waiting
@@ -52,6 +53,8 @@ def feed_patient(tx: Connection, bridge: Bridge, actor: Actor, named: Identifier
     stored = _put(tx, bridge, before, _fed(before.resource if before else {}, patient, identifiers))
     event = "update" if before else "create"
     audit(tx, bridge, event, actor, patient_id=stored.id, references=[stored.version_reference])
+    if before and before.resource.get("birthDate") != stored.resource.get("birthDate"):
+        label_minors(tx, bridge, stored)
     if stored.resource.get("active", True):
         bind_waiting(tx, bridge, stored)
     return stored

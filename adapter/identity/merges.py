@@ -12,16 +12,16 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection
 
-from adapter.access import SYSTEM, Actor
+from adapter.access import Actor
 from adapter.bridge import Bridge
 from adapter.errors import Conflict
-from adapter.governance import audit
+from adapter.identity.coming_of_age import label_minors
 from adapter.identity.matching import find_survivor, replaced_by
-from adapter.identity.moves import MERGE, Edit, Reason, carry_out, changes, get_standing, references_to
+from adapter.identity.moves import LABEL, MERGE, Edit, Reason, carry_out, changes, get_standing, references_to, tell
 from adapter.identity.moves_undone import undo
 from adapter.identity.waiting import bind_waiting
-from adapter.records import TABLES, Resource, Stored, change, create, find_where, get, new_id, write_all
-from mappings.provenance import Agent, Entity, provenance
+from adapter.records import TABLES, Resource, Stored, change, find_where, get, write_all
+from mappings.provenance import Entity
 
 MOVED_TYPES = tuple(name for name, table in TABLES.items() if "patient" in table.c and name != "AuditEvent")
 
@@ -53,6 +53,8 @@ def merge_patients(
     why = Entity("source", {"identifier": {"value": message_id or change_id}})
     tell(tx, bridge, actor, "merge", stored, why)
     bind_waiting(tx, bridge, stored[1])
+    if source.resource.get("birthDate") != target.resource.get("birthDate"):
+        label_minors(tx, bridge, stored[1], message_id=message_id)
     return change_id
 
 
@@ -75,8 +77,8 @@ def undo_change(tx: Connection, bridge: Bridge, actor: Actor, change_id: str) ->
     patients = [get(tx, "Patient", one) for one in named]
     if row.kind != MERGE:
         moved = undo(tx, bridge, change_id)
-        targets = [*patients, *moved]
-        tell(tx, bridge, actor, "unmerge", targets, Entity("revision", patients[-1].version_reference))
+        case = LABEL if row.kind == LABEL else "unmerge"
+        tell(tx, bridge, actor, case, [*patients, *moved], Entity("revision", patients[-1].version_reference))
         return
     source, target = patients
     if replaced_by(target.resource):
@@ -155,17 +157,3 @@ def _released(target: Resource, source: str, identifiers: list[Resource]) -> Res
 def _unlinked(patient: Resource, other: str, kind: str) -> Resource:
     links = [one for one in patient.get("link", ()) if (one["other"].get("reference"), one["type"]) != (other, kind)]
     return {**{name: value for name, value in patient.items() if name != "link"}, **({"link": links} if links else {})}
-
-
-def tell(tx: Connection, bridge: Bridge, actor: Actor, case: str, changed: Sequence[Stored], why: Entity) -> None:
-    """Provenance of the versions, and an AuditEvent for each patient among them."""
-    at = bridge.now()
-    references = [one.version_reference for one in changed]
-    agents = [Agent("assembler", SYSTEM.id)]
-    if actor.kind == "person":
-        agents.append(Agent("performer", actor.id))
-    told = provenance(case, provenance_id=new_id(at), targets=references, agents=agents, entities=[why], recorded=at)
-    create(tx, told, at=at)
-    for one in changed:
-        if one.resource_type == "Patient":
-            audit(tx, bridge, case, actor, patient_id=one.id, references=references)

@@ -12,15 +12,19 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, Row, insert, select
 
+from adapter.access import SYSTEM, Actor
 from adapter.bridge import Bridge
 from adapter.db.engine import batches
 from adapter.db.tables import identity_change, identity_change_item
 from adapter.delivery import deliver_media
 from adapter.errors import Conflict, NotFound
+from adapter.governance import audit
 from adapter.identity.waiting import rekey_photos
-from adapter.records import TABLES, Change, Resource, Stored, change, find_where, new_id, write_all
+from adapter.records import TABLES, Change, Resource, Stored, change, create, find_where, new_id, write_all
+from mappings.provenance import Agent, Entity, provenance
 
 MERGE = "merge"
+LABEL = "label"
 Pointer = str
 """An RFC 6901 JSON pointer, such as `/performer/0/reference`."""
 
@@ -35,7 +39,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class Reason:
-    """Why records change: `kind` is merge, move, delete …; `source` and `target` are patient ids; `detail` is JSON."""
+    """Why records change: `kind` is merge, move, label …; `source` and `target` are patient ids; `detail` is JSON."""
 
     kind: str
     source: str
@@ -116,6 +120,22 @@ def write(tx: Connection, bridge: Bridge, edits: Sequence[Edit]) -> list[Stored]
         rekey_photos(tx, bridge, media_ids, owner)
     deliver_media(tx, bridge, *(one.after for one in photos))
     return [one.after for one in made]
+
+
+def tell(tx: Connection, bridge: Bridge, actor: Actor, case: str, changed: Sequence[Stored], why: Entity) -> None:
+    """Provenance of the versions, and an AuditEvent for each patient among them."""
+    at = bridge.now()
+    references = [one.version_reference for one in changed]
+    agents = [Agent("enterer", actor.id)]
+    if case != LABEL:
+        performer = [Agent("performer", actor.id)] if actor.kind == "person" else []
+        agents = [Agent("assembler", SYSTEM.id), *performer]
+    told = provenance(case, provenance_id=new_id(at), targets=references, agents=agents, entities=[why], recorded=at)
+    create(tx, told, at=at)
+    for one in changed:
+        if one.resource_type == "Patient":
+            event = "label-changed" if case == LABEL else case
+            audit(tx, bridge, event, actor, patient_id=one.id, references=references)
 
 
 def _new_owner(photo: Change) -> str | None:
