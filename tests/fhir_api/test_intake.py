@@ -20,7 +20,7 @@ from adapter.db.tables import binary, blob, media
 from adapter.fhir_api import fhir_routes
 from adapter.fhir_api.offered import fhir_server
 from adapter.records import create_all
-from mappings.terms import PHOTO_USE, PHOTO_VIEW, SNOMED
+from mappings.terms import ACT_CODE, PHOTO_USE, PHOTO_VIEW, SNOMED
 from tests.fhir_api.conftest import InProcess
 
 SMART, RIGHTS = grants_of("clinician")
@@ -88,6 +88,16 @@ def test_a_media_with_its_picture_becomes_a_capture(client: httpx.Client) -> Non
     assert client.get("Media", params={"identifier": "urn:app|shot-1"}).json()["entry"][0]["resource"] == stored
     clean = client.get(stored["content"]["url"]).content
     assert Image.open(io.BytesIO(clean)).size == (90, 48) and b"Exif" not in clean
+
+
+def test_the_labels_of_a_client_are_kept_and_one_that_would_be_lost_is_refused(client: httpx.Client) -> None:
+    def labelled(*codes: str) -> httpx.Response:
+        labels = [{"system": ACT_CODE, "code": code} for code in codes]
+        return post(client, media_of(meta={"security": labels}))
+
+    assert labelled("ETH").status_code == 422
+    kept = labelled("HIV").json()["meta"]["security"]
+    assert [one["code"] for one in kept] == ["R", "HIV", "full-face"]
 
 
 def test_sent_twice_it_is_stored_once(bridge: Bridge, client: httpx.Client) -> None:

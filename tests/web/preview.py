@@ -6,7 +6,9 @@ Content-Security-Policy, so that a violation shows here first.
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import sys
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from adapter.capture.metadata import read_metadata
 from tests.web.test_templates import PAGES, STATIC, environment
 
 CSP = (
@@ -55,6 +58,8 @@ def build(folder: Path | None) -> Starlette:
         assert await request.body()
         assert request.headers["repr-digest"].startswith("sha-256=:")
         assert request.headers["x-csrf-token"] == "token-1"
+        described = base64.urlsafe_b64decode(request.headers["dermbridge-metadata"] + "==")
+        read_metadata(json.loads(described), accept_unlisted_sites=True)  # or 500, which the page tells
         pending = {"destination": "Larkfield EHR", "state": "pending"}
         identifier = request.headers["idempotency-key"]
         return JSONResponse({"id": identifier, "identity": "bound", "deliveries": [pending]}, 201)

@@ -21,7 +21,7 @@ SITES = [
 SITE_GROUPS = [
     {"group": g, "sites": [s for s in SITES if s["group"] == g]} for g in dict.fromkeys(str(s["group"]) for s in SITES)
 ]
-LATERALITIES = [{"code": "7771000", "display": "Left"}, {"code": "24028007", "display": "Right"}]
+LATERALITIES = [{"code": "left", "display": "Left"}, {"code": "right", "display": "Right"}]
 VIEWS = [{"code": code, "display": code.capitalize()} for code in ("overview", "regional", "close-up", "dermoscopic")]
 VISITS = [{"code": "e1", "display": "23 Nov 2026, Dermatology"}, {"code": "e2", "display": "14 Jul 2026"}]
 USES = ["Treatment and record", "Teaching", "Research", "Publication, not identifiable"]
@@ -175,7 +175,7 @@ def one_photo() -> dict[str, Any]:
         note=None,
         removed=["GPS position", "camera serial number", "embedded thumbnail"],
         site_code="70559009",
-        laterality_code="7771000",
+        laterality_code="left",
         encounter_id="e1",
         lesion_id="l2",
     )
@@ -249,7 +249,7 @@ def capture(recorded: bool = True) -> dict[str, Any]:
         handoff={"image_href": "/handoff.svg", "expires": "Valid for 5 minutes."},
         views=VIEWS,
         lateralities=LATERALITIES,
-        chosen={"site": "70559009" if recorded else None, "laterality": "7771000", "view": "close-up"},
+        chosen={"site": "70559009" if recorded else None, "laterality": "left", "view": "close-up"},
         sensitivities=[
             {"code": "hiv", "display": "HIV", "level": "R"},
             {"code": "suspected-abuse", "display": "Suspected abuse or violence", "level": "V"},
@@ -268,7 +268,7 @@ def capture(recorded: bool = True) -> dict[str, Any]:
             "priors": [
                 {
                     "site": "70559009",
-                    "laterality": "7771000",
+                    "laterality": "left",
                     "view": "close-up",
                     "display": "/captures/m2/display",
                     "label": "14 Jul 2026",
