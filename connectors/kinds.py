@@ -93,6 +93,11 @@ class Profile(Table):
         """What `Receipt.route` may say."""
         return (self.kind,)
 
+    @property
+    def is_blind(self) -> bool:
+        """Whether only a person can say, after a crash, if what was being sent has arrived (`CannotLook`)."""
+        return False
+
     @field_validator("timezone", mode="after")
     @classmethod
     def _a_timezone(cls, timezone: str) -> str:
@@ -238,6 +243,10 @@ class RestProfile(HttpProfile):
     consent_fields: dict[str, str] = Field({})
     """What of `fields` differs for a consent filed as a document: its category."""
 
+    @property
+    def is_blind(self) -> bool:
+        return self.look is None
+
     @model_validator(mode="after")
     def _finds_consents(self) -> Self:
         if self.consent_strategy == "document" and self.look is None:
@@ -297,6 +306,10 @@ class Hl7v2Profile(Profile):
     consent_strategy: Literal["obx", "local-only"] = "local-only"
 
     @property
+    def is_blind(self) -> bool:
+        return self.resend == "never"
+
+    @property
     def route_names(self) -> tuple[str, ...]:
         return (f"hl7v2-{self.message[:3].lower()}",)
 
@@ -352,6 +365,10 @@ class EhrProfile(Profile):
     @property
     def route_names(self) -> tuple[str, ...]:
         return tuple(name for route in self.routes for name in route.route_names)
+
+    @property
+    def is_blind(self) -> bool:
+        return any(route.is_blind for route in self.routes)
 
     @model_validator(mode="before")
     @classmethod

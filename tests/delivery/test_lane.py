@@ -14,7 +14,7 @@ import pytest
 from adapter import consent
 from adapter.bridge import Bridge
 from adapter.delivery.circuit import FAILURES, note_answer, note_outage
-from adapter.delivery.lane import delivery_lane, room
+from adapter.delivery.lane import Rounds, delivery_lane, room
 from adapter.work import WorkLoop, loop
 from adapter.work.loop import ATTEMPTS
 from connectors.contract import DeliveryError, Parcel, Receipt, Retry
@@ -146,3 +146,12 @@ def test_a_worker_that_is_stopped_waits_for_no_answer_and_the_next_one_looks_for
             thread.join(20)
     assert site.row().state == "confirmed"
     assert site.attempts()[0] == (("find", "duplicate") if arrived else ("send", "accepted"))
+
+
+def test_where_a_crash_would_leave_a_person_to_look_deliveries_share_no_round(site: Site) -> None:
+    told = {"profile": "hl7v2", "host": "127.0.0.1", "port": 1}
+    entries = [{"name": "blind", **told}, {"name": "knowing", **told, "resend": "same-control-id"}]
+    settings = site.bridge.settings.model_copy(update={"destinations": tuple(entries)})
+    rounds = Rounds(dataclasses.replace(site.bridge, settings=settings), site.destinations)
+    assert rounds.at_a_time("blind") == 1
+    assert rounds.at_a_time("knowing") > 1
