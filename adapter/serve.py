@@ -42,7 +42,7 @@ from adapter.identity.mllp_tls import server_tls
 from adapter.logs import configure_logs
 from adapter.processes import ALONE, Member, fork_processes
 from adapter.settings import Settings
-from adapter.web.metrics import count_together
+from adapter.web.metrics import count_together, make_room_for_counts
 from adapter.work import Lane, WorkLoop
 
 log = structlog.get_logger()
@@ -273,9 +273,12 @@ def serve_http(settings: Settings, *, everything: bool) -> None:
     keep_freed_memory()
     open_prepared(settings).close()  # nothing that is open survives a fork
     with listen(settings) as listening:
+        counts = settings.data_dir / "counts" / f"{socket.gethostname()}-{listening.getsockname()[1]}"
         if settings.processes > 1:
-            count_together(settings.data_dir / "counts" / f"{socket.gethostname()}-{settings.http_port}")
+            make_room_for_counts(counts, settings.processes)
         with opened_in_each_process(settings, "serve") as (bridge, member):
+            if settings.processes > 1:
+                count_together(counts, member.number)
             if member.is_first:
                 log.info("serve.start", url=settings.base_url, mllp_port=settings.mllp_port if everything else None)
             # uvicorn ends with the signal that stopped it, which must not cut off what follows here.

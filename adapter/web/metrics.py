@@ -35,19 +35,29 @@ from adapter.settings import configure_library
 from adapter.work import queues
 
 SCOPE_TYPE = "Metrics"  # a token with the scope system/Metrics.r may read them
+COUNT_BYTES = 2**20  # of each process: some 400 combinations of method, route and status
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _FIRST_PARTS = frozenset({*TABLES, "Binary", "metadata"})
 
 
-def count_together(folder: Path) -> None:
-    """Let the processes of one service keep their counts in `folder`, so that each tells those of all.
+def make_room_for_counts(folder: Path, processes: int) -> None:
+    """The files in `folder` in which the processes of one service will count. Raises OSError when the disk is full.
 
-    Before the first is forked (https://prometheus.github.io/client_python/multiprocess/).
+    Written to their end: they are mapped into memory, and a process dies of what its disk then has no room for.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700, parents=True)
+    for number in range(processes):
+        (folder / f"histogram_{number}.db").write_bytes(bytes(COUNT_BYTES))
+
+
+def count_together(folder: Path, number: int) -> None:
+    """Let this process, under its number, keep its counts in `folder`, so that each tells those of all.
+
+    Its replacement goes on where it ended (https://prometheus.github.io/client_python/multiprocess/).
+    """
     configure_library("PROMETHEUS_MULTIPROC_DIR", str(folder))
-    values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
+    values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
 
 
 class Metrics:

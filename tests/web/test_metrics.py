@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 import httpx
 import pytest
@@ -12,7 +13,7 @@ from adapter.access.tokens import issue_token
 from adapter.bridge import Bridge
 from adapter.db.tables import delivery
 from adapter.delivery.circuit import set_held
-from adapter.web.metrics import route_of
+from adapter.web.metrics import COUNT_BYTES, make_room_for_counts, route_of
 from adapter.work import Work, enqueue
 from tests.fhir_api.conftest import InProcess
 from tests.web.conftest import Browser, picture
@@ -81,3 +82,10 @@ def test_each_destination_tells_its_time_to_the_chart_and_whether_it_is_shut(bri
     told = scrape(app, **bearer(bridge, "system/Metrics.r")).text
     assert 'dermbridge_deliveries_to_chart_seconds{destination="ehr",quantile="0.95"} 8.0' in told
     assert 'dermbridge_destination_shut{destination="ehr"} 1.0' in told
+
+
+def test_processes_count_where_room_was_taken_before_the_disk_was_full(tmp_path: Path) -> None:
+    """Written into a hole of a file that is mapped into memory, what a full disk refuses is the process's death."""
+    make_room_for_counts(tmp_path / "counts", 2)
+    files = [file.stat() for file in (tmp_path / "counts").iterdir()]
+    assert [(file.st_size, file.st_blocks * 512 >= file.st_size) for file in files] == [(COUNT_BYTES, True)] * 2
