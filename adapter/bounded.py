@@ -35,6 +35,7 @@ _FRAME = struct.Struct(">Q")
 _MAX_FRAME = 1 << 30
 _GONE = (EOFError, BrokenPipeError, ValueError, LookupError)
 _FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)
+_OUT_OF_MEMORY = 3  # exit status; Python's own for an error is 1, and 2 for wrong arguments
 _PATIENCE_SECONDS = 5.0
 _THREADS = "2"
 _TRIES = 2
@@ -50,12 +51,16 @@ class BoundedChild:
 
     def __init__(self, task: str, *, seconds: float, memory: int, nice: int = 10) -> None:
         self._arguments = [task, str(seconds), str(memory), str(nice)]
+        self._limits: dict[int | None, str] = {
+            -signal.SIGPROF: f"takes more than {seconds:g} s of processor time",
+            _OUT_OF_MEMORY: f"needs more than {memory >> 20} MiB of memory",
+        }
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
 
     def call(self, request: Json, *contents: bytes) -> tuple[Json, list[bytes]]:
-        """Raises what the task refuses, Unprocessable for what exceeds the limits or crashes the child, and Unavailable
-        when the machine killed the child, and then another."""
+        """Raises what the task refuses, Unprocessable for what exceeds a limit or crashes the child, saying which, and
+        Unavailable when the machine killed the child, and then another."""
         with self._lock:
             answer, made = self._answer(request, contents)
         if "refusal" in answer:
@@ -88,10 +93,8 @@ class BoundedChild:
                 try:
                     answer = self._ask(request, contents)
                 except _GONE as error:
-                    if not self._was_killed():
-                        raise Unprocessable(
-                            "Decoding this photo takes more time or memory than any photo should. Export it again."
-                        ) from error
+                    if (status := self._exit_status()) not in _FROM_OUTSIDE:
+                        raise Unprocessable(self._blame(status)) from error
                 else:
                     broken.pop_all()
                     return answer
@@ -100,11 +103,26 @@ class BoundedChild:
             "try again in a minute."
         )
 
-    def _was_killed(self) -> bool:
-        """From outside, as a machine out of memory does: the child's own limits end it otherwise."""
+    def _exit_status(self) -> int | None:
+        """How the child ended (negative: by which signal); None while it goes on, and its answer made no sense."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return self._child is not None and self._child.wait(_PATIENCE_SECONDS) in _FROM_OUTSIDE
-        return False
+            return self._child.wait(_PATIENCE_SECONDS) if self._child else None
+        return None
+
+    def _blame(self, status: int | None) -> str:
+        """Why this photo could not be decoded, and what to do. Who kills from outside, as a machine out of memory does,
+        blames no photo."""
+        if over := self._limits.get(status):
+            return f"Decoding this photo {over}, the limit for one photo. Export it again as a smaller JPEG."
+        if status is not None and status < 0:
+            return (
+                f"This photo crashed the decoder ({signal.Signals(-status).name}): it is damaged, or made to do so. "
+                "Export it again from where it came; open it nowhere else if you do not know from where."
+            )
+        return (
+            "The decoder failed on this photo by an error of its own, which is in the log. Export it again as JPEG; if "
+            "that fails too, report it with that line of the log."
+        )
 
     def _ask(self, request: Json, contents: Sequence[bytes]) -> tuple[Json, list[bytes]]:
         if self._child is not None and self._child.poll() is not None:
@@ -183,6 +201,8 @@ def _serve(name: str, seconds: float, memory: int, nice: int) -> None:
             answer, made = task(request, contents)
         except BadInput as error:
             answer, made = {"refusal": type(error).__name__, "message": str(error)}, ()
+        except MemoryError:
+            os._exit(_OUT_OF_MEMORY)  # at once: what is left may not do for more
         signal.setitimer(signal.ITIMER_PROF, 0)
         _send(sys.stdout.buffer, answer, made)
 

@@ -49,7 +49,8 @@ _UPRIGHT = {
 }
 _PROFILE_SPACES = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK"}
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-# What Pillow and the libraries under it raise for bad pixels, gathered from their sources and from fuzzing.
+# What Pillow and the libraries under it raise for bad pixels, gathered from their sources and from fuzzing. Want of
+# memory is told by who limits it (adapter.bounded).
 _DECODER_ERRORS = (
     OSError,
     AssertionError,
@@ -59,7 +60,6 @@ _DECODER_ERRORS = (
     ArithmeticError,
     LookupError,
     EOFError,
-    MemoryError,
     RuntimeError,
     struct.error,
     Image.DecompressionBombError,

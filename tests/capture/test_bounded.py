@@ -37,7 +37,7 @@ def test_refusals_cross_the_process_boundary(photo):
 def test_a_photo_that_takes_too_long_costs_only_the_child(photo, scene):
     with BoundedRenderer(seconds=0.2) as renderer:
         renderer.render(photo("PNG"), SMALL)
-        with pytest.raises(Unprocessable, match="more time or memory"):
+        with pytest.raises(Unprocessable, match=r"more than 0\.2 s of processor time"):
             renderer.render(photo("PNG", scene(6000, 6000), compress_level=1), SMALL)
         assert renderer.render(photo("PNG"), SMALL).keys() == SMALL.keys()
 
@@ -45,7 +45,7 @@ def test_a_photo_that_takes_too_long_costs_only_the_child(photo, scene):
 def test_a_photo_that_takes_too_much_memory_is_refused(photo, scene):
     wide = photo("PNG", scene(5000, 5000, "P"), transparency=0, compress_level=1)
     with BoundedRenderer(memory=128 << 20) as renderer:
-        with pytest.raises(Unprocessable):
+        with pytest.raises(Unprocessable, match="more than 128 MiB of memory"):
             renderer.render(wide, SMALL)
         assert renderer.render(photo("PNG"), SMALL).keys() == SMALL.keys()
 
@@ -79,10 +79,16 @@ def test_no_photo_is_blamed_for_a_machine_that_kills_every_child(dying, tmp_path
     assert calls(tmp_path / "log") == 2
 
 
-def test_a_photo_that_crashes_the_decoder_is_blamed_at_once(dying, tmp_path):
-    with pytest.raises(Unprocessable, match="more time or memory"):
-        dying.call({"signal": signal.SIGSEGV, "times": 9, "log": str(tmp_path / "log")})
+@pytest.mark.parametrize("by", [signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS])
+def test_a_photo_that_crashes_the_decoder_is_blamed_at_once_by_its_signal(dying, tmp_path, by):
+    with pytest.raises(Unprocessable, match=rf"crashed the decoder \({by.name}\)"):
+        dying.call({"signal": by, "times": 9, "log": str(tmp_path / "log")})
     assert calls(tmp_path / "log") == 1
+
+
+def test_an_error_of_the_decoder_itself_is_told_from_a_limit(dying):
+    with pytest.raises(Unprocessable, match="an error of its own"):
+        dying.call({})  # it has no such key
 
 
 def test_an_answer_that_was_not_read_is_nobody_elses(photo, monkeypatch):
