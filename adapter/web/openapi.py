@@ -1,61 +1,47 @@
-"""/openapi.json (OpenAPI 3.1): every endpoint outside /fhir, made from the route table and the handlers' own words."""
+"""/openapi.json (OpenAPI 3.1): every endpoint outside /fhir. Pages are told by the route table and their handlers' own
+words, what programs call by `openapi.toml`."""
 
 from __future__ import annotations
 
 import inspect
 import re
+import tomllib
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
-from typing import Any
+from importlib.resources import files
+from typing import Any, Final
 
 from adapter.bridge import Bridge
 from adapter.capture.metadata import Metadata
 
 Endpoint = tuple[str, str, Callable[..., Any]]  # (method, path, handler)
+_TOLD: Final[dict[str, Any]] = tomllib.loads((files("adapter.web") / "openapi.toml").read_text("utf-8"))
 _FORM = {"application/x-www-form-urlencoded": {"schema": {"type": "object"}}}
 _REFUSED = {"$ref": "#/components/responses/Refused"}
-_BYTES = {"type": "string", "contentMediaType": "image/jpeg"}
-_MACHINE: tuple[dict[str, list[str]], ...] = ({"bearer": []}, {"session": []})
-_CAPTURE = {
-    "security": [*_MACHINE, {"app": []}],
-    "parameters": [
-        {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 100}},
-        {"name": "Repr-Digest", "in": "header", "schema": {"type": "string"}, "description": "RFC 9530, sha-256"},
-        {
-            "name": "DermBridge-Metadata",
-            "in": "header",
-            "description": "base64url of the JSON of CaptureMetadata; not with multipart",
-            "schema": {"type": "string"},
-        },
-    ],
-    "requestBody": {
-        "required": True,
-        "content": {
-            "image/*": {"schema": _BYTES},
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image"],
-                    "properties": {"image": _BYTES, "metadata": {"$ref": "#/components/schemas/CaptureMetadata"}},
-                }
-            },
-        },
-    },
-    "responses": {
-        "200": {"description": "It was stored before"},
-        "201": {"description": "Stored, and durable"},
-        "202": {"description": "Stored and held; `reason` says why"},
-        "default": _REFUSED,
-    },
+_DONE = {
+    "get": {"200": {"description": "The page", "content": {"text/html": {}, "*/*": {}}}},
+    "post": {"303": {"description": "Done"}},
 }
-_SPECIAL: dict[tuple[str, str], dict[str, Any]] = {("post", "/captures"): _CAPTURE}
 
 
 def openapi(bridge: Bridge, endpoints: Iterable[Endpoint]) -> dict[str, Any]:
-    """The document; `endpoints` in the order they are to be listed."""
+    """The document; `endpoints` in the order they are to be listed, then what stands in `openapi.toml` alone."""
     paths: dict[str, dict[str, Any]] = {}
     for method, path, handler in endpoints:
-        paths.setdefault(path, {})[method.lower()] = _operation(method.lower(), path, handler)
+        paths.setdefault(path, {})[method.lower()] = _page(method.lower(), path, handler)
+    for path, item in _TOLD["paths"].items():
+        for method, told in item.items():
+            operation = paths.setdefault(path, {}).get(method) or _named(method, path)
+            paths[path][method] = operation | told | {"responses": {"default": _REFUSED} | told["responses"]}
+    for path, item in paths.items():
+        for operation in item.values():
+            operation["parameters"] = [*_in_path(path), *operation.get("parameters", [])]
+    components: dict[str, Any] = _TOLD["components"]
+    app = {
+        "type": "openIdConnect",
+        "openIdConnectUrl": f"{bridge.settings.base_url}/.well-known/openid-configuration",
+        "description": "an app that a person has launched (docs/smart.md)",
+    }
     return {
         "openapi": "3.1.0",
         "info": {
@@ -64,50 +50,32 @@ def openapi(bridge: Bridge, endpoints: Iterable[Endpoint]) -> dict[str, Any]:
             "description": "Endpoints outside /fhir; what /fhir offers is told by /fhir/metadata.",
         },
         "servers": [{"url": bridge.settings.base_url}],
-        "security": list(_MACHINE),
+        "security": [{"bearer": []}, {"session": []}],
         "paths": paths,
-        "components": {
-            "schemas": {"CaptureMetadata": _schema()},
-            "responses": {
-                "Refused": {
-                    "description": "An OperationOutcome; for browsers a page with the same sentence",
-                    "content": {"application/fhir+json": {"schema": {"type": "object"}}},
-                }
-            },
-            "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer", "description": "dermbridge token issue, or /auth/token"},
-                "app": {
-                    "type": "openIdConnect",
-                    "openIdConnectUrl": f"{bridge.settings.base_url}/.well-known/openid-configuration",
-                    "description": "an app that a person has launched (docs/smart.md)",
-                },
-                "session": {"type": "apiKey", "in": "cookie", "name": "dermbridge-session"},
-            },
-        },
+        "components": components
+        | {"schemas": components["schemas"] | {"CaptureMetadata": _metadata()}}
+        | {"securitySchemes": components["securitySchemes"] | {"app": app}},
     }
 
 
-def _operation(method: str, path: str, handler: Callable[..., Any]) -> dict[str, Any]:
-    said = inspect.getdoc(handler) or ""
-    first, _, rest = said.partition("\n\n")
-    parameters = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for name in re.findall(r"\{(\w+)\}", path)
-    ]
-    found: dict[str, Any] = {
-        "operationId": f"{method}_{'_'.join(re.findall(r'[A-Za-z0-9]+', path)) or 'home'}",
+def _page(method: str, path: str, handler: Callable[..., Any]) -> dict[str, Any]:
+    first, _, rest = (inspect.getdoc(handler) or "").partition("\n\n")
+    found = _named(method, path) | {
         "summary": " ".join(first.split()) or handler.__name__.replace("_", " "),
-        "parameters": parameters,
-        "responses": {"200" if method == "get" else "303": {"description": "Done"}, "default": _REFUSED},
+        "responses": _DONE[method] | {"default": _REFUSED},
     }
-    if rest:
-        found["description"] = " ".join(rest.split())
-    if method == "post":
-        found["requestBody"] = {"content": _FORM}
-    special = _SPECIAL.get((method, path), {})
-    return found | special | {"parameters": [*parameters, *special.get("parameters", [])]}
+    found |= {"description": " ".join(rest.split())} if rest else {}
+    return found | ({"requestBody": {"content": _FORM}} if method == "post" else {})
 
 
-def _schema() -> dict[str, Any]:
-    schema = Metadata.model_json_schema(ref_template="#/components/schemas/CaptureMetadata/$defs/{model}")
-    return dict(schema)
+def _named(method: str, path: str) -> dict[str, Any]:
+    return {"operationId": f"{method}_{'_'.join(re.findall(r'[A-Za-z0-9]+', path)) or 'home'}"}
+
+
+def _in_path(path: str) -> list[dict[str, Any]]:
+    names = re.findall(r"\{(\w+)\}", path)
+    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+
+
+def _metadata() -> dict[str, Any]:
+    return Metadata.model_json_schema(ref_template="#/components/schemas/CaptureMetadata/$defs/{model}")

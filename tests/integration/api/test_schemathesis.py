@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 import os
+import tomllib
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from importlib.resources import files
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -25,8 +27,10 @@ from adapter.bridge import Bridge
 from adapter.settings import load_settings
 from tests.access.apps import APP, asked
 from tests.access.conftest import RECORDS
+from tests.access.machines import Machine
 from tests.sandbox.conftest import free_port
 from tests.servers.dermbridge import dermbridge
+from tests.web.conftest import picture
 
 try:
     import schemathesis
@@ -66,6 +70,7 @@ FORM = {  # what our forms send, so that more than their absence is tried
 }
 QUERY = ("patient", "media", "page", "state", "q", "user", "photo", "since", "until", "iss")
 JSON: dict[str, Any] = {}  # any JSON value
+MACHINE = Machine()
 
 
 class Site(NamedTuple):
@@ -86,7 +91,7 @@ class Site(NamedTuple):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    folder, apps = tmp_path_factory.mktemp("data"), [APP.model_dump()]
+    folder, apps = tmp_path_factory.mktemp("data"), [APP.model_dump(), MACHINE.registration.model_dump()]
     settings = load_settings(environment={}, data_dir=folder, http_port=free_port(), clients=apps)
     with dermbridge(settings, RECORDS) as bridge:
         yield Site(bridge)
@@ -188,10 +193,16 @@ WHO: dict[str, Callable[[Site], dict[str, str]]] = {
     "a machine": Site.token,
     "an administrator": lambda site: site.session("administrator", None),
     "a clinician": lambda site: site.session("clinician", "p1"),
+    "nobody": lambda _site: {},
 }
+CONFORMANCE = schemathesis and (
+    schemathesis.checks.status_code_conformance,
+    schemathesis.checks.content_type_conformance,
+    schemathesis.checks.response_schema_conformance,
+)
 
 
-@pytest.mark.parametrize("who", WHO)
+@pytest.mark.parametrize("who", [who for who in WHO if who != "nobody"])
 @pytest.mark.parametrize("described", [pages, fhir], ids=["pages", "fhir"])
 def test_no_request_breaks_the_service(site: Site, described: Callable[[Site], dict[str, Any]], who: str) -> None:
     document = described(site)
@@ -209,7 +220,47 @@ def test_no_request_breaks_the_service(site: Site, described: Callable[[Site], d
     assert not broken, "\n".join(broken)
 
 
-def _try(operation: Any, headers: Callable[[], dict[str, str]]) -> None:
+@pytest.mark.parametrize("who", ["a machine", "nobody"])
+def test_what_programs_call_answers_as_it_is_described(site: Site, who: str) -> None:
+    """Status, content type and schema of every answer; ids that exist, and those that do not."""
+    document = pages(site)
+    told = tomllib.loads((files("adapter.web") / "openapi.toml").read_text("utf-8"))["paths"]
+    document["paths"] = {path: item for path, item in document["paths"].items() if path in told}
+    schema = schemathesis.openapi.from_dict(document)
+    schema.config.update(base_url=document["servers"][0]["url"])
+    operations = [result.ok() for result in schema.get_all_operations()]
+    assert len(operations) == len(told)
+    for operation in operations:
+        _try(operation, lambda: WHO[who](site), checks=CONFORMANCE)
+
+
+def test_what_a_machine_and_a_capture_are_answered_is_described(site: Site) -> None:
+    """The answers to requests in order, which no generator hits upon."""
+    schema = schemathesis.openapi.from_dict(get(site, "/openapi.json"))
+    base, sent = site.bridge.settings.base_url, site.token() | {"Content-Type": "image/jpeg"}
+
+    def proof(**fields: str) -> dict[str, str]:
+        return MACHINE.form(site.bridge, MACHINE.assertion(site.bridge, aud=f"{base}/auth/token"), **fields)
+
+    issued = httpx.post(f"{base}/auth/token", data=proof(grant_type="client_credentials", scope="system/Media.rs"))
+    taken = httpx.post(f"{base}/captures", content=picture(), headers=sent)
+    at = taken.headers["location"]
+    token = issued.json()["access_token"]
+    answers = {
+        ("/auth/token", "POST", 200): issued,
+        ("/auth/introspect", "POST", 200): httpx.post(f"{base}/auth/introspect", data=proof(token=token)),
+        ("/captures", "POST", 202): taken,
+        ("/captures/{id}", "GET", 200): httpx.get(f"{base}{at}", headers=site.token()),
+        ("/captures/{id}/{content}", "GET", 206): httpx.get(
+            f"{base}{at}/clean", headers=site.token() | {"Range": "bytes=0-9"}
+        ),
+    }
+    for (path, method, status), answer in answers.items():
+        assert answer.status_code == status, (path, answer.text)
+        schema[path][method].validate_response(answer)
+
+
+def _try(operation: Any, headers: Callable[[], dict[str, str]], checks: tuple[Any, ...] = ()) -> None:
     @settings(
         max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
     )
@@ -219,5 +270,7 @@ def _try(operation: Any, headers: Callable[[], dict[str, str]]) -> None:
         assert response.status_code < 500, (
             f"{response.status_code}: {case.as_curl_command()[:600]}\n{response.text[:300]}"
         )
+        if checks:
+            case.validate_response(response, checks=list(checks))
 
     asked()
