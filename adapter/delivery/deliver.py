@@ -109,12 +109,19 @@ def deliver_together(bridge: Bridge, destinations: Destinations, items: Sequence
     waiting, arrived = deque(attempts), list[tuple[Attempt, Receipt]]()
     try:
         _send(waiting, connector, arrived)
-    finally:
-        left = _put_back(bridge, waiting)
-        staying = _accept([one for one in arrived if one[0].order.state is not S.ACCEPTED])
-    staying += [one for one in arrived if one[0].order.state is S.ACCEPTED]
+    except Exception:  # of ours, in one of them: what the others arrived at is kept all the same
+        _keep(bridge, waiting, arrived)
+        raise
+    left, staying = _keep(bridge, waiting, arrived)
     _prove(staying, connector)
     return left
+
+
+def _keep(bridge: Bridge, waiting: Collection[Attempt], arrived: Arrived) -> tuple[list[Work], Arrived]:
+    """Make durable what was found out; returns what was not begun, and what is to be read back."""
+    known = [one for one in arrived if one[0].order.state is S.ACCEPTED]
+    new = [one for one in arrived if one[0].order.state is not S.ACCEPTED]
+    return _put_back(bridge, waiting), _accept(new) + known
 
 
 def _open(bridge: Bridge, items: Sequence[Work]) -> list[Attempt]:
@@ -297,14 +304,12 @@ def _seen_for_him(old: Row[Any], row: Row[Any]) -> bool:
 def _prove(accepted: Arrived, connector: Connector) -> None:
     """Confirmed only by what the destination holds now; where it gives nothing back, its receipt is the last word."""
     seen = list[tuple[Attempt, Evidence | None]]()
-    try:
-        for attempt, receipt in accepted:
-            try:
-                seen.append((attempt, _read_back(attempt, connector, receipt)))
-            except DeliveryError as error:
-                _set_aside(attempt, error)
-    finally:
-        _conclude(seen)
+    for attempt, receipt in accepted:
+        try:
+            seen.append((attempt, _read_back(attempt, connector, receipt)))
+        except DeliveryError as error:
+            _set_aside(attempt, error)
+    _conclude(seen)
 
 
 def _read_back(attempt: Attempt, connector: Connector, receipt: Receipt) -> Evidence | None:

@@ -18,8 +18,8 @@ from sqlalchemy import select
 from adapter.bridge import Bridge
 from adapter.db.tables import delivery
 from adapter.delivery import deliver_media, send_again
-from adapter.delivery.deliver import deliver
 from adapter.delivery.destinations import Destinations
+from adapter.delivery.lane import delivery_lane
 from adapter.delivery.visit_sheets import make_sheets
 from adapter.delivery.visits import KIND as VISIT_SHEET
 from adapter.records import Stored, create, get, update_resource
@@ -142,7 +142,7 @@ class DeliverySite:
     def run(self) -> None:
         """The worker does all that is due; after a crash a new process begins with nothing in memory."""
         lanes = {
-            "deliver": Lane(lambda item: deliver(self.bridge, self.destinations, item)),
+            "deliver": delivery_lane(self.bridge, self.destinations),
             VISIT_SHEET: Lane(lambda item: make_sheets(self.bridge, item)),
         }
         try:
