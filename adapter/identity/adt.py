@@ -127,7 +127,7 @@ def _conclude(tx: Connection, bridge: Bridge, drafts: Drafts, applied: Iterable[
     """Write the drafts with their AuditEvents, then bind the photos that waited for these patients, and label those of
     who is younger than was known."""
     bindable: dict[str, Stored] = {}
-    born_otherwise: dict[str, tuple[Stored, str]] = {}
+    to_label: dict[str, tuple[Stored, str]] = {}
     audit_events = []
     for a in applied:
         certain = {a.patients[n].id for n, group in a.groups if n in a.patients and not group.has_uncertain_identity}
@@ -136,15 +136,15 @@ def _conclude(tx: Connection, bridge: Bridge, drafts: Drafts, applied: Iterable[
             detail = f"ADT^{a.event.trigger_event}"
             told = audited(bridge, "adt-applied", SYSTEM, patient_id=patient.id, references=references, detail=detail)
             audit_events.append(told)
-            if patient.id in a.born_otherwise:
-                born_otherwise[patient.id] = patient, a.message_id
+            if patient.id in a.to_label:
+                to_label[patient.id] = patient, a.message_id
             if patient.id in certain and patient.resource.get("active", True):
                 bindable[patient.id] = patient
     drafts.write()
     insert_all(tx, audit_events)
     for patient in _awaited(tx, list(bindable.values())):
         bind_waiting(tx, bridge, patient)
-    for _, (patient, message_id) in sorted(born_otherwise.items()):
+    for _, (patient, message_id) in sorted(to_label.items()):
         label_minors(tx, bridge, patient, message_id=message_id)
 
 

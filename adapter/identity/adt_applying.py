@@ -41,7 +41,7 @@ class Applying:
     patients: dict[int, Stored] = field(default_factory=dict)
     touched: dict[str, Stored] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
-    born_otherwise: set[str] = field(default_factory=set)  # ids of patients with another birth date than before
+    to_label: set[str] = field(default_factory=set)  # ids of patients with another birth date, or photos, than before
 
     @property
     def groups(self) -> Iterable[tuple[int, PatientGroup]]:

@@ -192,6 +192,7 @@ def _reassign(
     ]
     _, changed = carry_out(a.tx, a.bridge, Reason("move", source.id, target.id, a.message_id), [*edits, *more])
     a.touch(source, target, *changed)
+    a.to_label.add(target.id)
 
 
 def _lesions_wholly_in(a: Applying, records: Sequence[Stored]) -> list[Stored]:

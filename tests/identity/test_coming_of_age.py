@@ -20,7 +20,7 @@ from mappings.terms import CONFIDENTIALITY, DERIVED_FROM, PHOTO_LABEL, PICTURE_D
 from tests.identity.conftest import MRN, adt
 from tests.identity.test_fhir_feed import Feed, feed, patient
 from tests.identity.test_merges import photo
-from tests.identity.world import World, admitted, message, pid
+from tests.identity.world import World, admitted, message, mr, pid, pv1, segment
 
 __all__ = ["feed"]
 CHILD, ADULT = "20100102", "19800102"
@@ -127,6 +127,15 @@ def test_a_birth_date_told_in_fhir_labels_as_well(site: Bridge, feed: Feed) -> N
 def test_a_merge_into_a_childs_record_labels_what_comes_along(world: World) -> None:
     world.receive(adt("A08", "m1", "200", born=CHILD), adt("A40", "m2", "200", born=CHILD, merged="100"))
     assert codes(world.photo("100")) == codes(world.photo("200")) == {"N", "minor"}
+
+
+def test_a_visit_moved_to_a_childs_record_labels_its_photos(world: World) -> None:
+    born(world, "m1", CHILD, "200")
+    world.receive(
+        message("A45", "m2", pid("200", f7=CHILD), segment("MRG", f1=mr("100"), f5="V1^^^HOSP^VN"), pv1("V1"))
+    )
+    assert world.owner("100") == "200" and codes(world.photo("100")) == {"N", "minor"}
+    assert sorted(kinds(world)) == ["label", "label", "move"]
 
 
 def test_what_it_costs_does_not_grow_with_the_photos_in_statements(world: World) -> None:
