@@ -212,7 +212,7 @@ def test_what_the_sender_names_as_sensitive_decides_who_may_open_it_and_never_lo
     assert codes(sent(3, body_site="81992007", sensitivity=["minor"])) == ["V", "minor", "SEX", "intimate", "HUAPRV"]
     opened = {}
     for role in ("clinician", "engineer", "privacy-officer"):
-        actor = Actor("user", "Practitioner/7", "Eve", role, *grants_of(role))
+        actor = Actor("person", "Practitioner/7", "Eve", role, *grants_of(role))
         opened[role] = [can_see(actor, one.resource) for one in (hiv, abuse)]
     assert opened == {"clinician": [True, False], "engineer": [False, False], "privacy-officer": [True, True]}
 

@@ -10,38 +10,24 @@ import io
 import json
 import os
 import re
-import shutil
-import socket
 import ssl
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import httpx
 import pytest
 from PIL import Image
 
-from adapter.access.tokens import issue_token
 from adapter.identity.mllp_tls import server_tls
-from adapter.settings import MllpListener, load_settings
+from adapter.settings import MllpListener
 from tests.identity.listening import Ledger, serving
-from tests.identity.test_mllp_tls import certificate
-from tests.sandbox.conftest import free_port
-from tests.servers.dermbridge import dermbridge
+from tests.integration.tls.conftest import Proxy
 
 pytestmark = pytest.mark.real
 
 ROOT = Path(__file__).parents[3]
 SSLYZE = ROOT / ".venv" / "sslyze"
-
-
-@pytest.fixture(scope="module")
-def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Certificate and key in one file."""
-    return certificate(tmp_path_factory.mktemp("ours"), "photos.hospital.example")
 
 
 def scanned(port: int, found: Path) -> tuple[list[str], dict[str, str]]:
@@ -78,43 +64,6 @@ def test_the_mllp_listener_speaks_modern_tls_only(ours: Path, tmp_path: Path) ->
     assert otherwise == {}
 
 
-class Proxy(NamedTuple):
-    port: int
-    said: Path
-    token: str
-
-
-@pytest.fixture
-def nginx(ours: Path, tmp_path: Path) -> Iterator[Proxy]:
-    """nginx with docker/nginx.conf in front of the service; only addresses and files are this test's."""
-    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-    if program is None:
-        pytest.skip("no nginx here: apt-get install nginx-light")
-    settings = load_settings(environment={}, data_dir=tmp_path / "data", http_port=free_port())
-    port, text = free_port(), (ROOT / "docker" / "nginx.conf").read_text(encoding="utf-8")
-    for told, here in {
-        "/tmp/": f"{tmp_path}/",
-        "listen 8443 ": f"listen 127.0.0.1:{port} ",
-        "server service:8000": f"server 127.0.0.1:{settings.http_port}",
-        "/run/secrets/tls_certificate": str(ours),
-        "/run/secrets/tls_key": str(ours),
-    }.items():
-        assert told in text
-        text = text.replace(told, here)
-    file = tmp_path / "nginx.conf"
-    file.write_text(text, encoding="utf-8")
-    command = [program, "-e", "stderr", "-c", str(file), "-g", "daemon off;"]
-    said = tmp_path / "said"
-    with dermbridge(settings) as bridge, said.open("wb") as stderr, subprocess.Popen(command, stderr=stderr) as running:
-        with bridge.db.transaction() as tx:
-            _, token = issue_token(tx, name="camera", scope="system/Media.cr", at=bridge.now())
-        try:
-            _wait_for(port, running)
-            yield Proxy(port, said, token)
-        finally:
-            running.terminate()
-
-
 def test_the_proxy_that_we_ship_speaks_modern_tls_only(nginx: Proxy, tmp_path: Path) -> None:
     assert scanned(nginx.port, tmp_path / "found.json") == (["tls_1_2", "tls_1_3"], {})
 
@@ -130,13 +79,3 @@ def test_a_photo_through_the_proxy_lies_in_no_file_of_it(nginx: Proxy, ours: Pat
         read = client.get(f"/captures/{stored.json()['id']}/clean")
     assert len(read.content) == len(photo.getvalue())
     assert "temporary file" not in nginx.said.read_text()  # what nginx says of each body that it spools
-
-
-def _wait_for(port: int, running: subprocess.Popen[bytes]) -> None:
-    for _ in range(200):
-        assert running.poll() is None, "nginx did not start"
-        with socket.socket() as tried:
-            if tried.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise AssertionError("nginx does not answer")
