@@ -6,7 +6,7 @@ The right to a Binary is the right to its `security_context`, which the caller d
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, select
@@ -63,7 +63,7 @@ _LATEST_CLEAN = _OF_CONTEXT.where(binary.c.rendition.is_(None))
 
 def create_binary(tx: Connection, row: BinaryRow) -> BinaryRow:
     """Store the row; its blob must be kept in the same transaction or before."""
-    insert_rows(tx, binary, [asdict(row)])
+    insert_rows(tx, binary, [vars(row)])
     return row
 
 
