@@ -11,6 +11,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Dialect, Table, insert
+from sqlalchemy.exc import DBAPIError
 
 
 class _Prepared(NamedTuple):
@@ -32,10 +33,15 @@ def insert_rows(tx: Connection, table: Table, rows: Sequence[Mapping[str, Any]])
         for n, convert in made.conversions:
             columns[n] = tuple(map(convert, columns[n]))
         values = list(zip(*columns, strict=True))
-    if made.is_named:
-        tx.exec_driver_sql(made.statement, [dict(zip(made.columns, row, strict=True)) for row in values])
-    else:
-        tx.exec_driver_sql(made.statement, values)
+    named = [dict(zip(made.columns, row, strict=True)) for row in values] if made.is_named else values
+    dbapi = tx.dialect.loaded_dbapi
+    cursor = tx.connection.cursor()
+    try:
+        cursor.executemany(made.statement, named)
+    except dbapi.Error as error:
+        raise DBAPIError.instance(made.statement, None, error, dbapi.Error, True, dialect=tx.dialect) from error
+    finally:
+        cursor.close()
 
 
 @lru_cache(256)
