@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-
-from starlette.concurrency import run_in_threadpool
 
 from adapter.bridge import Bridge
 from adapter.records import New, insert_all
@@ -67,6 +66,7 @@ class LooksTogether:
 
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
+        self._thread = ThreadPoolExecutor(1, "looks")  # its own: handlers, which may hold all others, wait for looks
         self._filling: list[New] | None = None
         self._written: asyncio.Task[None] | None = None
 
@@ -86,4 +86,4 @@ class LooksTogether:
         if before is not None and not before.done():
             await asyncio.wait([before])
         self._filling = None
-        await run_in_threadpool(_write, self._bridge, filling)
+        await asyncio.get_running_loop().run_in_executor(self._thread, _write, self._bridge, filling)
