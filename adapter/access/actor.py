@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 import orjson
 
+LONGEST_ID = 200  # what every column takes that holds one
 ActorKind = Literal["person", "machine", "system"]
 
 

@@ -16,7 +16,6 @@ import orjson
 from sqlalchemy import Connection, Row, insert, select, update
 
 from adapter.access.actor import Actor
-from adapter.access.sessions import OWNER_LENGTH
 from adapter.access.tokens import digest, grant_in_force
 from adapter.db.tables import app_grant
 from adapter.errors import NotFound
@@ -66,7 +65,7 @@ def give_code(
         "id": new_id(),
         "client_id": client_id,
         "actor": actor.to_json(),
-        "actor_id": actor.id[:OWNER_LENGTH],
+        "actor_id": actor.id,
         "session_id": session_id,
         "is_offline": is_offline,
         "scope": scope,
@@ -145,7 +144,7 @@ def get_live_grant(tx: Connection, grant_id: str, *, now: datetime) -> AppGrant:
 
 def live_grants(tx: Connection, *, now: datetime, actor_id: str | None, limit: int) -> list[AppGrant]:
     """Those by which an app can act now, the newest first: of one person, or of everybody."""
-    whose = [app_grant.c.actor_id == actor_id[:OWNER_LENGTH]] if actor_id is not None else []
+    whose = [app_grant.c.actor_id == actor_id] if actor_id is not None else []
     used = app_grant.c.code_used_at.is_not(None)
     found = select(app_grant).where(used, grant_in_force(now), *whose).order_by(app_grant.c.id.desc()).limit(limit)
     return [_grant(row) for row in tx.execute(found)]

@@ -2,7 +2,8 @@
 
 A host that stands in the settings is reached wherever it is, since an operator wrote it. Any other host must resolve to
 public addresses only, and the connection goes to the very address that was checked, so that a name cannot point
-elsewhere a moment later (server-side request forgery, DNS rebinding). Redirects are not followed, answers are small.
+elsewhere a moment later (server-side request forgery, DNS rebinding). Redirects are not followed, answers are small. A
+host of `ca_files` proves itself by a certificate of that authority and of no other.
 """
 
 from __future__ import annotations
@@ -12,22 +13,29 @@ import socket
 import ssl
 from collections.abc import Iterable, Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpcore
 import httpx
 
-from adapter.errors import Unavailable
+from adapter.errors import Misconfigured, Unavailable
 from adapter.settings import Settings
 
 MOST_BYTES = 2**20
 TIMEOUT = 10.0
+UNTRUSTED = "its certificate is signed by nobody we trust, or for another host; name its authority in ca_files"
 
 
 def outbound_client(settings: Settings) -> httpx.Client:
-    """A client for launches, logins and key sets."""
-    return httpx.Client(timeout=TIMEOUT, follow_redirects=False, transport=GuardedTransport(known_hosts(settings)))
+    """A client for launches, logins and key sets. Raises Misconfigured for a file of `ca_files` that is none."""
+    known = known_hosts(settings)
+    private = {
+        f"https://{host}": GuardedTransport(known, _trusting(host, file)) for host, file in settings.ca_files.items()
+    }
+    usual = GuardedTransport(known, _trusted())
+    return httpx.Client(timeout=TIMEOUT, follow_redirects=False, transport=usual, mounts=private)
 
 
 def known_hosts(settings: Settings) -> frozenset[str]:
@@ -35,7 +43,7 @@ def known_hosts(settings: Settings) -> frozenset[str]:
     urls = [ehr.iss for ehr in settings.ehrs]
     urls += [login.issuer for login in settings.staff_logins]
     urls += [client.jwks_url for client in settings.clients if client.jwks_url]
-    return frozenset(settings.private_hosts) | {urlsplit(url).hostname or "" for url in urls}
+    return frozenset(settings.private_hosts) | settings.ca_files.keys() | {urlsplit(url).hostname or "" for url in urls}
 
 
 def is_public(address: str) -> bool:
@@ -76,12 +84,21 @@ def _trusted() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
+def _trusting(host: str, file: Path) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=file)
+    except OSError as error:  # an SSLError is one
+        raise Misconfigured(
+            f"ca_files: {file} for {host} cannot be read ({type(error).__name__}); name the PEM file of its authority"
+        ) from None
+
+
 class GuardedTransport(httpx.HTTPTransport):
     """Connects only to `known` hosts and to public addresses, and reads no more than `MOST_BYTES` of an answer."""
 
-    def __init__(self, known: frozenset[str]) -> None:
-        super().__init__(verify=_trusted())
-        self._pool = httpcore.ConnectionPool(ssl_context=_trusted(), network_backend=_GuardedBackend(known))
+    def __init__(self, known: frozenset[str], trusted: ssl.SSLContext) -> None:
+        super().__init__(verify=trusted)
+        self._pool = httpcore.ConnectionPool(ssl_context=trusted, network_backend=_GuardedBackend(known))
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         response = super().handle_request(request)
@@ -114,6 +131,8 @@ def get_json(
         response.raise_for_status()
         answer = response.json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise Unavailable(f"{whose}: {UNTRUSTED}") from None
         raise Unavailable(f"{whose} did not answer usefully ({type(error).__name__}); try again") from None
     if not isinstance(answer, dict):
         raise Unavailable(f"{whose} answered with something else than a JSON object")

@@ -24,7 +24,6 @@ from adapter.errors import NotFound
 COOKIE = "dermbridge-session"
 MOST_CHARTS = 8  # sessions of one browser; opening another chart ends the one opened first
 NOBODY = ""  # a `patient_id` that no record has: the session reaches no patient
-OWNER_LENGTH = 128  # what is kept of an actor's id to find their sessions by
 _TOUCH_AFTER = timedelta(seconds=60)  # so that reading pages does not write once per request
 
 
@@ -75,7 +74,7 @@ def start_session(
     row = {
         "id": digest(cookie),
         "actor": actor.to_json(),
-        "actor_id": actor.id[:OWNER_LENGTH],
+        "actor_id": actor.id,
         "csrf": csrf,
         "created_at": at,
         "seen_at": at,
@@ -129,7 +128,7 @@ def live_sessions(
 ) -> list[LiveSession]:
     """Those in use, the newest first: of one person, or of everybody."""
     live = [session.c.expires_at > now, session.c.seen_at > now - idle]
-    whose = [session.c.actor_id == actor_id[:OWNER_LENGTH]] if actor_id is not None else []
+    whose = [session.c.actor_id == actor_id] if actor_id is not None else []
     rows = tx.execute(select(session).where(*live, *whose).order_by(session.c.created_at.desc()).limit(limit))
     return [_live(row) for row in rows]
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from adapter.access.actor import LONGEST_ID
 from adapter.access.oauth import (
     Begun,
     Registration,
@@ -111,7 +112,7 @@ def finish_launch(bridge: Bridge, http: httpx.Client, request: Mapping[str, Any]
     registration = registration_of(bridge, ehr)
     answer = exchange(http, registration, request, code_grant(request, code), now)
     claims = verified_claims(http, registration, request, answer.get("id_token"), now)
-    user, scopes = _user(ehr, claims), _granted(answer.get("scope"))
+    user, scopes = user_reference(ehr, claims), _granted(answer.get("scope"))
     read = _Reader(http, ehr, answer["access_token"], scopes)
     return LaunchContext(
         ehr=ehr,
@@ -175,15 +176,16 @@ def _openid_configuration(http: httpx.Client, configuration: Mapping[str, Any], 
     return found
 
 
-def _user(ehr: Ehr, claims: Mapping[str, Any]) -> str:
+def user_reference(ehr: Ehr, claims: Mapping[str, Any]) -> str:
     """The user's absolute reference, for two EHRs may both have Practitioner/17, from `fhirUser`; or one from `sub`
-    where it names none. Raises Forbidden."""
+    where it names none that could be kept. Raises Forbidden."""
     reference = str(claims.get("fhirUser") or claims.get("profile") or "").removeprefix(f"{ehr.iss}/")
     resource_type, _, rest = reference.partition("/")
     if resource_type in FHIR_USER_TYPES and rest and resource_type not in STAFF_TYPES:
         raise Forbidden("DermBridge is for staff; patients and their relatives cannot sign in here")
     named = resource_type in STAFF_TYPES and rest and "/" not in rest
-    return f"{ehr.iss}/{reference}" if named else person_reference(ehr.iss, claims["sub"])
+    absolute = f"{ehr.iss}/{reference}"
+    return absolute if named and len(absolute) <= LONGEST_ID else person_reference(ehr.iss, claims["sub"])
 
 
 def role_of(ehr: Ehr, user_reference: str) -> str:

@@ -447,7 +447,7 @@ session = Table(
     metadata,
     Column("id", String(64), primary_key=True),  # SHA-256 of the cookie
     Column("actor", Text, nullable=False),
-    Column("actor_id", String(128), nullable=False, index=True),  # whose it is, for who ends it from elsewhere
+    Column("actor_id", String(200), nullable=False, index=True),  # whose it is, for who ends it from elsewhere
     Column("csrf", String(64), nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("seen_at", Instant, nullable=False),
@@ -493,7 +493,7 @@ app_grant = Table(  # a person let an app act for them: from the authorization c
     _id(primary_key=True),
     Column("client_id", String(200), nullable=False),
     Column("actor", Text, nullable=False),  # the person, confined to the patient of the launch
-    Column("actor_id", String(128), nullable=False, index=True),  # whose it is, for who ends it from elsewhere
+    Column("actor_id", String(200), nullable=False, index=True),  # whose it is, for who ends it from elsewhere
     Column("session_id", String(64), nullable=False, index=True),  # where it was given; ends with it unless offline
     Column("is_offline", Boolean, nullable=False),
     Column("scope", Text, nullable=False),

@@ -103,7 +103,7 @@ def test_a_host_that_an_operator_named_is_reached_wherever_it_is(inside: int) ->
 
 
 def test_an_endless_answer_is_cut_off(inside: int) -> None:
-    with httpx.Client(transport=GuardedTransport(frozenset({"127.0.0.1"}))) as http, pytest.raises(httpx.ReadError):
+    with httpx.Client(transport=GuardedTransport(frozenset({"127.0.0.1"}), httpx.create_ssl_context())) as http, pytest.raises(httpx.ReadError):
         http.get(f"http://127.0.0.1:{inside}/large")
 
 
