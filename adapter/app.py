@@ -58,7 +58,7 @@ def build_app(
         lifespan=_closing(http, lifespan),
     )
     app.state.bridge, app.state.http = bridge, http
-    app.state.metrics = Metrics(bridge)
+    app.state.metrics, app.state.is_ending = Metrics(bridge), False
     app.add_middleware(Gate, bridge=bridge, http=http, refuse=error_response)
     if origins := origins_of(bridge.settings):
         app.add_middleware(FhirCors, origins=origins)

@@ -190,7 +190,7 @@ def http_server(bridge: Bridge, member: Member = ALONE, *, everything: bool) -> 
         server_header=False,
         timeout_graceful_shutdown=5,
     )
-    return Sharing(config, member)
+    return Sharing(config, app, member)
 
 
 class Sharing(uvicorn.Server):
@@ -199,8 +199,9 @@ class Sharing(uvicorn.Server):
     Left to the kernel, whichever process wakes first takes all connections that came at once, and keeps them.
     """
 
-    def __init__(self, config: uvicorn.Config, member: Member) -> None:
+    def __init__(self, config: uvicorn.Config, app: Starlette, member: Member) -> None:
         super().__init__(config)
+        self._app = app
         self._member = member
         self._accepting: list[asyncio.Task[None]] = []
 
@@ -213,6 +214,7 @@ class Sharing(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Raises what kept this process from accepting, so that it does not look as if it had been asked to end."""
+        self._app.state.is_ending = True  # what would stream on for minutes
         failed = [task for task in self._accepting if task.done()]
         for task in self._accepting:
             task.cancel()

@@ -48,7 +48,7 @@ async def _stream(
 ) -> AsyncIterator[str]:
     yield "retry: 3000\n\n"
     commits, ends_at, looks = bridge.db.commits, bridge.now() + STREAM_LIFETIME, 0
-    while bridge.now() < ends_at and not await request.is_disconnected():
+    while bridge.now() < ends_at and not (request.app.state.is_ending or await request.is_disconnected()):
         await asyncio.sleep(EVERY_SECONDS)
         looks += 1
         if bridge.db.commits == commits and looks % OTHERS_COMMIT_AFTER:

@@ -14,7 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from adapter.access.tokens import issue_token
+from adapter.records import create, new_id
+from adapter.serve import open_prepared
+from adapter.settings import load_settings
+
 PATIENCE_SECONDS = 30
+DESCRIPTORS = 400  # of each process
 MOST = 500  # as long as the second process takes to start
 COUNTED = 'dermbridge_http_response_start_seconds_count{method="GET",route="/readyz",status="200"} '
 
@@ -27,13 +33,18 @@ def port() -> int:
 
 
 @pytest.fixture
-def service(tmp_path: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("DERMBRIDGE_")} | {
+def environment(tmp_path: Path, port: int) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("DERMBRIDGE_")} | {
         "DERMBRIDGE_DATA_DIR": str(tmp_path / "data"),
         "DERMBRIDGE_HTTP_PORT": str(port),
         "DERMBRIDGE_PROCESSES": "2",
     }
-    running = subprocess.Popen([sys.executable, "-m", "adapter", "serve", "--web-only"], env=environment)
+
+
+@pytest.fixture
+def service(environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    few = ["sh", "-c", f'ulimit -n {DESCRIPTORS}; exec "$@"', "sh"]
+    running = subprocess.Popen([*few, sys.executable, "-m", "adapter", "serve", "--web-only"], env=environment)
     yield running
     running.kill()
     running.wait()
@@ -80,11 +91,46 @@ def test_connections_are_shared_and_each_process_tells_the_counts_of_all(
 
 @pytest.mark.long
 def test_a_second_service_on_the_same_address_says_what_to_change(
-    service: subprocess.Popen[bytes], port: int, tmp_path: Path
+    service: subprocess.Popen[bytes], environment: dict[str, str], port: int, tmp_path: Path
 ) -> None:
     connect(port).close()
-    environment = os.environ | {"DERMBRIDGE_DATA_DIR": str(tmp_path / "other"), "DERMBRIDGE_HTTP_PORT": str(port)}
+    environment |= {"DERMBRIDGE_DATA_DIR": str(tmp_path / "other")}
     command = [sys.executable, "-m", "adapter", "serve", "--web-only"]
     second = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert second.returncode == 2
     assert "http_port" in second.stderr
+
+
+@pytest.mark.long
+def test_a_service_that_ran_out_of_descriptors_accepts_again_once_some_are_free(
+    service: subprocess.Popen[bytes], port: int
+) -> None:
+    connect(port).close()
+    with ExitStack() as held:
+        for _ in range(2 * DESCRIPTORS):
+            held.enter_context(socket.create_connection(("127.0.0.1", port)))
+        late = held.enter_context(closing(HTTPConnection("127.0.0.1", port, timeout=1)))
+        with pytest.raises(TimeoutError):
+            ask(late, "/readyz")
+    connect(port).close()
+
+
+@pytest.mark.long
+def test_who_watches_a_patient_is_told_the_end_when_the_service_is_asked_to_end(
+    environment: dict[str, str], port: int, request: pytest.FixtureRequest
+) -> None:
+    bridge = open_prepared(load_settings(environment=environment))
+    patient_id = new_id()
+    with bridge.db.transaction() as tx:
+        create(tx, {"resourceType": "Patient", "id": patient_id}, at=bridge.now())
+        _, token = issue_token(tx, name="page", scope="system/*.rs", at=bridge.now())
+    bridge.close()
+    service: subprocess.Popen[bytes] = request.getfixturevalue("service")
+    connect(port).close()
+    with closing(HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)) as page:
+        page.request("GET", f"/patients/{patient_id}/events", headers={"Authorization": f"Bearer {token}"})
+        stream = page.getresponse()
+        assert stream.status == 200
+        service.terminate()
+        stream.read()  # to its end; it would raise IncompleteRead were it cut off
+    assert service.wait(PATIENCE_SECONDS) == 0
