@@ -283,6 +283,7 @@ def test_nobody_is_sent_to_an_address_that_is_not_registered(changed: dict[str, 
         ({"aud": "https://elsewhere.example/fhir"}, "invalid_request"),
         ({"state": None}, "invalid_request"),
         ({"scope": "launch/patient system/*.rs"}, "invalid_scope"),
+        ({"scope": "launch/patient patient/Media.rs?created=soon"}, "invalid_scope"),
         ({"prompt": "none"}, "consent_required"),
     ],
 )

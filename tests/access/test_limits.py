@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import httpx
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapter.access.outbound import MOST_BYTES, GuardedTransport, is_public, known_hosts, outbound_client
-from adapter.errors import BadInput
+from adapter.errors import BadInput, Misconfigured
 from adapter.fhir_api.exchange import DEEPEST, json_object
 from adapter.settings import load_settings
 from adapter.web.pages import local_path
@@ -103,10 +104,22 @@ def test_a_host_that_an_operator_named_is_reached_wherever_it_is(inside: int) ->
 
 
 def test_an_endless_answer_is_cut_off(inside: int) -> None:
-    with httpx.Client(transport=GuardedTransport(frozenset({"127.0.0.1"}), httpx.create_ssl_context())) as http, pytest.raises(httpx.ReadError):
+    with (
+        httpx.Client(transport=GuardedTransport(frozenset({"127.0.0.1"}), httpx.create_ssl_context())) as http,
+        pytest.raises(httpx.ReadError),
+    ):
         http.get(f"http://127.0.0.1:{inside}/large")
 
 
 @pytest.mark.parametrize("path", ["//evil.test", "/\\evil.test", "https://evil.test", "javascript:alert(1)", ""])
 def test_nobody_is_sent_to_another_site(path: str) -> None:
     assert local_path(path, "/") == "/"
+
+
+@pytest.mark.parametrize("content", [None, b"no certificate"])
+def test_a_file_that_holds_no_authority_stops_the_start_with_its_name(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "ca.pem"
+    if content:
+        file.write_bytes(content)
+    with pytest.raises(Misconfigured, match=r"ca\.pem for ehr\.example cannot be read"):
+        outbound_client(load_settings(environment={}, ca_files={"ehr.example": file}))

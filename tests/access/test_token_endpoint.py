@@ -94,6 +94,7 @@ def test_an_assertion_works_once(serve: Serve, machine: Machine, clock: Clock) -
         ("system/*.r system/Patient.r", {"system/Patient.r"}),
         ("user/Media.r system/Patient.r", {"system/Patient.r"}),
         ("right/original system/Patient.r", {"system/Patient.r"}),
+        ("system/Media.r?created=soon system/Media.r?shoesize=43 system/Patient.r", {"system/Patient.r"}),
         ("", {"system/Media.rs", "system/Patient.r"}),
     ],
 )
@@ -104,7 +105,7 @@ def test_no_more_is_granted_than_was_registered(asked: str, granted: set[str], s
 
 def test_nothing_left_to_grant_is_an_invalid_scope(serve: Serve, machine: Machine) -> None:
     bridge, client = serve(clients=[machine.registration.model_dump()])
-    answer = machine.ask(client, bridge, scope="system/Consent.u nonsense")
+    answer = machine.ask(client, bridge, scope="system/Consent.u nonsense system/Media.r?created=soon")
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_scope")
 
 
