@@ -255,6 +255,7 @@ class Settings(_Frozen):
     private_hosts: tuple[str, ...] = Field(
         default=(), description="hosts in our own network that an EHR's configuration may point us to"
     )
+    ca_files: dict[str, Path] = Field(default={}, description="host -> PEM of whom to trust there, not the public CAs")
     age_of_majority: int = Field(default=18, ge=0, description="in years; photos of who is younger are labelled")
     treating_days: int = Field(default=30, ge=0, description="how long a visit that ended, or a photo taken, counts")
     emergency_minutes: int = Field(default=60, ge=1, le=720, description="how long breaking the glass lasts")

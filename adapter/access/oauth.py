@@ -25,7 +25,7 @@ from pydantic import SecretStr
 from sqlalchemy import delete, insert
 
 from adapter.access.jwks import read_keys
-from adapter.access.outbound import get_json
+from adapter.access.outbound import get_json, trouble
 from adapter.access.signing import ASSERTION_TYPE, signing_key
 from adapter.access.tokens import digest
 from adapter.bridge import Bridge
@@ -135,8 +135,7 @@ def exchange(
         response = post_as(http, registration, url, grant, audience=url, now=now)
         answer = response.json() if response.status_code == 200 else {}
     except (httpx.HTTPError, ValueError) as error:
-        name = type(error).__name__
-        raise Unavailable(f"{registration.name} did not answer the token request ({name}); try again") from None
+        raise Unavailable(f"{registration.name} did not answer the token request {trouble(error)}") from None
     if response.status_code >= 500:
         raise Unavailable(f"{registration.name} could not answer the token request; try again")
     if response.status_code != 200:

@@ -25,7 +25,6 @@ from adapter.settings import Settings
 
 MOST_BYTES = 2**20
 TIMEOUT = 10.0
-UNTRUSTED = "its certificate is signed by nobody we trust, or for another host; name its authority in ca_files"
 
 
 def outbound_client(settings: Settings) -> httpx.Client:
@@ -122,6 +121,13 @@ class _Limited(httpx.SyncByteStream):
         self._stream.close()
 
 
+def trouble(error: Exception) -> str:
+    """What went wrong, and what to do, without an address or a body."""
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return "(its certificate is for another host, or signed by nobody we trust: name its authority in ca_files)"
+    return f"({type(error).__name__}); try again"
+
+
 def get_json(
     http: httpx.Client, url: str, whose: str, headers: dict[str, str] | None = None, *, timeout: float = TIMEOUT
 ) -> dict[str, Any]:
@@ -131,9 +137,7 @@ def get_json(
         response.raise_for_status()
         answer = response.json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            raise Unavailable(f"{whose}: {UNTRUSTED}") from None
-        raise Unavailable(f"{whose} did not answer usefully ({type(error).__name__}); try again") from None
+        raise Unavailable(f"{whose} did not answer usefully {trouble(error)}") from None
     if not isinstance(answer, dict):
         raise Unavailable(f"{whose} answered with something else than a JSON object")
     return answer

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -18,13 +19,17 @@ from adapter.settings import Settings
 
 
 @contextmanager
-def dermbridge(settings: Settings, records: Sequence[dict[str, Any]] = ()) -> Iterator[Bridge]:
-    """Served at `settings.http_port`, with these records, until the context ends."""
+def dermbridge(
+    settings: Settings, records: Sequence[dict[str, Any]] = (), *, certificate: Path | None = None
+) -> Iterator[Bridge]:
+    """Served at `settings.http_port`, with these records, until the context ends; over https with a `certificate` (its
+    key in the same file), as a proxy would."""
     bridge = open_bridge(settings)
     prepare(bridge.db)
     with bridge.db.transaction() as tx:
         create_all(tx, records, at=bridge.now())
-    server = uvicorn.Server(uvicorn.Config(build_app(bridge), port=settings.http_port, log_level="critical"))
+    tls = {"ssl_certfile": certificate} if certificate else {}
+    server = uvicorn.Server(uvicorn.Config(build_app(bridge), port=settings.http_port, log_level="critical", **tls))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

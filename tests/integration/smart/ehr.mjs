@@ -2,12 +2,15 @@
 //
 //   node ehr.mjs '{"port": 9001, "clients": [{"client_id": …, "redirect_uris": […], …}], "seconds": 60}'
 //
+// With "tls", a PEM file of certificate and key, it speaks https; NODE_EXTRA_CA_CERTS is whom it trusts.
 // Whoever comes is signed in at once, as the user whom the cookie `user` names, and consents to what is asked.
 import { generateKeyPairSync } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { createServer } from 'node:https';
 import { Provider, errors, interactionPolicy } from 'oidc-provider';
 
-const { port, clients, seconds = 3600 } = JSON.parse(process.argv[2]);
-const issuer = `http://127.0.0.1:${port}`;
+const { port, clients, seconds = 3600, tls } = JSON.parse(process.argv[2]);
+const issuer = `${tls ? 'https' : 'http'}://127.0.0.1:${port}`;
 const fhir = `${issuer}/fhir`;
 
 const USERS = {
@@ -109,4 +112,6 @@ provider.use(async (ctx, next) => {
   }
 });
 provider.on('grant.error', (_ctx, error) => console.error(error.message, error.error_detail));
-provider.listen(port, '127.0.0.1', () => console.log('ready'));
+const pem = tls && readFileSync(tls);
+const server = tls ? createServer({ cert: pem, key: pem }, provider.callback()) : provider;
+server.listen(port, '127.0.0.1', () => console.log('ready'));

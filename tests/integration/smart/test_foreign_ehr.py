@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx
@@ -44,12 +44,20 @@ ROLES = {"privacy": "privacy-officer", "derm": "clinician"}
 STAFF = {"name": "hospital", "client_id": "staff", "client_secret": SECRET, "roles": ROLES}
 
 
+class Tls(NamedTuple):
+    """A private authority, and what it signed for both servers: certificate and key in one file."""
+
+    authority: Path
+    server: Path
+
+
 class Foreign:
     """The EHR's addresses, and how to open DermBridge beside it."""
 
-    def __init__(self, folder: Path, port: int, ours: int, doors: ExitStack) -> None:
-        self.folder, self._port, self._doors = folder, ours, doors
-        self.ours, self.origin = f"http://127.0.0.1:{ours}", f"http://127.0.0.1:{port}"
+    def __init__(self, folder: Path, port: int, ours: int, doors: ExitStack, tls: Tls | None = None) -> None:
+        self.folder, self._port, self._doors, self._tls = folder, ours, doors, tls
+        scheme = "https" if tls else "http"
+        self.ours, self.origin = f"{scheme}://127.0.0.1:{ours}", f"{scheme}://127.0.0.1:{port}"
         self.iss = f"{self.origin}/fhir"
 
     def registration(self, client_id: str) -> dict[str, Any]:
@@ -60,15 +68,17 @@ class Foreign:
             proof = {"private_key": str(self.folder / "key.pem")}
         return {"name": "Otherwhere", "iss": self.iss, "client_id": client_id, "callback": "otherwhere"} | proof
 
-    def bridge(self, client_id: str = "client_secret_basic", /, **options: Any) -> Bridge:
+    def bridge(self, client_id: str = "client_secret_basic", /, *, trusts: bool = True, **options: Any) -> Bridge:
         settings = load_settings(
             environment={},
             data_dir=self.folder / "ours",
             http_port=self._port,
+            public_url=self.ours,
+            ca_files={"127.0.0.1": self._tls.authority} if self._tls and trusts else {},
             ehrs=[self.registration(client_id) | options],
             staff_logins=[STAFF | {"issuer": self.origin}],
         )
-        return self._doors.enter_context(dermbridge(settings))
+        return self._doors.enter_context(dermbridge(settings, certificate=self._tls and self._tls.server))
 
     def launch(self, browser: httpx.Client, launch: str | None = "chart", change: Any = None) -> httpx.Response:
         query = {"iss": self.iss} | ({"launch": launch} if launch else {})
@@ -96,28 +106,30 @@ def altered(path: str, **changed: str) -> Callable[[str], str]:
     return change
 
 
-def clients(ours: int) -> list[dict[str, Any]]:
+def clients(ours: str) -> list[dict[str, Any]]:
     """What this EHR's operator was told about us."""
-    launched: dict[str, Any] = {"redirect_uris": [f"http://127.0.0.1:{ours}/callback/otherwhere"]}
+    launched: dict[str, Any] = {"redirect_uris": [f"{ours}/callback/otherwhere"]}
     keys = {"token_endpoint_auth_method": "private_key_jwt"}
-    keys["jwks_uri"] = f"http://127.0.0.1:{ours}/.well-known/jwks.json"
+    keys["jwks_uri"] = f"{ours}/.well-known/jwks.json"
     secret = {"client_secret": SECRET, "token_endpoint_auth_method": "client_secret_basic"}
     return [
         launched | {"client_id": "client_secret_basic"} | secret,
         *(launched | {"client_id": alg, "token_endpoint_auth_signing_alg": alg} | keys for alg in KEYS),
         launched | {"client_id": "none", "token_endpoint_auth_method": "none"},
-        {"redirect_uris": [f"http://127.0.0.1:{ours}/callback"], "client_id": "staff"} | secret,
+        {"redirect_uris": [f"{ours}/callback"], "client_id": "staff"} | secret,
     ]
 
 
 @contextmanager
-def running(port: int, ours: int, seconds: int) -> Iterator[None]:
+def running(port: int, ours: str, seconds: int, tls: Tls | None = None) -> Iterator[None]:
     node = shutil.which("node")
     if node is None or not (HERE / "node_modules" / "oidc-provider").is_dir():
         reason = f"no oidc-provider here: install Node.js 20 or later and run npm ci in {HERE}"
         (pytest.fail if os.environ.get("DERMBRIDGE_REQUIRE_REAL") else pytest.skip)(reason)
-    told = json.dumps({"port": port, "clients": clients(ours), "seconds": seconds})
-    ehr = subprocess.Popen([node, "ehr.mjs", told], cwd=HERE, stdout=subprocess.PIPE, text=True)
+    told = {"port": port, "clients": clients(ours), "seconds": seconds} | ({"tls": str(tls.server)} if tls else {})
+    trusts = os.environ | ({"NODE_EXTRA_CA_CERTS": str(tls.authority)} if tls else {})
+    command = [node, "ehr.mjs", json.dumps(told)]
+    ehr = subprocess.Popen(command, cwd=HERE, stdout=subprocess.PIPE, text=True, env=trusts)
     try:
         assert ehr.stdout is not None and ehr.stdout.readline() == "ready\n"
         yield
@@ -135,7 +147,7 @@ def seconds() -> int:
 @pytest.fixture
 def foreign(tmp_path: Path, seconds: int) -> Iterator[Foreign]:
     port, ours = free_port(), free_port()
-    with running(port, ours, seconds), ExitStack() as doors:
+    with running(port, f"http://127.0.0.1:{ours}", seconds), ExitStack() as doors:
         yield Foreign(tmp_path, port, ours, doors)
 
 
