@@ -50,6 +50,7 @@ def put_patient(a: Applying, group: PatientGroup, tokens: Tokens | None = None, 
     if kept and kept.get("active") is False:
         changed = _taken_up_again(kept, changed)
     if before and before.resource.get("birthDate") != changed.get("birthDate"):
+        a.hold(before)  # before its row is written, in the order in which who merges takes both
         a.to_label.add(before.id)
     return a.put(before, stamped(changed, a.said_at(a.event.recorded_at), a.said_at(group.pid_33)))
 

@@ -50,10 +50,14 @@ def feed_patient(tx: Connection, bridge: Bridge, actor: Actor, named: Identifier
         raise Conflict("this identifier was that of a deleted person who was born on another day; free it by ADT^A47")
     if before and patient.get("active") is False and not owns(before.resource, named):
         raise Conflict("the patient of this identifier was merged into another, who stays in use")
-    stored = _put(tx, bridge, before, _fed(before.resource if before else {}, patient, identifiers))
+    fed = _fed(before.resource if before else {}, patient, identifiers)
+    is_born_otherwise = before is not None and before.resource.get("birthDate") != fed.get("birthDate")
+    if before and is_born_otherwise:
+        bridge.db.lock(tx, f"patient:{before.id}")  # before its row is written, as who merges does
+    stored = _put(tx, bridge, before, fed)
     event = "update" if before else "create"
     audit(tx, bridge, event, actor, patient_id=stored.id, references=[stored.version_reference])
-    if before and before.resource.get("birthDate") != stored.resource.get("birthDate"):
+    if is_born_otherwise:
         label_minors(tx, bridge, stored)
     if stored.resource.get("active", True):
         bind_waiting(tx, bridge, stored)
