@@ -30,11 +30,10 @@ Raised = dict[str, tuple[Stored, Labels]]
 
 
 def label_minors(tx: Connection, bridge: Bridge, patient: Stored, *, message_id: str | None = None) -> None:
-    """Raise the labels that the patient's birth date asks for now; call it when that has changed.
+    """Raise the labels that the patient's birth date asks for now; call it when that has changed, holding the patient.
 
     Costs what the patient's photos of that age cost, a few statements however many they are.
     """
-    bridge.db.lock(tx, f"patient:{patient.id}")
     found = dict(_minors_photos(tx, bridge, patient))
     latest: Mapping[str, tuple[Stored, Labels]] = found
     while latest:

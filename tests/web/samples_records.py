@@ -6,6 +6,8 @@ from typing import Any
 
 from tests.web.samples import NOW, PATIENT, frame
 
+WHO = "https://fhir.north.example/interconnect-fhir-oauth/api/FHIR/R4/Practitioner/eM5CWtq15N0WJeuCet5bJlQ3"
+
 
 def consents() -> dict[str, Any]:
     return frame(
@@ -81,7 +83,7 @@ def audit() -> dict[str, Any]:
             {
                 "at": NOW,
                 "who": who,
-                "who_href": "?user=Practitioner/okafor",
+                "who_href": "?user=https%3A%2F%2Fnorth.example%2Ffhir%2FPractitioner%2Fokafor",
                 "did": did,
                 "failed": failed,
                 "patient_name": PATIENT["name"],
@@ -159,12 +161,12 @@ def break_glass() -> dict[str, Any]:
 
 def sessions() -> dict[str, Any]:
     def one(number: int, place: str, **more: Any) -> dict[str, Any]:
-        person = {"name": "Dr. R. Okafor", "reference": "Practitioner/42", "role": "clinician"}
+        person = {"name": "Dr. R. Okafor", "reference": WHO, "role": "clinician"}
         times = {"started": NOW, "seen": NOW, "current": False, "end_href": f"/sessions/{number}/end"}
         return {"id": str(number), **person, "place": place, "address": "10.0.3.17", **times} | more
 
     def app(number: int, until: Any) -> dict[str, Any]:
-        person = {"app": "Lesion Tracker", "name": "Dr. R. Okafor", "reference": "Practitioner/42"}
+        person = {"app": "Lesion Tracker", "name": "Dr. R. Okafor", "reference": WHO}
         says = ["See and add photos", "See who the patient is"]
         return {**person, "says": says, "since": NOW, "until": until, "end_href": f"/sessions/apps/{number}/end"}
 
