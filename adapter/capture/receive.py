@@ -24,7 +24,7 @@ from adapter.bridge import Bridge
 from adapter.capture.clean_copy import CleanCopy, clean_copy
 from adapter.capture.inspection import Inspection, inspect
 from adapter.capture.metadata import Metadata, PatientIdentifier, read_metadata
-from adapter.capture.repeats import Before, Fingerprint, find_before, fingerprint
+from adapter.capture.repeats import Fingerprint, find_before, fingerprint
 from adapter.db.inserting import insert_rows
 from adapter.db.tables import capture
 from adapter.errors import BadInput, Conflict, NotFound, TooLarge, Unprocessable
@@ -32,14 +32,14 @@ from adapter.identity import Whose
 from adapter.records import Resource, create_all, find, get, new_id
 from adapter.records.binaries import create_binary
 from adapter.records.confinement import patient_of
-from adapter.records.vault import SealedBlob
+from adapter.records.vault import Sealing
 from adapter.work import Work, enqueue
 from mappings.capture_to_media import Capture, capture_to_media
 from mappings.provenance import Agent, Entity, hashed, provenance
 from mappings.security_labels import labelled_minor
 from mappings.wrong_patient import quarantined
 
-_BESIDE = ThreadPoolExecutor(8, "capture")  # sealing, and hashing the clean copy; both release the GIL
+_BESIDE = ThreadPoolExecutor(8, "capture")  # sealing: most of it is waiting for the disk
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ class _Inspected:
     upload: Upload
     metadata: Metadata
     found: Inspection
+    clean: CleanCopy
     sha256: str
     taken_at: datetime | None
 
@@ -88,20 +89,16 @@ def receive(bridge: Bridge, actor: Actor, upload: Upload) -> CaptureAnswer:
         raise TooLarge(f"photos may have at most {most // 2**20} MiB here")
     with bridge.vault.sealing(upload.data, _BESIDE) as sealing:  # the disk is slow: it begins before all is known
         seen = _inspected(bridge, upload)
-        cleaned = _BESIDE.submit(clean_copy, seen.found, upload.data, sha256=seen.sha256)
-        with bridge.db.snapshot() as tx:
-            photo = _identified(tx, bridge, actor, seen)
-            if (before := find_before(tx, photo.seen_as, photo.whose.patient_id)) is not None:
-                return _seen_before(tx, bridge, actor, before)
-        clean, sealed = cleaned.result(), sealing.sealed(photo.sha256)
-    try:
-        with bridge.db.transaction() as tx:
-            return _store(tx, bridge, actor, photo, clean, sealed)
-    except IntegrityError:  # the same capture came twice at once and the other one won
-        with bridge.db.snapshot() as tx:
-            if (before := find_before(tx, photo.seen_as, photo.whose.patient_id)) is None:
-                raise
-            return _seen_before(tx, bridge, actor, before)
+        sealing.wait()
+        try:
+            with bridge.db.transaction() as tx:
+                photo = _identified(tx, bridge, actor, seen)
+                return _seen_before(tx, bridge, actor, photo) or _store(tx, bridge, actor, photo, sealing)
+        except IntegrityError:  # the same capture came twice at once and the other one won
+            with bridge.db.snapshot() as tx:
+                if (answer := _seen_before(tx, bridge, actor, photo)) is None:
+                    raise
+                return answer
 
 
 def _inspected(bridge: Bridge, upload: Upload) -> _Inspected:
@@ -111,22 +108,33 @@ def _inspected(bridge: Bridge, upload: Upload) -> _Inspected:
     if upload.digest not in (None, sha256.digest()):
         raise BadInput("the photo was damaged on its way: it does not match its Repr-Digest; send it again")
     found = inspect(upload.data, max_pixels=settings.max_pixels)
-    return _Inspected(upload, metadata, found, sha256.hexdigest(), _taken_at(bridge, metadata, found))
+    taken_at = _taken_at(bridge, metadata, found)
+    clean = clean_copy(found, upload.data, sha256=sha256.hexdigest())
+    return _Inspected(upload, metadata, found, clean, sha256.hexdigest(), taken_at)
 
 
 def _identified(tx: Connection, bridge: Bridge, actor: Actor, seen: _Inspected) -> _Photo:
     given = _patient_given(seen.metadata, actor)
-    whose = identity.whose(tx, given)
+    whose = _settled(tx, bridge, given)
     access.check_whose(tx, actor, whose.patient_id)
     seen_as = fingerprint(seen.sha256, seen.taken_at, given, whose.patient_id)
     photo = _Photo(**vars(seen), whose=whose, seen_as=seen_as.with_key(actor.id, seen.upload.idempotency_key))
     return replace(photo, whose=_suspected(tx, bridge, actor, photo, whose))
 
 
-def _store(
-    tx: Connection, bridge: Bridge, actor: Actor, photo: _Photo, clean: CleanCopy, sealed: SealedBlob
-) -> CaptureAnswer:
-    photo = _settled(tx, bridge, actor, photo)
+def _settled(tx: Connection, bridge: Bridge, given: str | dict[str, Any] | None) -> Whose:
+    """Whose it is, with no merge nor announcement to come between this answer and the commit."""
+    whose = identity.whose(tx, given)
+    if bridge.db.is_sqlite:  # nobody else writes
+        return whose
+    keys = [f"patient-identifier:{given['system']}|{given['value']}"] if isinstance(given, dict) else []
+    if whose.patient_id is not None:
+        keys.append(f"patient:{whose.patient_id}")
+    bridge.db.lock(tx, *keys)
+    return identity.whose(tx, given)
+
+
+def _store(tx: Connection, bridge: Bridge, actor: Actor, photo: _Photo, sealing: Sealing) -> CaptureAnswer:
     at, patient_id, content_type = bridge.now(), photo.whose.patient_id, photo.found.format.content_type
     _record_consent(tx, bridge, actor, photo, at)
     decision = consent.decide(tx, bridge, patient_id)
@@ -135,11 +143,12 @@ def _store(
             f"{decision.because}; record the consent first, or send consent.pending to hold the photo until then"
         )
     capture_id, binary_id = new_id(at), new_id(at)
-    described = _media(tx, bridge, actor, photo, clean, capture_id, binary_id, at)
-    media, _ = create_all(tx, [described, _provenance(actor, capture_id, binary_id, photo, clean, at)], at=at)
+    described = _media(tx, bridge, actor, photo, capture_id, binary_id, at)
+    media, _ = create_all(tx, [described, _provenance(actor, capture_id, binary_id, photo, at)], at=at)
     check_written(tx, bridge, actor, "c", "Media", capture_id)
+    sealed = sealing.take(photo.sha256)
     bridge.vault.keep(tx, sealed, content_type=content_type, patient_id=patient_id, at=at)
-    create_binary(tx, clean.binary(binary_id, sealed, media, at=at))
+    create_binary(tx, photo.clean.binary(binary_id, sealed, media, at=at))
     held = photo.whose.because if photo.whose.state != "bound" else None if decision.permit else decision.because
     decided = {"decision": "permit" if decision.permit else "pending", "because": decision.because}
     row = {
@@ -173,21 +182,6 @@ def _record_consent(tx: Connection, bridge: Bridge, actor: Actor, photo: _Photo,
     patient = f"Patient/{photo.whose.patient_id}"
     form_id = f"capture.{photo.seen_as.request}"
     consent.record(tx, bridge, actor, consent.spoken(bridge, patient, choices, form_id=form_id, said_at=said_at))
-
-
-def _settled(tx: Connection, bridge: Bridge, actor: Actor, photo: _Photo) -> _Photo:
-    """The photo with its patient asked for again, now that no merge nor announcement can come between: one may have."""
-    given, keys = _patient_given(photo.metadata, actor), []
-    if isinstance(given, dict):
-        keys.append(f"patient-identifier:{given['system']}|{given['value']}")
-    if photo.whose.patient_id is not None:
-        keys.append(f"patient:{photo.whose.patient_id}")
-    bridge.db.lock(tx, *keys)
-    whose = identity.whose(tx, given)
-    access.check_whose(tx, actor, whose.patient_id)
-    if (whose.state, whose.patient_id) != ("bound", photo.whose.patient_id):
-        photo = replace(photo, whose=_suspected(tx, bridge, actor, photo, whose))
-    return photo
 
 
 def _suspected(tx: Connection, bridge: Bridge, actor: Actor, photo: _Photo, whose: Whose) -> Whose:
@@ -265,7 +259,10 @@ def _taken_at(bridge: Bridge, metadata: Metadata, found: Inspection) -> datetime
     return taken_at if taken_at <= bridge.now() + timedelta(days=1) else None  # a camera clock never set
 
 
-def _seen_before(tx: Connection, bridge: Bridge, actor: Actor, before: Before) -> CaptureAnswer:
+def _seen_before(tx: Connection, bridge: Bridge, actor: Actor, photo: _Photo) -> CaptureAnswer | None:
+    before = find_before(tx, photo.seen_as, photo.whose.patient_id)
+    if before is None:
+        return None
     if not before.is_same:
         raise Conflict("this Idempotency-Key was used for another photo, patient or time; send a new key with each")
     check_written(tx, bridge, actor, "c", "Media", before.id)
@@ -277,7 +274,6 @@ def _media(
     bridge: Bridge,
     actor: Actor,
     photo: _Photo,
-    clean: CleanCopy,
     capture_id: str,
     binary_id: str,
     at: datetime,
@@ -300,7 +296,7 @@ def _media(
         flags=metadata.sensitivity,
         identifiers=tuple((one.system, one.value) for one in metadata.identifiers),
     )
-    content = clean.content(binary_id, created=photo.taken_at or at)
+    content = photo.clean.content(binary_id, created=photo.taken_at or at)
     media = capture_to_media(described, content, media_id=capture_id, issued_at=at)
     if whose.patient is not None:
         media = labelled_minor(media, whose.patient.resource, majority=bridge.settings.age_of_majority)
@@ -339,13 +335,13 @@ def _owned(tx: Connection, reference: str | None, element: str, whose: Whose) ->
     return reference
 
 
-def _provenance(actor: Actor, media_id: str, binary_id: str, photo: _Photo, clean: CleanCopy, at: datetime) -> Resource:
+def _provenance(actor: Actor, media_id: str, binary_id: str, photo: _Photo, at: datetime) -> Resource:
     """Who took it and what the clean copy leaves out, in one statement about both."""
     original = Entity("source", _original(photo), sha256_hex=photo.sha256, removed=photo.found.removed)
     return provenance(
         "capture",
         provenance_id=new_id(at),
-        targets=[f"Media/{media_id}/_history/1", hashed(f"Binary/{binary_id}", clean.sha256)],
+        targets=[f"Media/{media_id}/_history/1", hashed(f"Binary/{binary_id}", photo.clean.sha256)],
         agents=[Agent("performer", photo.metadata.operator or actor.id), Agent("assembler", SYSTEM.id)],
         entities=[original],
         recorded=at,

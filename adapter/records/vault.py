@@ -48,8 +48,12 @@ class Sealing:
         self._written = threads.submit(vault.write, data, self._id)
         self.is_taken = False
 
-    def sealed(self, sha256: str) -> SealedBlob:
-        """Durable; from now on only `scrub` deletes them, since nobody else knows whether a commit came through."""
+    def wait(self) -> None:
+        """Until the bytes are durable. Raises Unavailable."""
+        self._written.result()
+
+    def take(self, sha256: str) -> SealedBlob:
+        """For a row to own; from now on only `scrub` deletes them, since nobody knows whether a commit came through."""
         self.is_taken = True
         return SealedBlob(self._id, self._written.result(), self._size, sha256)
 
@@ -80,7 +84,7 @@ class Vault:
 
     @contextmanager
     def sealing(self, data: bytes, threads: Executor) -> Iterator[Sealing]:
-        """Seal `data` in one of `threads`; deleted again unless they are taken (`sealed`) within."""
+        """Seal `data` in one of `threads`; deleted again unless they are taken within."""
         begun = Sealing(self, data, threads)
         try:
             yield begun

@@ -295,6 +295,7 @@ def test_required_consent_refuses_or_holds(bridge: Bridge) -> None:
     strict = Bridge(settings, bridge.db, bridge.vault, bridge.now)
     with pytest.raises(Unprocessable, match="consent"):
         _send(strict, patient="Patient/asa")
+    assert bridge.vault.store.list_ids() == []
     held = _send(strict, patient="Patient/asa", consent={"pending": True})
     assert (held.status, held.body["consent"]["decision"]) == (202, "pending")
     assert _count(bridge, delivery) == 1
