@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from adapter.access import SYSTEM, Actor
 from adapter.access.policy import can_see, grants_of
 from adapter.bridge import Bridge
 from adapter.capture.receive import CaptureAnswer, Upload, capture_status, original_blob_id, receive
-from adapter.db.tables import capture, delivery, work
+from adapter.db.tables import blob, capture, delivery, work
 from adapter.errors import BadInput, Conflict, DermBridgeError, Forbidden, NotFound, TooLarge, Unprocessable
 from adapter.identity import bind_waiting, merge_patients
 from adapter.records import TABLES, Stored, create, find_by_index, find_where, get, update_resource
@@ -78,6 +79,14 @@ def test_the_same_key_or_the_same_content_is_the_same_photo(bridge: Bridge) -> N
     other_key = _send(bridge, key="k2", patient="Patient/asa")
     assert (again.status, again.id, other_key.id) == (200, first.id, first.id)
     assert _count(bridge, capture) == 1
+
+
+def test_one_photo_sent_by_many_at_once_is_kept_once(bridge: Bridge) -> None:
+    _patient(bridge)
+    with ThreadPoolExecutor(6) as senders:
+        answers = list(senders.map(lambda _: _send(bridge, key="k1", patient="Patient/asa"), range(6)))
+    assert sorted(answer.status for answer in answers) == [200] * 5 + [201]
+    assert len({answer.id for answer in answers}) == _count(bridge, capture) == _count(bridge, blob) == 1
 
 
 def test_a_used_key_with_other_content_is_refused(bridge: Bridge) -> None:
