@@ -206,9 +206,13 @@ class _GroupCommit:
         """The first of a group needs no savepoint: when it fails, nothing of others is lost with the group."""
         try:
             yield
-        except BaseException:
+        except BaseException as error:
             self._group = None
-            group.transaction.rollback()
+            try:
+                group.transaction.rollback()
+            except BaseException:
+                self._lose(group, error)
+                raise
             self._between_processes.give_back()
             raise
 

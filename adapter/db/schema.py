@@ -53,6 +53,11 @@ def current(db: Database) -> str | None:
 
 def upgrade(db: Database) -> None:
     """Bring the database to `head`. Stop services first: there is no mixed-version running yet."""
+    with db.alone():
+        _migrate(db)
+
+
+def _migrate(db: Database) -> None:
     from alembic import command
 
     command.upgrade(_config(db), "head")
@@ -63,7 +68,7 @@ def prepare(db: Database) -> None:
     if _is_empty(db):
         with db.alone():
             if _is_empty(db):  # another process may have come first
-                upgrade(db)
+                _migrate(db)
     check_schema(db)
 
 

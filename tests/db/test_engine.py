@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event, func, insert, select
+from sqlalchemy import delete, event, func, insert, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from adapter.bridge import Bridge
-from adapter.db import engine
+from adapter.db import engine, turn
 from adapter.db.engine import Database
 from adapter.db.schema import check_schema, prepare
 from adapter.db.tables import access_token, metadata
@@ -123,6 +123,26 @@ def test_a_full_disk_loses_nothing_that_was_called_durable(tmp_path: Path) -> No
     with db.snapshot() as tx:
         assert tx.exec_driver_sql("SELECT text FROM note").scalars().all() == ["again"]
     db.close()
+
+
+def test_a_transaction_that_cannot_even_be_rolled_back_keeps_nobody_from_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turn, "PATIENCE_SECONDS", 0.05)
+    db, other = (Database(f"sqlite+pysqlite:///{tmp_path / 'x.sqlite3'}") for _ in range(2))
+    with db.transaction() as tx:
+        metadata.create_all(tx)
+
+    def fail(_connection: object) -> None:
+        raise OSError("input/output error")
+
+    event.listen(db.writing_engine, "rollback", fail, once=True)
+    with pytest.raises(OSError, match="input/output"), db.transaction():
+        raise ValueError
+    for each in (other, db):
+        with each.transaction() as tx:
+            tx.execute(delete(access_token))
+        each.close()
 
 
 def test_a_thread_that_met_a_locked_database_may_try_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from alembic.script import ScriptDirectory
 
+from adapter.db import turn
 from adapter.db.engine import Database
-from adapter.db.schema import MIGRATIONS, check_schema, current, head, prepare, revisions
-from adapter.errors import Misconfigured
+from adapter.db.schema import MIGRATIONS, check_schema, current, head, prepare, revisions, upgrade
+from adapter.errors import Misconfigured, Unavailable
 
 
 @pytest.fixture
@@ -28,6 +29,16 @@ def test_file_names_give_the_revisions_alembic_finds() -> None:
 def test_an_empty_database_is_set_up_to_the_head(db: Database) -> None:
     assert current(db) is None
     prepare(db)
+    assert current(db) == head()
+
+
+def test_a_schema_is_upgraded_while_nobody_writes(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turn, "PATIENCE_SECONDS", 0.05)
+    writing = Database(db.url.render_as_string())
+    with writing.transaction(), pytest.raises(Unavailable):
+        upgrade(db)
+    writing.close()
+    upgrade(db)
     assert current(db) == head()
 
 
