@@ -228,16 +228,19 @@ def _systems_of(tx: Connection, column: Any, code: str) -> list[str]:
     """The stored tokens with this code, one index look-up for each system in use."""
     found: list[str] = []
     bounds = {"least": f"{code}|", "beyond": f"{code}{_AFTER_BAR}"}
-    while (value := tx.execute(_least(column), bounds).scalar()) is not None:
-        found.append(value)
-        bounds["least"] = f"{value}{_FIRST_LETTER}"
-    return found
+    while True:
+        least, most = tx.execute(_ends(column), bounds).one()
+        found += [] if least is None else [least]
+        if least == most:
+            return found
+        bounds["least"] = f"{least}{_FIRST_LETTER}"
 
 
 @cache
-def _least(column: ColumnElement[str]) -> Select[str]:
-    """Built once, since half the cost of so short a look-up is the statement."""
-    return select(func.min(column)).where(column >= bindparam("least"), column < bindparam("beyond"))
+def _ends(column: ColumnElement[str]) -> Select[Any]:
+    """The first and the last token; built once, since half the cost of so short a look-up is the statement."""
+    within = column >= bindparam("least"), column < bindparam("beyond")
+    return select(*(select(end(column)).where(*within).scalar_subquery() for end in (func.min, func.max)))
 
 
 def _token_match(column: Any, value: str) -> Condition:
