@@ -45,12 +45,12 @@ from connectors.fhir_observations import differing_observations, file_observatio
 from connectors.fhir_server import FhirServer, Stored
 from connectors.key_check import check_keys
 from connectors.kinds import FhirR4Profile, Route
-from connectors.outward import delivery_identifier, find_capture_identifier, is_of_delivery, photo_body, put
+from connectors.outward import delivery_identifier, find_capture_identifier, is_of_delivery, of_type, photo_body
 from connectors.pace import own_tally
 from connectors.parcels import by_hand, check_parcel
 from connectors.rendition import rendered
 from connectors.session import open_session
-from connectors.templates import filled, values
+from connectors.templates import with_required
 from mappings.photo_to_pdf import PDF
 
 Resource = dict[str, Any]
@@ -105,11 +105,7 @@ class FhirR4:
         ids, content = self._attachments.place(parcel, place, current)
 
         def body(route: str) -> Resource:
-            made = photo_body(route, parcel, self._profile, references, content)
-            known = values(parcel, self._profile)
-            for path, template in self._profile.set.items():
-                put(made, path, filled(template, known))
-            return made
+            return with_required(photo_body(route, parcel, self._profile, references, content), parcel, self._profile)
 
         if current is None or not self._profile.replaces or not self._may_update(parcel.content_type):
             # While no copy exists anywhere, the capture's identifier is the stronger guard: it also stops a late
@@ -140,7 +136,8 @@ class FhirR4:
             place = get_place(self._server, self._profile, parcel)
         content = self._attachments.read(parcel, copy)
         size, digest = (None, None) if content is None else (len(content), hashlib.sha256(content).hexdigest())
-        omits_encounter = {"encounter", "context", "context.encounter"} & set(self._profile.omit)
+        omitted = of_type(self._profile.omit, copy.resource["resourceType"])
+        omits_encounter = {"encounter", "context", "context.encounter"} & omitted.keys()
         seen: tuple[tuple[str, object, object], ...] = (
             ("status", expected_status(copy.route, parcel), copy.resource.get("status")),
             ("patient", place.patient, copy.patient),

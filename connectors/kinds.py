@@ -187,10 +187,11 @@ class FhirR4Profile(HttpProfile):
     type_coding: Coding = Coding()
     category: Coding | None = None
     """Takes the place of our DocumentReference.category."""
-    set: dict[str, str] = Field({})
-    """Dotted path -> template: elements the destination requires beyond what FHIR does."""
+    set: dict[str, str | bool] = Field({})
+    """Dotted path -> template: elements the destination requires beyond what FHIR does; after `Media.` or
+    `DocumentReference.` in these alone."""
     omit: tuple[str, ...] = ()
-    """Elements the destination rejects, as dotted paths: `meta.security`."""
+    """Elements the destination rejects, as dotted paths: `meta.security`, `Media.extension`."""
     conditional_create: bool = True
     look_by: Literal["identifier", "patient"] = "identifier"
     """How to find what is there: by our identifiers, or among the patient's documents by our mark in description."""

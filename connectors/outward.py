@@ -66,6 +66,17 @@ def without(resource: Resource, paths: Iterable[str]) -> Resource:
     return resource
 
 
+def of_type(paths: Iterable[str], kind: str) -> dict[str, str]:
+    """Those of a profile's dotted paths that hold for a resource of this type, without its name -> as they are written:
+    `Media.extension` holds for a Media alone, `extension` for any."""
+    named = {path: path.partition(".") for path in paths}
+    return {
+        rest if head[:1].isupper() else path: path
+        for path, (head, _, rest) in named.items()
+        if head == kind or not head[:1].isupper()
+    }
+
+
 def _remove(node: Any, names: list[str]) -> None:
     if isinstance(node, list):
         for each in node:
@@ -119,7 +130,9 @@ def is_of_delivery(resource: Mapping[str, Any], parcel: Parcel) -> bool:
 def _texts(resource: Mapping[str, Any]) -> str:
     contents = resource.get("content", [])
     attachments = [each.get("attachment", {}) for each in contents] if isinstance(contents, list) else [contents]
-    return "\n".join([str(resource.get("description", "")), *(str(each.get("title", "")) for each in attachments)])
+    said = [resource.get("description"), *(each.get("title") for each in attachments)]
+    said += [each.get("valueString") for each in resource.get("extension", [])]
+    return "\n".join(str(each) for each in said if each)
 
 
 def link_to(parcel: Parcel, profile: Profile) -> str:
@@ -154,7 +167,7 @@ def photo_body(
         _add_mark(body, mark(parcel))
     if profile.references in {"contained", "identifier"}:
         _name_by_number(body, parcel, profile.references)
-    return without(body, profile.omit)
+    return without(body, of_type(profile.omit, body["resourceType"]))
 
 
 def _name_by_number(body: Resource, parcel: Parcel, form: str) -> None:

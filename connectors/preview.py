@@ -28,11 +28,11 @@ from connectors.kinds import (
     Profile,
     RestProfile,
 )
-from connectors.outward import link_to, photo_body, put
+from connectors.outward import link_to, photo_body
 from connectors.parcels import check_parcel
 from connectors.rendition import rendered
 from connectors.routes import find_route, load
-from connectors.templates import filled, values
+from connectors.templates import filled, values, with_required
 
 _LONG: Final = re.compile(r"[A-Za-z0-9+/=]{200,}|[0-9a-f]{200,}")
 
@@ -76,9 +76,7 @@ def fhir_requests(parcel: Parcel, given: Profile) -> Told:
         form = made.content_type if profile.binary_upload == "raw" else "application/fhir+json"
         yield f"POST {profile.base_url}/Binary", f"Content-Type: {form}\n\n<{made.size} bytes, SHA-256 {made.sha256}>"
     for route in profile.routes:
-        body = photo_body(route, made, profile, place.references(parcel, base), content)
-        for path, template in profile.set.items():
-            put(body, path, filled(template, values(made, profile)))
+        body = with_required(photo_body(route, made, profile, place.references(parcel, base), content), made, profile)
         address = (
             profile.base_url if profile.write_by == "transaction" else f"{profile.base_url}/{RESOURCE_TYPE[route]}"
         )

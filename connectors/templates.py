@@ -10,8 +10,8 @@ from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from connectors.contract import DeliveryError, Parcel, Retry
-from connectors.kinds import Profile
-from connectors.outward import delivery_identifier, find_capture_identifier, link_to
+from connectors.kinds import FhirR4Profile, Profile
+from connectors.outward import delivery_identifier, find_capture_identifier, link_to, mark, of_type, put
 from mappings.photo_caption import caption, title
 
 
@@ -36,6 +36,7 @@ def values(parcel: Parcel, profile: Profile) -> dict[str, Any]:
         "link": link_to(parcel, profile),
         "taken_at": taken_at(parcel.media).astimezone(zone),
         "capture": capture.removeprefix("urn:uuid:"),
+        "mark": mark(parcel),
         "delivery": delivery_identifier(parcel)["value"].removeprefix("urn:uuid:"),
         "identifier": identifier_of(parcel.patient, ()),
         "visit": identifier_of(parcel.encounter or {}, ()),
@@ -90,3 +91,11 @@ def filled(template: Any, known: Mapping[str, Any], *, in_path: bool = False) ->
             remedy=f"Correct the template; it may name {', '.join(sorted(known))}.",
             retry=Retry.NEVER,
         ) from error
+
+
+def with_required(body: dict[str, Any], parcel: Parcel, profile: FhirR4Profile) -> dict[str, Any]:
+    """The resource with what the destination requires beyond FHIR (`set`)."""
+    known = values(parcel, profile)
+    for path, written in of_type(profile.set, body["resourceType"]).items():
+        put(body, path, filled(profile.set[written], known))
+    return body

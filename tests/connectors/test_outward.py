@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.outward import localised, without
+from connectors.outward import localised, of_type, without
 from mappings.terms import URI
 
 
@@ -70,3 +70,9 @@ def test_no_reference_of_ours_survives_wherever_it_hides(resource: dict[str, Any
 
     outward = localised(resource, {"Patient/1": "urn:theirs"})
     assert not {"Patient/1", "Patient/2", "Binary/9"} & set(references(outward))
+
+
+def test_a_path_with_a_types_name_holds_for_that_type_alone() -> None:
+    paths = ("meta", "Media.extension", "DocumentReference.context.event")
+    assert of_type(paths, "Media") == {"meta": "meta", "extension": "Media.extension"}
+    assert list(of_type(paths, "DocumentReference")) == ["meta", "context.event"]

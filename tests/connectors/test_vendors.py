@@ -31,7 +31,7 @@ def test_a_photo_is_filed_once_in_the_right_chart(name: str, opened: Open) -> No
 
 
 # What these make of a photo cannot hold a PDF.
-PHOTOS_ONLY = {"athenaflow", "canvas"}
+PHOTOS_ONLY = {"athenaflow"}
 # How a visit's PDF arrives where not as it is: a message with a link, a DICOM object.
 WRAPPED = {"eclinicalworks": b"MSH|"} | dict.fromkeys(["epic", "pacs"], b"\0" * 128 + b"DICM")
 
@@ -48,6 +48,19 @@ def test_a_visit_goes_as_one_pdf_where_the_vendor_takes_documents(name: str, ope
     else:
         assert (row.state, site.numbers()) == (in_chart(name), ["1001"]), row.reason
     assert all(each.content.startswith(WRAPPED.get(name, b"%PDF-")) for each in site.vendor.filed())
+
+
+def test_a_document_whose_title_is_the_vendors_is_found_again_by_the_mark_in_its_comment(opened: Open) -> None:
+    site = opened("canvas", visit_sheet="contact-sheet", single_photos=False)
+    site.vendor.faults = [Fault("lost-after", "POST", "/DocumentReference")]
+    site.capture()
+    site.later()
+    site.later()
+    (row,) = site.unsettled("")
+    assert (row.state, site.numbers()) == ("confirmed", ["1001"]), row.reason
+    (filed,) = [each for (kind, _), each in site.vendor.resources.items() if kind == "DocumentReference"]
+    assert filed["description"] == "Uncategorized Clinical Document" and "masterIdentifier" not in filed
+    assert filed["extension"][4]["valueBoolean"] is False and "DermBridge" in filed["extension"][0]["valueString"]
 
 
 # A note, a message or a document of these stays when it is replaced: a person takes it away.

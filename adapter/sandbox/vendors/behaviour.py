@@ -35,7 +35,8 @@ class FhirBehaviour(_Table):
     base: str
     creates: tuple[str, ...] = ()
     accepts: tuple[str, ...] = ()  # attachment MIME types; empty: any
-    required: tuple[str, ...] = ()  # dotted paths
+    documents: tuple[str, ...] = ()  # the same of DocumentReference, where these differ
+    required: tuple[str, ...] = ()  # dotted paths, as in `set` of a profile
     rejects: tuple[str, ...] = ()
     drops: tuple[str, ...] = ()  # silently not stored
     not_offered: int = 404

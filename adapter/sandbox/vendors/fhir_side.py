@@ -233,11 +233,15 @@ def _answer(vendor: Vendor, behaviour: FhirBehaviour, kind: str, stored: Resourc
 def _refusal(behaviour: FhirBehaviour, body: Resource) -> Refusal | None:
     if body["resourceType"] not in FILED:
         return None
-    if any(at(body, path) is None for path in behaviour.required) or any(name in body for name in behaviour.rejects):
+    kind = body["resourceType"]
+    of_this = [path for path in behaviour.required if not path[0].isupper() or path.startswith(f"{kind}.")]
+    missing = any(at(body | {kind: body}, path) is None for path in of_this)
+    if missing or any(name in body for name in behaviour.rejects):
         return behaviour.refusal
-    attachment = body["content"] if body["resourceType"] == "Media" else body["content"][0]["attachment"]
+    attachment = body["content"] if kind == "Media" else body["content"][0]["attachment"]
     content_type = str(attachment.get("contentType", "")).partition(";")[0]
-    if behaviour.accepts and content_type not in behaviour.accepts:
+    accepts = (kind == "DocumentReference" and behaviour.documents) or behaviour.accepts
+    if accepts and content_type not in accepts:
         return behaviour.type_refusal
     return None
 
