@@ -311,7 +311,8 @@ class Settings(_Frozen):
     @property
     def base_url(self) -> str:
         """Public address without a trailing slash."""
-        return (self.public_url or f"http://{self.http_host}:{self.http_port}").rstrip("/")
+        host = f"[{self.http_host}]" if ":" in self.http_host else self.http_host
+        return (self.public_url or f"http://{host}:{self.http_port}").rstrip("/")
 
     @property
     def database(self) -> str:

@@ -14,6 +14,10 @@ def test_defaults_run_the_embedded_product() -> None:
     assert settings.database.startswith("sqlite")
 
 
+def test_an_address_of_ipv6_stands_in_brackets_in_a_url() -> None:
+    assert load_settings(environment={}, http_host="::1").base_url == "http://[::1]:8000"
+
+
 def test_the_environment_wins_over_the_file_and_a_secret_may_lie_in_a_file(tmp_path: Path) -> None:
     file, secret = tmp_path / "dermbridge.toml", tmp_path / "url"
     file.write_text('http_port = 9000\nsite_name = "Clinic"\n')
