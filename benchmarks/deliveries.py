@@ -46,6 +46,7 @@ SMALL, LARGE = 20_000, 4_000_000
 PATIENTS = [f"p{n}" for n in range(50)]
 SETTLED = ("confirmed", "accepted")
 WANTED = {"small": 300.0, "4 MB": 30.0}
+RESENDS = {"mllp": "never", "mllp-knowing": "same-control-id"}
 SHARE = 0.9  # of its own pace, beside a dead neighbour
 
 
@@ -95,7 +96,7 @@ def stub(kind: str) -> Iterator[int]:
     if kind == "refuses":
         yield 9  # discard
         return
-    command = [sys.executable, "-m", "benchmarks.delivery_stub", kind]
+    command = [sys.executable, "-m", "benchmarks.delivery_stub", "mllp" if kind in RESENDS else kind]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdin is not None
         yield int(process.stdout.readline())
@@ -104,8 +105,9 @@ def stub(kind: str) -> Iterator[int]:
 
 def destination(name: str, kind: str, port: int) -> str:
     """Its entry in the settings."""
-    if kind == "mllp":
+    if kind in RESENDS:
         told = f'profile = "hl7v2"\nhost = "127.0.0.1"\nport = {port}\nauthorities = {{ "{MRN_SYSTEM}" = "HOSP" }}\n'
+        told += f'resend = "{RESENDS[kind]}"\n'
     else:
         told = f'profile = "hapi"\nbase_url = "http://127.0.0.1:{port}/fhir"\n'
     return f'[[destinations]]\nname = "{name}"\n{told}'
@@ -168,6 +170,7 @@ def main() -> None:
         "FHIR, 4 MB": ("fhir", given.large, LARGE),
         "FHIR, small": ("fhir", given.photos, SMALL),
         "HL7 v2, small": ("mllp", given.photos, SMALL),
+        "HL7 v2 to one that knows duplicates, small": ("mllp-knowing", given.photos, SMALL),
         **{
             f"FHIR, small, beside one that {what}": ("fhir", given.photos, SMALL, kind)
             for what, kind in (("refuses", "refuses"), ("never answers", "silent"), ("is slow", "slow"))

@@ -41,7 +41,7 @@ T = TypeVar("T")
 WAITS_AS = {"find": S.UNKNOWN, "send": S.PENDING, "read-back": S.ACCEPTED, "retract": S.RETRACTING}
 NEVER_SENT: dict[str, Any] = dict.fromkeys(("receipt", "evidence", "accepted_at", "confirmed_at"))
 LOOK_ONCE_MORE = timedelta(hours=6)
-QUICK_SECONDS = 0.5  # for what may wait together to become durable
+QUICK_SECONDS = 1.0  # for what may wait together to become durable
 
 
 @dataclass

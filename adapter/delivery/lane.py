@@ -38,7 +38,7 @@ def delivery_lane(bridge: Bridge, destinations: Destinations) -> Lane:
 
 
 class Rounds:
-    """Deliveries that share their commits: as many as a destination takes in half of `QUICK_SECONDS`.
+    """Deliveries that share their commits: as many as a destination takes in `QUICK_SECONDS`.
 
     Where each takes longer than that, every delivery is a round of its own, as many at once as there are threads.
     """
@@ -51,13 +51,16 @@ class Rounds:
         profile = known_profiles(self._bridge.settings).get(destination)
         if profile is not None and profile.is_blind:  # what a crash leaves of a round, a person would have to look for
             return 1
-        each = self._seconds.get(destination, QUICK_SECONDS / 4)
-        return max(1, min(AT_MOST, int(QUICK_SECONDS / 2 / each)))
+        each = self._seconds.get(destination, QUICK_SECONDS / 2)
+        return max(1, min(AT_MOST, int(QUICK_SECONDS / each)))
 
     def deliver(self, items: Sequence[Work]) -> Sequence[Work]:
-        begun_at = time.monotonic()
-        left = deliver_together(self._bridge, self._destinations, items)
-        self._seconds[items[0].destination] = (time.monotonic() - begun_at) / max(1, len(items) - len(left))
+        """In as many rounds as it takes: what one did not begin is the next."""
+        left = items
+        while left:
+            begun_at, given = time.monotonic(), len(left)
+            left = deliver_together(self._bridge, self._destinations, left)
+            self._seconds[items[0].destination] = (time.monotonic() - begun_at) / (given - len(left))
         return left
 
 

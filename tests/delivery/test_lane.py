@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,9 +13,11 @@ import pytest
 
 from adapter import consent
 from adapter.bridge import Bridge
+from adapter.delivery import lane
 from adapter.delivery.circuit import FAILURES, note_answer, note_outage
-from adapter.delivery.lane import Rounds, delivery_lane, room
-from adapter.work import WorkLoop, loop
+from adapter.delivery.deliver import QUICK_SECONDS
+from adapter.delivery.lane import AT_MOST, Rounds, delivery_lane, room
+from adapter.work import Work, WorkLoop, loop
 from adapter.work.loop import ATTEMPTS
 from connectors.contract import DeliveryError, Parcel, Receipt, Retry
 from tests.conftest import Clock
@@ -155,3 +157,19 @@ def test_where_a_crash_would_leave_a_person_to_look_deliveries_share_no_round(si
     rounds = Rounds(dataclasses.replace(site.bridge, settings=settings), site.destinations)
     assert rounds.at_a_time("blind") == 1
     assert rounds.at_a_time("knowing") > 1
+
+
+def test_a_round_is_as_large_as_the_destination_is_quick_and_goes_on_with_what_was_not_begun(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, took = list[int](), iter((0.0, 2 * QUICK_SECONDS, 10.0, 10.0 + QUICK_SECONDS / 4))
+
+    def first_alone(_bridge: Bridge, _destinations: Any, items: Sequence[Work]) -> Sequence[Work]:
+        given.append(len(items))
+        return items[1:] if len(given) == 1 else ()
+
+    monkeypatch.setattr(lane, "deliver_together", first_alone)
+    monkeypatch.setattr(lane, "time", SimpleNamespace(monotonic=lambda: next(took)))
+    rounds = Rounds(site.bridge, site.destinations)
+    assert list(rounds.deliver([Work("deliver", f"d{n}", destination="x") for n in range(3)])) == []
+    assert given == [3, 2] and rounds.at_a_time("x") == AT_MOST
