@@ -65,6 +65,18 @@ def test_a_file_on_a_share_is_named_as_the_server_reaches_it_and_read_back_from_
     assert not connector.send(photo).duplicate and file.read_bytes().startswith(b"%PDF")
 
 
+def test_a_visits_pdf_goes_by_the_share_where_the_vendor_takes_none_inline(played: Played, tmp_path: Path) -> None:
+    content = b"%PDF-1.3 a visit %%EOF"
+    sheet = parcel(content=content, content_type="application/pdf", filename="s1.pdf")
+    running, connector = played("athenaflow", **shared(tmp_path), accepts=["application/pdf"], transform={"to": "pdf"})
+    running.vendor.behaviour = running.vendor.behaviour.model_copy(
+        update={"fhir": running.vendor.behaviour.fhir.model_copy(update={"accepts": ()})}  # type: ignore[union-attr]
+    )
+    evidence = connector.read_back(sheet, connector.send(sheet))
+    assert evidence is not None and evidence.matches, evidence
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [content]
+
+
 def test_what_is_taken_back_is_taken_off_the_share(played: Played, tmp_path: Path) -> None:
     _, connector = played("hapi", **shared(tmp_path))
     receipt = connector.send(parcel())
