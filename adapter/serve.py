@@ -231,7 +231,11 @@ class Sharing(uvicorn.Server):
             await asyncio.sleep(min(STAND_BACK_SECONDS * more, STAND_BACK_AT_MOST))
             try:
                 accepted, _ = listening.accept()
-                await loop.connect_accepted_socket(self._protocol, accepted)
+                try:
+                    await loop.connect_accepted_socket(self._protocol, accepted)
+                except BaseException:
+                    accepted.close()
+                    raise
             except (BlockingIOError, ConnectionError):  # another was faster, or the caller has gone
                 continue
             except OSError as error:

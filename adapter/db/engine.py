@@ -12,6 +12,7 @@ while another is writing join its transaction through a savepoint each, and one 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -181,6 +182,7 @@ class _GroupCommit:
     def transaction(self) -> Iterator[Connection]:
         if self._writing_thread == threading.get_ident():
             raise RuntimeError("a transaction is already open in this thread: pass its connection on")
+        asked_at = time.monotonic()
         with self._count:
             self._waiting += 1
         with self._turn:
@@ -188,7 +190,7 @@ class _GroupCommit:
                 self._waiting -= 1
             self._writing_thread = threading.get_ident()
             try:
-                connection, group = self._join()
+                connection, group = self._join(asked_at)
                 try:
                     with connection.begin_nested() if group.size else self._first(group):
                         yield connection
@@ -216,10 +218,10 @@ class _GroupCommit:
             self._between_processes.give_back()
             raise
 
-    def _join(self) -> tuple[Connection, _Group]:
+    def _join(self, asked_at: float) -> tuple[Connection, _Group]:
         if self._connection is not None and self._group is not None:
             return self._connection, self._group
-        self._between_processes.take()
+        self._between_processes.take(asked_at)
         try:
             if self._connection is None:
                 self._connection = self._engine.connect()
@@ -267,7 +269,7 @@ class _GroupCommit:
     @contextmanager
     def alone(self) -> Iterator[None]:
         with self._turn:
-            self._between_processes.take()
+            self._between_processes.take(time.monotonic())
             try:
                 yield
             finally:

@@ -28,13 +28,15 @@ class Turn:
         names = [f"{database}.{name}" for name in ("next", "turn")] if database else []
         self._files = [os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600) for name in names]
 
-    def take(self) -> None:
-        """Raises Unavailable when another process does not give it back in time."""
+    def take(self, asked_at: float) -> None:
+        """Raises Unavailable when another process does not give it back in time: `PATIENCE_SECONDS` after somebody
+        asked for it, on the monotonic clock, so that those who stood in line behind him do not wait as long again.
+        """
         if self._files:
             following, turn = self._files
-            _lock(following)
+            _lock(following, asked_at)
             try:
-                _lock(turn)
+                _lock(turn, asked_at)
             finally:
                 fcntl.flock(following, fcntl.LOCK_UN)
 
@@ -58,12 +60,11 @@ class Turn:
             os.close(self._files.pop())
 
 
-def _lock(file: int) -> None:
-    until = time.monotonic() + PATIENCE_SECONDS
+def _lock(file: int, asked_at: float) -> None:
     while True:
         try:
             return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() > until:
+            if time.monotonic() > asked_at + PATIENCE_SECONDS:
                 raise Unavailable("another process keeps the database busy; send it again later") from None
             time.sleep(POLL_SECONDS)

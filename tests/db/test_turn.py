@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Barrier, Thread
 
 import pytest
 from sqlalchemy import text
@@ -29,11 +30,11 @@ for _ in range(200):
 db.close()
 """
 HOLDER = """
-import sys
+import sys, time
 from adapter.db.turn import Turn
 
 turn = Turn(sys.argv[1])
-turn.take()
+turn.take(time.monotonic())
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -61,9 +62,9 @@ def test_a_turn_ends_with_the_process_that_has_it(tmp_path: Path, monkeypatch: p
         assert holder.stdout.readline() == "held\n"
         mine = Turn(path)
         with pytest.raises(Unavailable, match="busy"):
-            mine.take()
+            mine.take(time.monotonic())
         holder.send_signal(signal.SIGKILL)
-    mine.take()
+    mine.take(time.monotonic())
     mine.close()
 
 
@@ -71,15 +72,46 @@ def test_who_has_the_turn_learns_that_another_waits_for_it(tmp_path: Path) -> No
     path = str(tmp_path / "x.sqlite3")
     mine, waiting = Turn(path), Turn(path)
     wanted = []
-    mine.take()
+    mine.take(time.monotonic())
     assert not mine.is_wanted()
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Unavailable):
         patch.setattr(turn, "PATIENCE_SECONDS", 0.01)
         patch.setattr(time, "sleep", lambda _: wanted.append(mine.is_wanted()))
-        waiting.take()
+        waiting.take(time.monotonic())
     assert wanted
     assert all(wanted)
     assert not mine.is_wanted()
+
+
+def test_all_who_stand_in_line_behind_a_process_that_hangs_are_told_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turn, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(turn, "POLL_SECONDS", 0.01)
+    slept: list[float] = []
+    sleep = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: (slept.append(seconds), sleep(seconds)))
+    hanging, db = Turn(str(tmp_path / "x.sqlite3")), Database(f"sqlite+pysqlite:///{tmp_path / 'x.sqlite3'}")
+    hanging.take(time.monotonic())
+    start, refused = Barrier(8), []
+
+    def write() -> None:
+        start.wait()
+        try:
+            with db.transaction():
+                pass
+        except Unavailable:
+            refused.append(True)
+
+    threads = [Thread(target=write) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 8
+    assert sum(slept) < 2 * turn.PATIENCE_SECONDS  # each for himself: eight times as long
+    hanging.close()
+    db.close()
 
 
 def test_the_schema_is_made_once_by_processes_that_start_together(tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from adapter.access.tokens import issue_token
+from adapter.bridge import Bridge
 from adapter.records import create, new_id
-from adapter.serve import open_prepared
+from adapter.serve import Sharing, http_server, open_prepared
 from adapter.settings import load_settings
 
 PATIENCE_SECONDS = 30
@@ -134,3 +135,16 @@ def test_who_watches_a_patient_is_told_the_end_when_the_service_is_asked_to_end(
         service.terminate()
         stream.read()  # to its end; it would raise IncompleteRead were it cut off
     assert service.wait(PATIENCE_SECONDS) == 0
+
+
+def test_a_process_that_can_accept_no_more_ends_with_the_reason(
+    bridge: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_server: Sharing) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Sharing, "_protocol", fail)
+    server = http_server(bridge, everything=False)
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.create_connection(listening.getsockname()):
+        with pytest.raises(ZeroDivisionError):
+            server.run([listening])
