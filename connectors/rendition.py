@@ -94,7 +94,8 @@ def _as_taken(parcel: Parcel, profile: Profile) -> tuple[bytes | None, str]:
     """None: as it is."""
     taken = {each.partition(";")[0] for each in profile.accepts}
     too_large = parcel.size > profile.max_bytes and profile.transform.downscale
-    if (not taken or parcel.content_type in taken) and not too_large and not profile.transform.max_edge:
+    made_smaller = parcel.content_type != PDF and (too_large or profile.transform.max_edge)
+    if (not taken or parcel.content_type in taken) and not made_smaller:
         return None, parcel.content_type
     if taken and JPEG not in taken:
         raise _refused(
