@@ -90,7 +90,12 @@ def test_all_who_stand_in_line_behind_a_process_that_hangs_are_told_together(
     monkeypatch.setattr(turn, "POLL_SECONDS", 0.01)
     slept: list[float] = []
     sleep = time.sleep
-    monkeypatch.setattr(time, "sleep", lambda seconds: (slept.append(seconds), sleep(seconds)))
+
+    def note(seconds: float) -> None:
+        slept.append(seconds)
+        sleep(seconds)
+
+    monkeypatch.setattr(time, "sleep", note)
     hanging, db = Turn(str(tmp_path / "x.sqlite3")), Database(f"sqlite+pysqlite:///{tmp_path / 'x.sqlite3'}")
     hanging.take(time.monotonic())
     start, refused = Barrier(8), []

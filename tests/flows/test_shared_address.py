@@ -13,11 +13,13 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
+import uvicorn
+from starlette.applications import Starlette
 
 from adapter.access.tokens import issue_token
-from adapter.bridge import Bridge
+from adapter.processes import ALONE
 from adapter.records import create, new_id
-from adapter.serve import Sharing, http_server, open_prepared
+from adapter.serve import Sharing, open_prepared
 from adapter.settings import load_settings
 
 PATIENCE_SECONDS = 30
@@ -137,14 +139,16 @@ def test_who_watches_a_patient_is_told_the_end_when_the_service_is_asked_to_end(
     assert service.wait(PATIENCE_SECONDS) == 0
 
 
-def test_a_process_that_can_accept_no_more_ends_with_the_reason(
-    bridge: Bridge, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_that_can_accept_no_more_ends_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_server: Sharing) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(Sharing, "_protocol", fail)
-    server = http_server(bridge, everything=False)
-    with socket.create_server(("127.0.0.1", 0)) as listening, socket.create_connection(listening.getsockname()):
-        with pytest.raises(ZeroDivisionError):
-            server.run([listening])
+    app = Starlette()
+    server = Sharing(uvicorn.Config(app, log_level="critical"), app, ALONE)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        socket.create_connection(listening.getsockname()),
+        pytest.raises(ZeroDivisionError),
+    ):
+        server.run([listening])
