@@ -53,9 +53,11 @@ def rendered(parcel: Parcel, profile: Profile) -> Parcel:
         suffix = FORMS[to][1] if to != "none" else ".jpg"
         made = _with_content(parcel, content, content_type, suffix)
     if made.size > profile.max_bytes:
+        is_sheet = parcel.content_type == PDF
+        smaller = 'Set visit_sheet = "contact-sheet"' if is_sheet else "Set transform.downscale"
         raise _refused(
-            f"The photo has {made.size} bytes, this destination takes {profile.max_bytes}.",
-            "Set transform.downscale, or raise max_bytes if the destination allows it, then replay",
+            f"The {'PDF' if is_sheet else 'photo'} has {made.size} bytes, this destination takes {profile.max_bytes}.",
+            f"{smaller}, or raise max_bytes if the destination allows it, then replay",
         )
     return made
 

@@ -235,3 +235,11 @@ def test_checking_a_played_vendor_finds_it_reachable_and_leaves_nothing_there(na
         made.connector.close()
     assert [each.verdict for each in found if each.subject.endswith("connection")] and not made.vendor.filed()
     assert all(each.verdict == "ok" for each in found if each.subject.endswith("connection")), found
+
+
+def test_a_visits_pdf_that_is_too_large_is_told_what_makes_it_smaller() -> None:
+    sheet = parcel(content=b"%PDF-1.3" + bytes(100), content_type="application/pdf")
+    table = {"name": "x", "based_on": "hapi", "max_bytes": 20, "transform": {"downscale": True, "max_edge": 10}}
+    with pytest.raises(RouteRefused, match="The PDF has 108 bytes, this destination takes 20") as refused:
+        rendered(sheet, build_profile(table, source="test"))
+    assert "contact-sheet" in refused.value.remedy
