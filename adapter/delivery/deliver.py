@@ -10,84 +10,38 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Row
+from sqlalchemy import Row
 
 from adapter import governance
 from adapter.access.actor import SYSTEM
 from adapter.bridge import Bridge
 from adapter.db.inserting import insert_rows
 from adapter.db.tables import delivery_attempt
-from adapter.delivery.circuit import LEFT_ALONE, STOPPED, find_circuit, note_answer, note_outage, wait_until
+from adapter.delivery.accepted import accept
+from adapter.delivery.attempt import Arrived, Attempt
+from adapter.delivery.circuit import LEFT_ALONE, STOPPED, find_circuit, note_outage, wait_until
 from adapter.delivery.destinations import Destinations
-from adapter.delivery.orders import Order, may_not_stay, prepare
-from adapter.delivery.outbox import SEEN, DeliveryState, explain, get_deliveries, mark, mark_all, start_retraction
+from adapter.delivery.orders import Order, prepare
+from adapter.delivery.outbox import SEEN, DeliveryState, explain, get_deliveries, mark_all
 from adapter.errors import Misconfigured, NotFound
-from adapter.records import New, Resource, Stored, create_all, insert_all, new_id
-from adapter.work import Work, check_held, finish, finish_all, hasten, postpone
+from adapter.records import Stored
+from adapter.work import Work, check_held, finish, finish_all, postpone
 from adapter.work.loop import back_off
 from connectors.contract import CannotLook, Connector, DeliveryError, Evidence, Receipt, Retry
 from mappings.photos_to_picture import VISIT_SHEETS, derivation_of
-from mappings.provenance import Agent, Entity, provenance
 
 S = DeliveryState
-T = TypeVar("T")
 # The state to wait in when a step is to be repeated later.
 WAITS_AS = {"find": S.UNKNOWN, "send": S.PENDING, "read-back": S.ACCEPTED, "retract": S.RETRACTING}
 NEVER_SENT: dict[str, Any] = dict.fromkeys(("receipt", "evidence", "accepted_at", "confirmed_at"))
 LOOK_ONCE_MORE = timedelta(hours=6)
 QUICK_SECONDS = 1.0  # for what may wait together to become durable
-
-
-@dataclass
-class Attempt:
-    """The step under way, for the record of attempts."""
-
-    bridge: Bridge
-    work: Work
-    order: Order
-    was_down: bool = False  # there were outages since the destination last answered
-    action: str = "open"
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
-    taken_back: bool = False  # unseen, in case it had arrived
-
-    def step(self, action: str, call: Callable[[], T]) -> T:
-        self.action, self.started_at, self.ended_at = action, self.bridge.now(), None
-        found = call()
-        self.ended_at = self.bridge.now()
-        return found
-
-    def note(self, tx: Connection, outcome: str, detail: str | None = None) -> None:
-        insert_rows(tx, delivery_attempt, [self.told(outcome, detail)])
-
-    def told(self, outcome: str, detail: str | None = None) -> dict[str, Any]:
-        """A row of delivery_attempt."""
-        ended_at = self.ended_at or self.bridge.now()
-        return {
-            "delivery_id": self.order.row.id,
-            "action": self.action,
-            "started_at": self.started_at or ended_at,
-            "ended_at": ended_at,
-            "outcome": outcome,
-            "detail": detail,
-        }
-
-    def answered(self, tx: Connection) -> None:
-        if self.was_down:
-            note_answer(tx, self.order.row.destination)
-            hasten(tx, "deliver", self.order.row.destination, because=(LEFT_ALONE,), at=self.bridge.now())
-
-    def mark(self, tx: Connection, state: DeliveryState, **values: Any) -> None:
-        mark(tx, self.order.row.id, state, at=self.bridge.now(), **values)
-
-
-Arrived = list[tuple[Attempt, Receipt]]
 
 
 def deliver(bridge: Bridge, destinations: Destinations, work: Work) -> None:
@@ -121,7 +75,7 @@ def _keep(bridge: Bridge, waiting: Collection[Attempt], arrived: Arrived) -> tup
     """Make durable what was found out; returns what was not begun, and what is to be read back."""
     known = [one for one in arrived if one[0].order.state is S.ACCEPTED]
     new = [one for one in arrived if one[0].order.state is not S.ACCEPTED]
-    return _put_back(bridge, waiting), _accept(new) + known
+    return _put_back(bridge, waiting), accept(new) + known
 
 
 def _open(bridge: Bridge, items: Sequence[Work]) -> list[Attempt]:
@@ -226,79 +180,6 @@ def _may_not_leave(order: Order) -> tuple[DeliveryState, dict[str, str]] | None:
     if order.refusal is not None:
         return S.WITHHELD, {"reason": order.refusal, "remedy": "record the patient's consent"}
     return None
-
-
-def _accept(arrived: Arrived) -> Arrived:
-    """Make their receipts durable; returns those whose copies may stay there."""
-    if not arrived:
-        return []
-    bridge = arrived[0][0].bridge
-    with bridge.db.transaction() as tx:
-        wrong = may_not_stay(tx, bridge, [attempt.order.row for attempt, _ in arrived])
-        arrived[0][0].answered(tx)
-        at = bridge.now()
-        accepted = [
-            {"id": attempt.order.row.id, "receipt": receipt.to_json(), "accepted_at": at}
-            for attempt, receipt in arrived
-        ]
-        mark_all(tx, S.ACCEPTED, accepted, at=at)
-        outcomes = [attempt.told("duplicate" if receipt.duplicate else "accepted") for attempt, receipt in arrived]
-        insert_rows(tx, delivery_attempt, outcomes)
-        insert_all(tx, [_disclosure(attempt) for attempt, _ in arrived])
-        create_all(tx, [_transmission(attempt, at) for attempt, _ in arrived], at=at)
-        for attempt, receipt in arrived:
-            _take_places(tx, attempt, receipt)
-        for attempt, _ in arrived:
-            if reason := wrong.get(attempt.order.row.id):
-                attempt.mark(tx, S.RETRACTING, reason=reason)
-                postpone(tx, attempt.work, due_at=at, reason=reason)
-    return [one for one in arrived if one[0].order.row.id not in wrong]
-
-
-def _disclosure(attempt: Attempt) -> New:
-    row = attempt.order.row
-    return governance.audited(
-        attempt.bridge,
-        "export",
-        SYSTEM,
-        patient_id=row.patient,
-        references=[attempt.order.media.version_reference],
-        detail=f"delivered to {row.destination}",
-        recipient=row.destination,
-    )
-
-
-def _transmission(attempt: Attempt, at: datetime) -> Resource:
-    order = attempt.order
-    return provenance(
-        "transmit",
-        targets=[order.media.version_reference],
-        agents=[Agent("assembler", SYSTEM.id), Agent("custodian", {"display": order.row.destination})],
-        entities=[Entity("source", order.parcel.media["content"]["url"], order.parcel.sha256)],
-        recorded=at,
-        provenance_id=new_id(at),
-    )
-
-
-def _take_places(tx: Connection, attempt: Attempt, receipt: Receipt) -> None:
-    """What the new copy takes the place of is superseded, or taken back where it is another patient's."""
-    bridge, row = attempt.bridge, attempt.order.row
-    for old in attempt.order.replaced:
-        if _is_same_record(Receipt.from_json(old.receipt), receipt) or _seen_for_him(old, row):
-            mark(tx, old.id, S.SUPERSEDED, at=bridge.now(), reason="a newer version took its place")
-        else:
-            start_retraction(tx, bridge, old, reason="the photo is another patient's")
-
-
-def _is_same_record(old: Receipt, new: Receipt) -> bool:
-    """Nothing to take back: one patient's record, or the very copy, which a merge at the destination moved along."""
-    return old.ids.get("Patient") == new.ids.get("Patient") or (
-        old.location is not None and old.location == new.location
-    )
-
-
-def _seen_for_him(old: Row[Any], row: Row[Any]) -> bool:
-    return Receipt.from_json(old.receipt).route == SEEN and bool(old.patient == row.patient)
 
 
 def _prove(accepted: Arrived, connector: Connector) -> None:
