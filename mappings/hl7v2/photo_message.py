@@ -97,10 +97,13 @@ def photo_message(message: PhotoMessage, profile: MessageProfile) -> bytes:
 
 
 def names_type(obx_5: Sequence[str], content_type: str) -> bool:
-    """Whether this layout says of such content what it is, be it in the receiver's own words (`application^pdf`)."""
-    if content_type not in DATA_TYPES:
-        return False
-    return "{subtype}" in obx_5 or DATA_TYPES[content_type][1] in map(str.upper, obx_5)
+    """Whether this layout says of such content what it is, be it in the receiver's own words (`application^pdf`). One
+    that names none of `DATA_TYPES` (`image^jpg`) is taken to mean photos."""
+    if content_type not in DATA_TYPES or "{subtype}" in obx_5:
+        return content_type in DATA_TYPES
+    told = "^".join(obx_5).upper()
+    named = {subtype for _, subtype in DATA_TYPES.values() if subtype in told}
+    return DATA_TYPES[content_type][1] in named or (not named and content_type.startswith("image/"))
 
 
 def _segment(name: str, *fields: str) -> str:

@@ -17,6 +17,7 @@ from connectors.hl7v2 import Hl7v2, control_id
 from connectors.profile import build_profile
 from mappings.hl7v2.er7 import Message
 from mappings.hl7v2.framing import Deframer, frame
+from mappings.hl7v2.photo_message import names_type
 from mappings.terms import CONFIDENTIALITY
 from tests.connectors.test_contract import MRN, VISIT, parcel
 
@@ -211,6 +212,20 @@ def test_a_documents_confidentiality_stands_in_txa_18(level: str) -> None:
     with receiver(lambda control: [ack("AA", control)]) as (port, received):
         opened(port, message="MDM^T02").send(given)
     assert told(received[0], "TXA", 18) == {"N": ""}.get(level, level)
+
+
+@pytest.mark.parametrize(
+    ("words", "takes"),
+    [
+        (("{type}", "{subtype}"), {"image/jpeg", "image/png", "application/pdf"}),
+        (("image", "image/jpeg"), {"image/jpeg"}),
+        (("image", "jpg"), {"image/jpeg", "image/png"}),
+        (("application", "pdf"), {"application/pdf"}),
+    ],
+)
+def test_a_layout_takes_what_it_names_in_whatever_words(words: tuple[str, str], takes: set[str]) -> None:
+    kinds = ("image/jpeg", "image/png", "application/pdf", "image/heic")
+    assert {each for each in kinds if names_type(("", *words, "Base64", "{data}"), each)} == takes
 
 
 def test_a_layout_that_says_jpeg_holds_nothing_else() -> None:
