@@ -64,4 +64,5 @@ def _write(descriptor: int, rest: memoryview, flag: int) -> None:
         except OSError as refused:
             if refused.errno != errno.EINVAL or not flag:
                 raise
-            flag = fcntl.fcntl(descriptor, fcntl.F_SETFL, 0)
+            flag = 0
+            fcntl.fcntl(descriptor, fcntl.F_SETFL, flag)
