@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from contextlib import suppress
 from types import TracebackType
 from typing import TypeAlias
 
@@ -15,6 +16,18 @@ import structlog
 from structlog.typing import Processor
 
 from adapter.errors import DermBridgeError
+
+
+class _Printer(structlog.PrintLogger):
+    """A log that cannot be written, on a full disk or to a reader who has gone, keeps nobody from working."""
+
+    def msg(self, message: str) -> None:
+        with suppress(OSError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = msg
+    fatal = failure = err = error = critical = exception = msg
+
 
 ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
@@ -33,6 +46,7 @@ def configure_logs(*, least: int = logging.INFO) -> None:
     ]
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer()],
+        logger_factory=lambda *_: _Printer(),
         wrapper_class=structlog.make_filtering_bound_logger(least),
     )
     handler = logging.StreamHandler()

@@ -129,8 +129,11 @@ class _Parent:
             if self._kill_at is None and place.process is None and place.due_at <= time.monotonic():
                 place.begun_at = time.monotonic()
                 signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)  # until the child knows what they mean to it
-                place.process = os.fork()
-                if not place.process:
+                try:
+                    place.process = os.fork()
+                except OSError as error:  # the machine has no memory for it now
+                    self._put_off(number, error=error.strerror)
+                if place.process == 0:
                     return self._begin(number)
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
         return None
@@ -167,16 +170,18 @@ class _Parent:
                         self._ended(number, os.waitstatus_to_exitcode(ended[1]))
 
     def _ended(self, number: int, code: int) -> None:
-        place = self._places[number]
         if self._kill_at is not None:
             return
-        if code > 0 and not place.pause:
+        if code > 0 and not self._places[number].pause:
             self._exit_code = code
             self._end()
         else:
-            place.put_off()
-            told = {"signal": -code} if code < 0 else {"exit_code": code}
-            log.error("process.ended", number=number, again_in_seconds=place.pause, **told)
+            self._put_off(number, signal=max(-code, 0), exit_code=max(code, 0))
+
+    def _put_off(self, number: int, **why: object) -> None:
+        place = self._places[number]
+        place.put_off()
+        log.error("process.ended", number=number, again_in_seconds=place.pause, **why)
 
     def _end(self) -> None:
         """Once: a process that is told twice may leave out what it does last."""

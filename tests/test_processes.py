@@ -19,9 +19,22 @@ MEMBER = """
 import os, signal, sys, time
 from pathlib import Path
 from adapter import processes
+from adapter.logs import configure_logs
 
+configure_logs()
 processes.RESTART_SECONDS = 0.3
 folder = Path(sys.argv[1])
+fork, scarce = os.fork, folder / "no-memory"
+
+
+def fork_with_memory():
+    if scarce.exists():
+        scarce.unlink()
+        raise OSError(12, "Cannot allocate memory")
+    return fork()
+
+
+os.fork = fork_with_memory
 member = processes.fork_processes(3)
 rung = folder / f"rung-{member.number}"
 member.when_rung(rung.touch)
@@ -142,6 +155,24 @@ def test_processes_are_replaced_under_a_parent_whose_own_parent_ignored_the_end_
     tmp_path: Path,
 ) -> None:
     service = Service(tmp_path, "sh", "-c", "trap '' CHLD; exec \"$@\"", "sh")
+    first = service.members()[1]
+    os.kill(first, signal.SIGKILL)
+    service.wait(lambda: service.members()[1] != first)
+    service.parent.terminate()
+    assert service.parent.wait(PATIENCE_SECONDS) == 0
+
+
+def test_a_replacement_there_is_no_memory_for_comes_later_and_the_others_stay(service: Service) -> None:
+    before = service.members()
+    (service.folder / "no-memory").touch()
+    os.kill(before[1], signal.SIGKILL)
+    service.wait(lambda: service.members()[1] != before[1])
+    assert not (service.folder / "no-memory").exists()
+    assert service.members()[0] == before[0]
+
+
+def test_a_full_disk_under_the_log_ends_nobody(tmp_path: Path) -> None:
+    service = Service(tmp_path, "sh", "-c", 'exec "$@" >/dev/full', "sh")
     first = service.members()[1]
     os.kill(first, signal.SIGKILL)
     service.wait(lambda: service.members()[1] != first)
