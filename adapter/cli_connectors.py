@@ -360,7 +360,7 @@ def connectors_resume(name: str) -> None:
 
     with beside_service() as bridge, bridge.db.transaction() as tx:
         count = resume_destination(tx, bridge, SYSTEM, name)
-    out.print(f"{name} goes on; {count} deliveries had been waiting for it", highlight=False)
+    out.print(f"{name} goes on; {count} deliveries wait for it", highlight=False)
 
 
 @connectors.command("explain")

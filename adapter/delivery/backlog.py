@@ -19,7 +19,7 @@ from adapter.delivery.circuit import LEFT_ALONE, STOPPED, find_circuit, set_held
 from adapter.delivery.destinations import Destinations
 from adapter.delivery.outbox import NEEDS_A_LOOK, DeliveryState, look_again, send_again
 from adapter.errors import Conflict
-from adapter.work import hasten
+from adapter.work import hasten, waiting
 
 S = DeliveryState
 REPLAYED_AT_ONCE: Final = 1000  # in one transaction
@@ -40,7 +40,8 @@ def resume_destination(tx: Connection, bridge: Bridge, actor: Actor, name: str) 
         raise Conflict(f"deliveries to {name} are not stopped")
     set_held(tx, name, None, at=bridge.now())
     governance.audit(tx, bridge, "configuration", actor, detail=f"deliveries to {name} go on")
-    return hasten(tx, "deliver", name, because=(LEFT_ALONE, STOPPED), at=bridge.now())
+    hasten(tx, "deliver", name, because=(LEFT_ALONE, STOPPED), at=bridge.now())
+    return waiting(tx, "deliver", name)
 
 
 def replay(

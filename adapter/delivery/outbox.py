@@ -19,11 +19,12 @@ from enum import StrEnum
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, func, insert, literal, not_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, case, func, insert, literal, not_, select, update
 
 from adapter.bridge import Bridge
 from adapter.db.engine import batches
-from adapter.db.tables import delivery
+from adapter.db.tables import circuit, delivery
+from adapter.delivery.circuit import LEFT_ALONE, STOPPED
 from adapter.delivery.destinations import known_profiles
 from adapter.delivery.visits import goes_alone, renew_sheets, renew_sheets_of
 from adapter.errors import Conflict, NotFound
@@ -196,14 +197,25 @@ def get_deliveries(tx: Connection, delivery_ids: Sequence[str]) -> list[Row[Any]
 
 
 def deliveries_of(tx: Connection, media_id: str) -> list[Row[Any]]:
-    """Newest version first, then by destination."""
-    return list(
-        tx.execute(
-            select(delivery)
-            .where(delivery.c.media_id == media_id)
-            .order_by(delivery.c.media_version.desc(), delivery.c.destination)
-        )
-    )
+    """Newest version first, then by destination. What waits for one that is stopped or left alone gives that reason:
+    nothing looks at it meanwhile."""
+    return list(tx.execute(_OF_PHOTO, {"photo": media_id}))
+
+
+_STANDS_STILL = case(
+    (circuit.c.held.is_not(None), literal(f"{STOPPED}: ") + circuit.c.held),
+    (circuit.c.open_until.is_not(None), literal(f"{LEFT_ALONE}: ") + func.coalesce(circuit.c.reason, "")),
+)
+_REASON = case(
+    (delivery.c.state.in_(("pending", "unknown", "retracting")), func.coalesce(_STANDS_STILL, delivery.c.reason)),
+    else_=delivery.c.reason,
+)
+_OF_PHOTO = (
+    select(*(column for column in delivery.c if column is not delivery.c.reason), _REASON.label("reason"))
+    .outerjoin(circuit, circuit.c.destination == delivery.c.destination)
+    .where(delivery.c.media_id == bindparam("photo"))
+    .order_by(delivery.c.media_version.desc(), delivery.c.destination)
+)
 
 
 def mark(tx: Connection, delivery_id: str, state: DeliveryState, *, at: datetime, **values: Any) -> None:

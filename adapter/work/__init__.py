@@ -19,7 +19,7 @@ from adapter.work.queue import (
     release_expired,
     revive,
 )
-from adapter.work.standing import Queue, dead_letters, get_dead_letter, queues
+from adapter.work.standing import Queue, dead_letters, get_dead_letter, queues, waiting
 
 __all__ = [
     "Lane",
@@ -44,4 +44,5 @@ __all__ = [
     "queues",
     "release_expired",
     "revive",
+    "waiting",
 ]

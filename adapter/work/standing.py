@@ -29,6 +29,12 @@ def queues(tx: Connection) -> list[Queue]:
     return sorted((Queue(*row) for row in rows), key=lambda one: (one.kind, one.state))
 
 
+def waiting(tx: Connection, kind: str, destination: str) -> int:
+    """How much is neither begun nor dead."""
+    here = (work.c.state == "waiting", work.c.kind == kind, work.c.destination == destination)
+    return int(tx.execute(select(func.count()).where(*here)).scalar_one())
+
+
 def dead_letters(tx: Connection, *, after: int = 0, count: int = 50) -> tuple[list[Row[Any]], int | None]:
     """(rows with id, kind, destination, attempts, reason, remedy, created_at, oldest first; id to continue after)."""
     wanted = select(work).where(work.c.state == "dead", work.c.id > after).order_by(work.c.id).limit(count + 1)

@@ -15,7 +15,7 @@ from adapter import consent
 from adapter.access.actor import SYSTEM
 from adapter.bridge import Bridge
 from adapter.db.tables import work
-from adapter.delivery import replay, resume_destination, stop_destination
+from adapter.delivery import deliveries_of, replay, resume_destination, stop_destination
 from adapter.delivery.circuit import FAILURES, circuits
 from adapter.delivery.rehearsal import moment
 from adapter.errors import BadInput, Conflict, NotFound
@@ -51,7 +51,10 @@ def test_a_stopped_destination_gets_nothing_and_everything_waits_with_the_reason
     site.later(hours=2)
     assert site.vendor.requests == []
     assert {site.rows(number)[0].state for number in (1, 2, 3)} == {"pending"}
-    assert "upgrade until 06:00" in site.rows(1)[0].reason and "resume" in site.rows(1)[0].remedy
+    with site.bridge.db.snapshot() as tx:
+        assert {deliveries_of(tx, f"m{number}")[0].reason for number in (1, 2, 3)} == {
+            "the destination is stopped: upgrade until 06:00"
+        }
 
 
 def test_when_it_goes_on_the_oldest_goes_first_and_at_once(site: VendorSite) -> None:
@@ -79,8 +82,8 @@ def test_an_answer_does_not_let_a_stopped_destination_go_on(site: VendorSite) ->
     site.run()
     say(site, stop_destination, because="down")
     site.later()
-    assert "stopped" in site.rows(1)[0].reason
     with site.bridge.db.snapshot() as tx:
+        assert "stopped" in deliveries_of(tx, "m1")[0].reason
         assert circuits(tx)[0].held == "down"
 
 
