@@ -18,7 +18,7 @@ Endpoint = tuple[str, str, Callable[..., Any]]  # (method, path, handler)
 _TOLD: Final[dict[str, Any]] = tomllib.loads((files("adapter.web") / "openapi.toml").read_text("utf-8"))
 _FORM = {"application/x-www-form-urlencoded": {"schema": {"type": "object"}}}
 _REFUSED = {"$ref": "#/components/responses/Refused"}
-_DONE = {
+_DONE: Final[dict[str, dict[str, Any]]] = {
     "get": {"200": {"description": "The page", "content": {"text/html": {}, "*/*": {}}}},
     "post": {"303": {"description": "Done"}},
 }
@@ -53,8 +53,10 @@ def openapi(bridge: Bridge, endpoints: Iterable[Endpoint]) -> dict[str, Any]:
         "security": [{"bearer": []}, {"session": []}],
         "paths": paths,
         "components": components
-        | {"schemas": components["schemas"] | {"CaptureMetadata": _metadata()}}
-        | {"securitySchemes": components["securitySchemes"] | {"app": app}},
+        | {
+            "schemas": {**components["schemas"], "CaptureMetadata": _metadata()},
+            "securitySchemes": {**components["securitySchemes"], "app": app},
+        },
     }
 
 
