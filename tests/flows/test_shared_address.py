@@ -16,10 +16,11 @@ import pytest
 import uvicorn
 from starlette.applications import Starlette
 
+from adapter.accepting import Sharing
 from adapter.access.tokens import issue_token
 from adapter.processes import ALONE
 from adapter.records import create, new_id
-from adapter.serve import Sharing, open_prepared
+from adapter.serve import open_prepared
 from adapter.settings import load_settings
 
 PATIENCE_SECONDS = 30
