@@ -6,7 +6,11 @@ import base64
 import json
 from typing import TYPE_CHECKING, Any
 
-from tests.web.test_in_browser import browser, page, pytestmark, site, sync_api
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api")  # before what needs it as well, and is half imported without
+
+from tests.web.test_in_browser import browser, page, pytestmark, site  # noqa: E402
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, Request
