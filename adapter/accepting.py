@@ -18,6 +18,7 @@ from adapter.settings import Settings
 log = structlog.get_logger()
 
 STAND_BACK_SECONDS, STAND_BACK_AT_MOST = 0.0003, 0.003
+FIRST_POLL_SECONDS = 0.01
 ACCEPT_AGAIN_SECONDS = 1.0  # after the machine had no descriptor or memory left for one more
 BACKLOG = 2048  # connections that wait to be accepted; beyond it a caller's system tries again a second later
 RELEASED_SECONDS = 2.0  # after a service was killed, until its last process has let go of the address
@@ -37,6 +38,8 @@ class Sharing(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=[] if sockets else None)
+        if self._member.is_first:
+            self._member.carry(0)
         self._accepting = [asyncio.create_task(self._accept_from(one)) for one in sockets or ()]
 
     async def on_tick(self, counter: int) -> bool:
@@ -55,6 +58,8 @@ class Sharing(uvicorn.Server):
     async def _accept_from(self, listening: socket.socket) -> None:
         listening.setblocking(False)
         loop = asyncio.get_running_loop()
+        while not self._member.first_serves:  # whoever is answered finds all that the service listens for
+            await asyncio.sleep(FIRST_POLL_SECONDS)
         while True:
             await _readable(loop, listening)
             more = self._member.carry(len(self.server_state.connections))

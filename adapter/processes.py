@@ -60,6 +60,11 @@ class Member:
         while os.read(self._bells[self.number][0], 4096):
             then()
 
+    @property
+    def first_serves(self) -> bool:
+        """Whether the first process has begun to accept (`carry`)."""
+        return self._loads[0] != _GONE
+
     def carry(self, load: int) -> int:
         """Tell the others how much this process carries; returns how much more that is than who carries least."""
         self._loads[self.number] = load

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -18,7 +19,7 @@ from starlette.applications import Starlette
 
 from adapter.accepting import Sharing
 from adapter.access.tokens import issue_token
-from adapter.processes import ALONE
+from adapter.processes import ALONE, Member
 from adapter.records import create, new_id
 from adapter.serve import open_prepared
 from adapter.settings import load_settings
@@ -153,3 +154,22 @@ def test_a_process_that_can_accept_no_more_ends_with_the_reason(monkeypatch: pyt
         pytest.raises(ZeroDivisionError),
     ):
         server.run([listening])
+
+
+def test_nobody_answers_before_the_first_process_listens_for_everything() -> None:
+    loads = [2**32 - 1, 0]  # as while the first is on its way
+    app = Starlette()
+    config = uvicorn.Config(app, log_config=None, lifespan="off")
+    server = Sharing(config, app, Member(1, [], loads))
+    listening = socket.create_server(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
+    serving = threading.Thread(target=server.run, args=([listening],))
+    serving.start()
+    with closing(HTTPConnection("127.0.0.1", port, timeout=0.3)) as early, pytest.raises(TimeoutError):
+        ask(early, "/")
+    loads[0] = 0
+    with closing(HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)) as later:
+        later.request("GET", "/")
+        assert later.getresponse().status == 404
+    server.should_exit = True
+    serving.join(PATIENCE_SECONDS)
