@@ -3,8 +3,8 @@
 A rules file is CSV; the first row whose `pattern` matches the path below the folder decides. A pattern is a path with
 ``{placeholders}`` and ``*``; other columns are metadata, which may use the placeholders:
 
-    pattern,patient_system,patient,taken_at,body_site,laterality,view,note
-    {mrn}/{date}/*_dermoscopy*.jpg,urn:oid:1.2.3,{mrn},{date},,,dermoscopic,
+    pattern,patient_system,patient,taken_at,body_site,laterality,view,sensitivity,note
+    {mrn}/{date}/*_dermoscopy*.jpg,urn:oid:1.2.3,{mrn},{date},,,dermoscopic,,
 
 Nothing in the folder is changed. Planning writes nothing; importing twice stores nothing twice.
 """
@@ -30,7 +30,7 @@ from adapter.capture.metadata import read_metadata
 from adapter.capture.receive import Upload, receive
 from adapter.errors import BadInput, DermBridgeError, TooLarge
 
-COLUMNS = ("patient_system", "patient", "taken_at", "body_site", "laterality", "view", "note")
+COLUMNS = ("patient_system", "patient", "taken_at", "body_site", "laterality", "view", "sensitivity", "note")
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}|(\*)|([^{*]+)")
 _USED = re.compile(r"\{([a-z_]+)\}")
 _IGNORED = {".ds_store", "thumbs.db", "desktop.ini"}
@@ -178,6 +178,8 @@ def _metadata(values: dict[str, str]) -> dict[str, Any]:
         metadata["patient"] = {"system": values.get("patient_system", ""), "value": values["patient"]}
     if taken := values.get("taken_at"):
         metadata["taken_at"] = _moment(taken)
+    if flags := values.get("sensitivity"):
+        metadata["sensitivity"] = flags.split()
     return metadata
 
 

@@ -131,6 +131,21 @@ def test_a_brace_in_a_note_is_only_a_brace(bridge: Bridge, drive: Path, tmp_path
     assert item.metadata["note"] == "a { b of 4712"
 
 
+def test_what_a_rule_calls_sensitive_is_labelled_and_an_unknown_word_stores_nothing(
+    bridge: Bridge, drive: Path, tmp_path: Path
+) -> None:
+    header = "pattern,patient_system,patient,sensitivity\n"
+    rows = "4711/*/a.jpg,urn:oid:1.2.3,4711,hiv suspected-abuse\n4711/*/b.jpg,urn:oid:1.2.3,4711,secret\n"
+    rules = read_rules(_rules(tmp_path, header + rows))
+    done = {item.path: item for item in run_import(bridge, SYSTEM, drive, rules, lambda _item: None)}
+    with bridge.db.snapshot() as tx:
+        media = get(tx, "Media", str(done["4711/20240131/a.JPG"].capture)).resource
+    assert {"HIV", "V"} <= {label["code"] for label in media["meta"]["security"]}
+    refused = done["4711/20240131/b.jpg"]
+    assert (refused.verdict, refused.capture) == ("refused", None)
+    assert "sensitivity" in refused.reason
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
