@@ -13,12 +13,12 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Connection, and_, false, literal, or_, select
 
 from adapter.access.actor import Actor
-from adapter.access.policy import MADE_BY, Letter, can, levels_closed
+from adapter.access.policy import MADE_BY, OPENED_BY, Letter, can, levels_closed
 from adapter.access.scopes import Grant, filters_of, grants_for
 from adapter.bridge import Bridge
 from adapter.errors import Forbidden, NotFound, OutOfReach
 from adapter.records.confinement import confinement, same_patients
-from adapter.records.search_filters import Scope, alternatives
+from adapter.records.search_filters import Alternatives, Scope, alternatives
 from adapter.records.search_parameters import TABLES
 
 Condition = ColumnElement[bool]
@@ -40,7 +40,15 @@ class Reach:
 
     def conditions(self, letter: Letter, resource_type: str) -> list[Condition]:
         """All must hold. What no scope permits is not reached at all."""
-        return [*self._granted(letter, resource_type), *sensitivity(self.actor, resource_type)]
+        return [or_(*each) for each in self.alternatives(letter, resource_type)]
+
+    def alternatives(self, letter: Letter, resource_type: str) -> list[Alternatives]:
+        """`conditions`, of which a search reads those that are alternatives one by one where that costs less."""
+        granted = [[one] for one in self._granted(letter, resource_type)]
+        levels = sensitivity(self.actor, resource_type)
+        if self.patient_ids is not None:  # no more to read than a chart
+            levels = [[or_(*each)] for each in levels]
+        return [*granted, *levels]
 
     def check(self, letter: Letter, resource_type: str, resource_id: str) -> None:
         """Raises NotFound: what is out of reach is not known to exist. OutOfReach where that is a decision."""
@@ -80,10 +88,11 @@ class Reach:
         scope = Scope(self.tx, resource_type, self.patient_ids, self.base_url, self.now, self._told_by_chains)
         return and_(*(or_(*alternatives(scope, wanted)) for wanted in filters_of(grant)))
 
-    def _told_by_chains(self, letter: Letter, resource_type: str) -> list[Condition]:
+    def _told_by_chains(self, letter: Letter, resource_type: str) -> list[Alternatives]:
         """What a scope's own chain may look at: what could be searched for, or `Media.r?patient.birthdate=…` would tell
         an app that may read no Patient when one was born. No chain vouches for another, since that might not end."""
-        return [*self._scoped(letter, resource_type, by_chains=False), *sensitivity(self.actor, resource_type)]
+        scoped = [[one] for one in self._scoped(letter, resource_type, by_chains=False)]
+        return [*scoped, *sensitivity(self.actor, resource_type)]
 
 
 def check_written(
@@ -98,9 +107,21 @@ def check_written(
         reach.check_written(letter, resource_type, resource_id)
 
 
-def sensitivity(actor: Actor, resource_type: str) -> list[Condition]:
-    """`policy.can_see` as conditions on the table."""
+def sensitivity(actor: Actor, resource_type: str) -> list[Alternatives]:
+    """`policy.can_see` as conditions on the table.
+
+    Level by level, as they are indexed (db/tables.py): who may see none of the restricted photos would otherwise search
+    through all there are.
+    """
     if resource_type not in MADE_BY or not (closed := levels_closed(actor)):
         return []
     columns = TABLES[resource_type].c
-    return [or_(columns.confidentiality.not_in(closed), columns[MADE_BY[resource_type]] == actor.id)]
+    levels = columns.confidentiality
+    opened = (levels == level for level in map(_literal, OPENED_BY.keys() - set(closed)))
+    own = and_(levels.in_([_literal(one) for one in closed]), columns[MADE_BY[resource_type]] == actor.id)
+    return [[levels.not_in([_literal(one) for one in OPENED_BY]), *opened, own]]
+
+
+def _literal(level: str) -> ColumnElement[str]:
+    """Not as a parameter, of which no database knows whether a partial index holds the rows."""
+    return literal(level, literal_execute=True)

@@ -7,6 +7,7 @@ every other column is derived from it by ``records.search_parameters`` in the sa
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -109,6 +110,15 @@ encounter = _resource(
 WAITING = text("identity_state <> 'bound|https://dermbridge.org/fhir/CodeSystem/identity-state'")
 """Photos whose patient is not settled: the condition of a partial index, to be repeated as it is by who reads it."""
 
+LEVELS = {"open": text("confidentiality NOT IN ('R', 'V')"), "restricted": text("confidentiality = 'R'")}
+
+
+def _by_level(name: str, *columns: str) -> Iterator[Index]:
+    """An index for each level, for who may not see every level and searches them one by one (access.reach)."""
+    for level, rows in LEVELS.items():
+        yield Index(f"ix_{name}_{level}", *columns, sqlite_where=rows, postgresql_where=rows)
+
+
 media = _resource(
     "Media",
     _id("patient"),
@@ -140,6 +150,8 @@ media = _resource(
     Index("ix_media_status_created", "status", "created", "id"),
     Index("ix_media_identity_state_created", "identity_state", "created", "id"),
     Index("ix_media_operator_created", "operator", "created", "id"),
+    *_by_level("media_created", "created", "id"),
+    *_by_level("media_site_created", "site", "created", "id"),
     Index("ix_media_waiting", "identity_state", "id", sqlite_where=WAITING, postgresql_where=WAITING),
 )
 consent = _resource(
@@ -182,6 +194,8 @@ observation = _resource(
     _text("performer"),
     Index("ix_observation_patient_date", "patient", "date", "id"),
     Index("ix_observation_date", "date", "id"),
+    Index("ix_observation_performer_date", "performer", "date", "id"),
+    *_by_level("observation_date", "date", "id"),
 )
 provenance = _resource(
     "Provenance",

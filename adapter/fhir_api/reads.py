@@ -94,7 +94,7 @@ def search_type(server: FhirServer, tx: Connection, request: Request, _prepared:
         resource_type,
         _search_params(request),
         patient_ids=reach.patient_ids,
-        reached=reach.conditions,
+        reached=reach.alternatives,
         codec=server.codec,
         base_url=server.base_url,
         lenient="handling=lenient" in request.preferences,

@@ -126,7 +126,7 @@ def find_two(server: FhirServer, tx: Connection, request: Request, resource_type
         resource_type,
         [*params, ("_count", "2")],
         patient_ids=reach.patient_ids,
-        reached=reach.conditions,
+        reached=reach.alternatives,
         codec=server.codec,
         base_url=server.base_url,
     )

@@ -18,7 +18,7 @@ from adapter.errors import BadInput, NotFound
 from adapter.records.confinement import confinement
 from adapter.records.paging import Condition, Cursor, PageCodec, Params, fetch, place_of
 from adapter.records.rows import Stored
-from adapter.records.search_filters import MOST_BRANCHES, Reached, Scope, alternatives, everything
+from adapter.records.search_filters import MOST_BRANCHES, Alternatives, Reached, Scope, alternatives, everything
 from adapter.records.search_parameters import TABLES, search_parameters
 from adapter.records.search_query import Include, Query, Summary, read_query
 
@@ -77,11 +77,10 @@ def search(
         params, cursor = codec.decode(resource_type, token, lambda held: read(held).sort)
     query = read(params)
     scope = Scope(tx, resource_type, patient_ids, base_url, codec.now(), reached)
-    filters = [alternatives(scope, wanted) for wanted in query.filters]
+    filters = [*(alternatives(scope, wanted) for wanted in query.filters), *reached("s", resource_type)]
     # Filters with alternatives are read alternative by alternative, everything else holding for each.
     branches = _branches(filters)
     conditions = [scope.table.c.deleted.is_(False), *confinement(resource_type, patient_ids)]
-    conditions += reached("s", resource_type)
     conditions += [or_(*each) for each in filters if len(each) == 1 or not branches]
     total = None
     if query.total or query.summary == "count":
@@ -104,7 +103,7 @@ def search(
     )
 
 
-def _branches(filters: list[list[Condition]]) -> list[Condition]:
+def _branches(filters: list[Alternatives]) -> list[Condition]:
     """Every combination of alternatives, unless there are too many."""
     several = [each for each in filters if len(each) > 1]
     if not several or prod(map(len, several)) > MOST_BRANCHES:
@@ -195,7 +194,7 @@ def _read_some(scope: Scope, resource_type: str, which: Condition) -> list[Store
     statement = (
         select(columns.id, columns.version_id, columns.last_updated, columns.body)
         .where(columns.deleted.is_(False), which, *confinement(resource_type, scope.patient_ids))
-        .where(*scope.reached("r", resource_type))
+        .where(*(or_(*each) for each in scope.reached("r", resource_type)))
         .order_by(columns.id)
         .limit(INCLUDE_LIMIT + 1)
     )

@@ -68,11 +68,13 @@ class Filter:
     value: str
 
 
-Reached = Callable[[Literal["r", "s"], str], list[Condition]]
+Alternatives = list[Condition]
+"""Conditions of which one must hold; when there are several, they exclude each other."""
+Reached = Callable[[Literal["r", "s"], str], list[Alternatives]]
 """The conditions under which a caller may read (r) or search (s) records of a type; see adapter.access.reach."""
 
 
-def everything(_letter: str, _resource_type: str) -> list[Condition]:
+def everything(_letter: str, _resource_type: str) -> list[Alternatives]:
     """No limits but the patients."""
     return []
 
@@ -130,16 +132,13 @@ def check_value(wanted: Filter) -> None:
             parse_date(name, value)
 
 
-def alternatives(scope: Scope, wanted: Filter) -> list[Condition]:
-    """Conditions of which one must hold; when there are several, they exclude each other.
-
-    Raises BadInput when the value cannot be one of this parameter's.
-    """
+def alternatives(scope: Scope, wanted: Filter) -> Alternatives:
+    """Raises BadInput when the value cannot be one of this parameter's."""
     found = _condition(scope, wanted)
     return found if isinstance(found, list) else [found]
 
 
-def _condition(scope: Scope, wanted: Filter) -> Condition | list[Condition]:
+def _condition(scope: Scope, wanted: Filter) -> Condition | Alternatives:
     check_value(wanted)
     parameter = wanted.parameter
     if wanted.chain:
@@ -186,9 +185,7 @@ def _missing(scope: Scope, parameter: SearchParameter, value: str) -> Condition:
 # --- tokens ---------------------------------------------------------------------------------------------------------
 
 
-def _token(
-    scope: Scope, parameter: SearchParameter, values: list[str], *, negated: bool
-) -> Condition | list[Condition]:
+def _token(scope: Scope, parameter: SearchParameter, values: list[str], *, negated: bool) -> Condition | Alternatives:
     if parameter.column is None:
         found = or_(*(_token_match(search_index.c.value, value) for value in values))
         matched = _indexed(scope, parameter.name, found, selective=parameter.name == "identifier" and not negated)
@@ -202,7 +199,7 @@ def _token(
     return _token_column(scope, column, values)
 
 
-def _token_column(scope: Scope, column: Any, values: list[str]) -> Condition | list[Condition]:
+def _token_column(scope: Scope, column: Any, values: list[str]) -> Condition | Alternatives:
     """As equalities where it can be: only then an index gives the rows in the order of its next column."""
     exact: list[str] = []
     others: list[Condition] = []
@@ -264,9 +261,7 @@ def _split_token(value: str) -> tuple[str, str, str]:
 # --- references -----------------------------------------------------------------------------------------------------
 
 
-def _reference(
-    scope: Scope, parameter: SearchParameter, values: list[str], modifier: str
-) -> Condition | list[Condition]:
+def _reference(scope: Scope, parameter: SearchParameter, values: list[str], modifier: str) -> Condition | Alternatives:
     if modifier == "identifier":
         found = or_(*(_token_match(search_index.c.value, value) for value in values))
         return _indexed(scope, f"{parameter.name}:identifier", found, selective=True)
@@ -313,13 +308,13 @@ def _on_target(wanted: Filter) -> tuple[str, Filter]:
     return target, inner
 
 
-def _chained(scope: Scope, wanted: Filter) -> Condition | list[Condition]:
+def _chained(scope: Scope, wanted: Filter) -> Condition | Alternatives:
     """The targets first, then rows that point to them: `patient.identifier=…` is two short look-ups."""
     target, inner = _on_target(wanted)
     within = replace(scope, resource_type=target)
     # Nobody learns from a chain what a search of its target would not have told.
-    conditions = [*confinement(target, scope.patient_ids), *scope.reached("s", target)]
-    conditions.append(or_(*alternatives(within, inner)))
+    told = [*scope.reached("s", target), alternatives(within, inner)]
+    conditions = [*confinement(target, scope.patient_ids), *(or_(*each) for each in told)]
     statement = select(within.table.c.id).where(within.table.c.deleted.is_(False), *conditions)
     ids = scope.tx.execute(statement.limit(CHAIN_LIMIT + 1)).scalars().all()
     if len(ids) > CHAIN_LIMIT:
