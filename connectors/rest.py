@@ -7,6 +7,7 @@ is no `look`, a lost answer waits for a person; where there is no `read`, the re
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -62,7 +63,20 @@ class Rest:
             return [Finding("connection", "error", str(error), error.remedy)]
         detail = "credentials accepted" if self._profile.auth.kind != "none" else "no credentials needed"
         found = Finding("connection", "ok", f"{self._profile.base_url}: {detail}")
-        return [found, *check_keys(self._profile, self._session)]
+        return [found, *check_keys(self._profile, self._session), self._check_search()]
+
+    def _check_search(self) -> Finding:
+        """Patients are really asked for: a number nobody bears must find nobody."""
+        subject, number = "searching patients by number", str(uuid.uuid4().int)[:12]
+        known = {**self._profile.tenant, **self._profile.fields, "identifier": number}
+        try:
+            found = self._search(self._profile.patient, known, "Looking for the patient")
+        except DeliveryError as error:
+            return Finding(subject, "error", str(error), error.remedy)
+        if found:
+            remedy = "The server ignores it: say in patient.matches which of those found is meant."
+            return Finding(subject, "error", "a number nobody bears finds somebody", remedy)
+        return Finding(subject, "ok", "a number nobody bears finds nobody")
 
     def find(self, parcel: Parcel) -> Receipt | None:
         check_parcel(parcel)

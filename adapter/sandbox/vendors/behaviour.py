@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -133,6 +134,9 @@ def behaviour_names() -> list[str]:
 
 @cache
 def read_behaviour(name: str) -> Behaviour:
-    """Raises FileNotFoundError for a vendor nobody described."""
-    file = resources.files("adapter.sandbox.vendors") / "behaviours" / f"{name}.toml"
-    return Behaviour.model_validate(tomllib.loads(file.read_text("utf-8")) | {"name": name})
+    """A vendor of ours by its name, or any other by the .toml file that describes it.
+
+    Raises OSError for what is not there, ValueError (TOML's or pydantic's) for what describes no vendor.
+    """
+    file = Path(name) if name.endswith(".toml") else resources.files(__package__) / "behaviours" / f"{name}.toml"
+    return Behaviour.model_validate(tomllib.loads(file.read_text("utf-8")) | {"name": Path(name).stem})

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from adapter.errors import Conflict
 from adapter.sandbox.vendors.behaviour import MllpBehaviour, read_behaviour
 from adapter.sandbox.vendors.engine import Request, Vendor
 from adapter.sandbox.vendors.mllp_side import respond as respond_to_message
@@ -44,17 +45,17 @@ def _filled(value: Any, known: dict[str, Any]) -> Any:
 
 @contextmanager
 def running_vendor(name: str, *, port: int = 0, mllp_port: int = 0) -> Iterator[RunningVendor]:
-    """Serve until the block ends; port 0 takes a free one."""
+    """Serve until the block ends; port 0 takes a free one. Raises Conflict when a port is not to be had."""
     behaviour = read_behaviour(name)
     vendor = Vendor(behaviour)
     with ExitStack() as stack:
         handler = type("Handler", (_Handler,), {"vendor": vendor})
-        http = stack.enter_context(_serving(_HttpServer(("127.0.0.1", port), handler)))
+        http = stack.enter_context(_serving(_bound(_HttpServer, port, handler)))
         vendor.address = f"http://127.0.0.1:{http.server_address[1]}"
         listening = None
         if behaviour.mllp is not None:
             receiver = type("Receiver", (_Receiver,), {"vendor": vendor, "behaviour": behaviour.mllp})
-            mllp = stack.enter_context(_serving(_MllpServer(("127.0.0.1", mllp_port), receiver)))
+            mllp = stack.enter_context(_serving(_bound(_MllpServer, mllp_port, receiver)))
             listening = int(mllp.server_address[1])
         yield RunningVendor(vendor, vendor.address, listening)
 
@@ -68,6 +69,13 @@ class _MllpServer(socketserver.ThreadingTCPServer):
     daemon_threads = True
     block_on_close = False
     allow_reuse_address = True
+
+
+def _bound(server: type[Any], port: int, handler: type[socketserver.BaseRequestHandler]) -> Any:
+    try:
+        return server(("127.0.0.1", port), handler)
+    except OSError as error:
+        raise Conflict(f"port {port}: {error.strerror}; choose another, or 0 for a free one") from error
 
 
 @contextmanager
