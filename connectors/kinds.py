@@ -98,6 +98,11 @@ class Profile(Table):
         """Whether only a person can say, after a crash, if what was being sent has arrived (`CannotLook`)."""
         return False
 
+    @property
+    def reads_back(self) -> bool:
+        """Whether what arrived can be read back; else `read_back` always says None."""
+        return True
+
     @field_validator("timezone", mode="after")
     @classmethod
     def _a_timezone(cls, timezone: str) -> str:
@@ -248,6 +253,10 @@ class RestProfile(HttpProfile):
     def is_blind(self) -> bool:
         return self.look is None
 
+    @property
+    def reads_back(self) -> bool:
+        return self.read is not None
+
     @model_validator(mode="after")
     def _finds_consents(self) -> Self:
         if self.consent_strategy == "document" and self.look is None:
@@ -311,6 +320,10 @@ class Hl7v2Profile(Profile):
         return self.resend == "never"
 
     @property
+    def reads_back(self) -> bool:
+        return False
+
+    @property
     def route_names(self) -> tuple[str, ...]:
         return (f"hl7v2-{self.message[:3].lower()}",)
 
@@ -337,11 +350,19 @@ class DimseProfile(Profile):
     dicom: DicomPolicy = DicomPolicy()
     encounter: EncounterPolicy = EncounterPolicy()
 
+    @property
+    def reads_back(self) -> bool:
+        return False
+
 
 class HandOffProfile(Profile):
     """An EHR nothing is written to: people open the photo in DermBridge, by launch or link."""
 
     kind: Literal["hand-off"]
+
+    @property
+    def reads_back(self) -> bool:
+        return False
 
 
 AnyRoute = Annotated[
@@ -370,6 +391,10 @@ class EhrProfile(Profile):
     @property
     def is_blind(self) -> bool:
         return any(route.is_blind for route in self.routes)
+
+    @property
+    def reads_back(self) -> bool:
+        return any(route.reads_back for route in self.routes)
 
     @model_validator(mode="before")
     @classmethod

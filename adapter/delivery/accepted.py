@@ -15,24 +15,33 @@ from adapter.delivery.attempt import Arrived, Attempt
 from adapter.delivery.orders import may_not_stay
 from adapter.delivery.outbox import SEEN, DeliveryState, mark, mark_all, start_retraction
 from adapter.records import New, Resource, create_all, insert_all, new_id
-from adapter.work import postpone
+from adapter.work import are_held, finish_all, postpone
 from connectors.contract import Receipt
 from mappings.provenance import Agent, Entity, provenance
 
 S = DeliveryState
+NOT_READ_BACK = "acknowledged; this destination gives nothing back to read"
 
 
-def accept(arrived: Arrived) -> Arrived:
-    """Make their receipts durable; returns those whose copies may stay there."""
+def accept(arrived: Arrived, *, ends: bool = False, following: Attempt | None = None) -> Arrived:
+    """Make their receipts durable; returns those whose copies may stay there and are still to be read back.
+
+    `ends`: nothing can be read back there, so that the receipt is the last word. `following` is begun in the same
+    transaction, unless its photo has turned out not to be this patient's, or somebody else has it now.
+    """
     if not arrived:
         return []
     bridge = arrived[0][0].bridge
+    attempts = [attempt for attempt, _ in arrived]
+    concerned = [*attempts, *([following] if following else [])]
     with bridge.db.transaction() as tx:
-        wrong = may_not_stay(tx, bridge, [attempt.order.row for attempt, _ in arrived])
-        arrived[0][0].answered(tx)
+        wrong = may_not_stay(tx, bridge, [attempt.order.row for attempt in concerned])
+        held = are_held(tx, [attempt.work for attempt in concerned]) if ends or following else False
+        attempts[0].answered(tx)
         at = bridge.now()
+        last_word = {"reason": NOT_READ_BACK} if ends else {}
         accepted = [
-            {"id": attempt.order.row.id, "receipt": receipt.to_json(), "accepted_at": at}
+            {"id": attempt.order.row.id, "receipt": receipt.to_json(), "accepted_at": at} | last_word
             for attempt, receipt in arrived
         ]
         mark_all(tx, S.ACCEPTED, accepted, at=at)
@@ -46,7 +55,14 @@ def accept(arrived: Arrived) -> Arrived:
             if reason := wrong.get(attempt.order.row.id):
                 attempt.mark(tx, S.RETRACTING, reason=reason)
                 postpone(tx, attempt.work, due_at=at, reason=reason)
-    return [one for one in arrived if one[0].order.row.id not in wrong]
+        staying = [one for one in arrived if one[0].order.row.id not in wrong]
+        if ends and held:  # else whoever has them now ends them
+            finish_all(tx, [attempt.work for attempt, _ in staying])
+            staying = []
+        begun = following is not None and held and following.order.row.id not in wrong and following.begin(tx)
+    if following is not None:
+        following.begun = begun
+    return staying
 
 
 def _disclosure(attempt: Attempt) -> New:

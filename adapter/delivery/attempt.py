@@ -14,10 +14,12 @@ from adapter.db.inserting import insert_rows
 from adapter.db.tables import delivery_attempt
 from adapter.delivery.circuit import LEFT_ALONE, note_answer
 from adapter.delivery.orders import Order
-from adapter.delivery.outbox import DeliveryState, mark
+from adapter.delivery.outbox import DeliveryState, begin, mark
 from adapter.work import Work, hasten
 from connectors.contract import Receipt
 
+S = DeliveryState
+LEAVING = frozenset({S.PENDING, S.SENDING, S.UNKNOWN})
 T = TypeVar("T")
 
 
@@ -32,6 +34,7 @@ class Attempt:
     action: str = "open"
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    begun: bool = False  # the ledger says that it is being sent
     taken_back: bool = False  # unseen, in case it had arrived
 
     def step(self, action: str, call: Callable[[], T]) -> T:
@@ -59,6 +62,15 @@ class Attempt:
         if self.was_down:
             note_answer(tx, self.order.row.destination)
             hasten(tx, "deliver", self.order.row.destination, because=(LEFT_ALONE,), at=self.bridge.now())
+
+    @property
+    def leaves(self) -> bool:
+        """Whether it is to be sent, or may have been; else there is a receipt for it already."""
+        return self.order.state in LEAVING
+
+    def begin(self, tx: Connection) -> bool:
+        """Say that it is being sent, if it is still as it was found; `begun` once that is durable."""
+        return self.leaves and begin(tx, self.order.row.id, self.order.state, at=self.bridge.now())
 
     def mark(self, tx: Connection, state: DeliveryState, **values: Any) -> None:
         mark(tx, self.order.row.id, state, at=self.bridge.now(), **values)

@@ -4,6 +4,10 @@ Every step that talks to the destination stands between two short transactions: 
 the next step, so that a crash anywhere is taken up where it happened and nothing is sent blindly twice. Deliveries of
 one round share these transactions, as long as the destination answers quickly: after `QUICK_SECONDS`, or an outage,
 what has not begun goes back in line.
+
+Where only a person could say what arrived (`is_blind`), the round is a chain: the transaction that ends one delivery
+begins the next, so that a crash leaves one in doubt, however many there are. Where nothing can be read back
+(`reads_back`), a receipt is the last word, and its transaction ends the delivery.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -23,10 +27,10 @@ from adapter.access.actor import SYSTEM
 from adapter.bridge import Bridge
 from adapter.db.inserting import insert_rows
 from adapter.db.tables import delivery_attempt
-from adapter.delivery.accepted import accept
+from adapter.delivery.accepted import NOT_READ_BACK, accept
 from adapter.delivery.attempt import Arrived, Attempt
 from adapter.delivery.circuit import LEFT_ALONE, STOPPED, find_circuit, note_outage, wait_until
-from adapter.delivery.destinations import Destinations
+from adapter.delivery.destinations import Destinations, known_profiles
 from adapter.delivery.orders import Order, prepare
 from adapter.delivery.outbox import SEEN, DeliveryState, explain, get_deliveries, mark_all
 from adapter.errors import Misconfigured, NotFound
@@ -51,7 +55,9 @@ def deliver(bridge: Bridge, destinations: Destinations, work: Work) -> None:
 
 def deliver_together(bridge: Bridge, destinations: Destinations, items: Sequence[Work]) -> Sequence[Work]:
     """`deliver` for what one claim leased of one destination; returns what was not begun. Raises LeaseLost."""
-    attempts = _open(bridge, items)
+    profile = known_profiles(bridge.settings).get(items[0].destination)
+    chained, ends = (profile.is_blind, not profile.reads_back) if profile else (True, False)
+    attempts = _open(bridge, items, begun=1 if chained else len(items))
     if not attempts:
         return ()
     try:
@@ -60,26 +66,40 @@ def deliver_together(bridge: Bridge, destinations: Destinations, items: Sequence
         for attempt in attempts:
             _set_aside(attempt, error)
         return ()
-    waiting, arrived = deque(attempts), list[tuple[Attempt, Receipt]]()
+    here = Round(connector, chained, ends, deque(attempts))
     try:
-        _send(waiting, connector, arrived)
+        _send(here)
     except Exception:  # of ours, in one of them: what the others arrived at is kept all the same
-        _keep(bridge, waiting, arrived)
+        _keep(here)
+        _put_back(bridge, here.waiting)
         raise
-    left, staying = _keep(bridge, waiting, arrived)
-    _prove(staying, connector)
-    return left
+    _keep(here)
+    _prove(here.accepted, connector)
+    return _put_back(bridge, here.waiting)
 
 
-def _keep(bridge: Bridge, waiting: Collection[Attempt], arrived: Arrived) -> tuple[list[Work], Arrived]:
-    """Make durable what was found out; returns what was not begun, and what is to be read back."""
-    known = [one for one in arrived if one[0].order.state is S.ACCEPTED]
-    new = [one for one in arrived if one[0].order.state is not S.ACCEPTED]
-    return _put_back(bridge, waiting), accept(new) + known
+@dataclass
+class Round:
+    """Where deliveries to one destination stand: not yet tried, with a receipt, with one that is durable."""
+
+    connector: Connector
+    chained: bool
+    ends: bool
+    waiting: deque[Attempt]
+    arrived: Arrived = field(default_factory=list)
+    accepted: Arrived = field(default_factory=list)
 
 
-def _open(bridge: Bridge, items: Sequence[Work]) -> list[Attempt]:
-    """What is to be done now; the others are postponed or finished."""
+def _keep(here: Round, following: Attempt | None = None) -> None:
+    """Make durable what arrived, and that `following` is begun."""
+    new = [one for one in here.arrived if one[0].order.state is not S.ACCEPTED]
+    here.accepted += accept(new, ends=here.ends, following=following)
+    here.accepted += [one for one in here.arrived if one[0].order.state is S.ACCEPTED]
+    here.arrived.clear()
+
+
+def _open(bridge: Bridge, items: Sequence[Work], begun: int) -> list[Attempt]:
+    """What is to be done now, the first `begun` of it durably so; the others are postponed or finished."""
     with bridge.db.transaction() as tx:
         check_held(tx, items)
         by_id = {item.payload["delivery"]: item for item in items}
@@ -94,25 +114,32 @@ def _open(bridge: Bridge, items: Sequence[Work]) -> list[Attempt]:
         orders = prepare(tx, bridge, rows)
         idle = by_id.keys() - {order.row.id for order in orders}
         finish_all(tx, [by_id[one] for one in idle])
-    return [Attempt(bridge, by_id[one.row.id], one, was_down=circuit is not None) for one in orders]
+        attempts = [Attempt(bridge, by_id[one.row.id], one, was_down=circuit is not None) for one in orders]
+        leaving = [attempt for attempt in attempts if attempt.leaves][:begun]
+        mark_all(tx, S.SENDING, [{"id": attempt.order.row.id} for attempt in leaving], at=bridge.now())
+    for attempt in leaving:
+        attempt.begun = True
+    return attempts
 
 
-def _send(waiting: deque[Attempt], connector: Connector, arrived: Arrived) -> None:
-    """One after the other from `waiting`, as long as it goes quickly; with their receipts to `arrived`."""
+def _send(here: Round) -> None:
+    """One after the other, as long as it goes quickly."""
     until = time.monotonic() + QUICK_SECONDS
-    while waiting:
-        attempt = waiting.popleft()
+    while here.waiting and (here.waiting[0].begun or not here.waiting[0].leaves):
+        attempt = here.waiting.popleft()
         try:
             if attempt.order.state is S.RETRACTING:
-                _retract(attempt, connector)
-            elif receipt := _known_receipt(attempt) or _hand_over(attempt, connector):
-                arrived.append((attempt, receipt))
+                _retract(attempt, here.connector)
+            elif receipt := _known_receipt(attempt) or _hand_over(attempt, here.connector):
+                here.arrived.append((attempt, receipt))
         except DeliveryError as error:
             _set_aside(attempt, error)
             if error.outage:
                 return
         if time.monotonic() > until:
             return
+        if here.chained and here.waiting:
+            _keep(here, following=here.waiting[0])
 
 
 def _known_receipt(attempt: Attempt) -> Receipt | None:
@@ -120,8 +147,9 @@ def _known_receipt(attempt: Attempt) -> Receipt | None:
 
 
 def _put_back(bridge: Bridge, waiting: Collection[Attempt]) -> list[Work]:
-    """What was not begun: nothing of it has left, so that nobody need look for it."""
-    if new := [{"id": attempt.order.row.id} for attempt in waiting if attempt.order.state is S.PENDING]:
+    """What was not tried: nothing of it has left, so that nobody need look for it."""
+    begun = [attempt for attempt in waiting if attempt.begun]
+    if new := [{"id": attempt.order.row.id} for attempt in begun if attempt.order.state is S.PENDING]:
         with bridge.db.transaction() as tx:
             mark_all(tx, S.PENDING, new, at=bridge.now())
     return [attempt.work for attempt in waiting]
@@ -217,8 +245,7 @@ def _end(attempt: Attempt, evidence: Evidence | None) -> tuple[DeliveryState, di
     """The state a read-back ends in, the values of the delivery's row and the row of the attempt."""
     row = attempt.order.row
     if evidence is None:
-        reason = "acknowledged; this destination gives nothing back to read"
-        reason = row.reason if attempt.action == "seen" else reason
+        reason = row.reason if attempt.action == "seen" else NOT_READ_BACK
         return S.ACCEPTED, {"id": row.id, "reason": reason}, attempt.told("accepted")
     proof = {"id": row.id, "evidence": orjson.dumps(_told(evidence)).decode()}
     if evidence.matches:

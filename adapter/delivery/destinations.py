@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -17,6 +17,7 @@ from adapter.delivery.allowance import SharedTally
 from adapter.errors import Misconfigured, NotFound
 from adapter.settings import Settings, environment, settings_file
 from connectors.contract import Connector, Tallies
+from connectors.knob_table import find_unset
 from connectors.pace import own_tally
 from connectors.patients_found import find_profile
 from connectors.photos_found import PhotoSource, open_photo_sources
@@ -60,10 +61,10 @@ class Destinations:
 
     def get(self, name: str) -> Connector:
         """Raises NotFound or Misconfigured."""
-        with self._guard:
+        with self._guard, _told_of(name):
             if name not in self._open:
                 self._open[name] = open_connector(
-                    self.profile(name), self.secret, self._bridge.now, self._tallies(name)
+                    self._complete(name), self.secret, self._bridge.now, self._tallies(name)
                 )
             return self._open[name]
 
@@ -71,17 +72,17 @@ class Destinations:
         """Where to ask who a patient is; None when the profile offers no way. Raises NotFound or Misconfigured."""
         from connectors.patient_query import PatientQuery
 
-        with self._guard:
+        with self._guard, _told_of(name):
             if name not in self._asked:
-                asked = find_profile(self.profile(name))
+                asked = find_profile(self._complete(name))
                 self._asked[name] = PatientQuery(asked, self.secret, self._bridge.now) if asked else None
             return self._asked[name]
 
     def photos(self, name: str) -> tuple[PhotoSource, ...]:
         """The ways to ask for a patient's photos; none when the profile offers none. Raises NotFound, Misconfigured."""
-        with self._guard:
+        with self._guard, _told_of(name):
             if name not in self._read:
-                profile = self.profile(name)
+                profile = self._complete(name)
                 self._read[name] = open_photo_sources(profile, self.secret, self._bridge.now, self._tallies(name))
             return self._read[name]
 
@@ -97,6 +98,14 @@ class Destinations:
             self._asked.clear()
             self._read.clear()
 
+    def _complete(self, name: str) -> Profile:
+        """The profile, with nothing left of what a starter profile wants to be set: no "set-me" reaches an EHR."""
+        profile = self.profile(name)
+        if missing := find_unset(profile):
+            remedy = "put this site's values in place of set-me, or leave a route out (routes.KIND = false)"
+            raise ProfileError(f"{', '.join(missing)} not set; {remedy}")
+        return profile
+
     def _tallies(self, name: str) -> Tallies:
         if not self._shares:
             return own_tally
@@ -109,6 +118,14 @@ class Destinations:
             if file.is_file():
                 return file.read_text("utf-8").strip()
         raise KeyError(name)
+
+
+@contextmanager
+def _told_of(name: str) -> Iterator[None]:
+    try:
+        yield
+    except ProfileError as error:
+        raise Misconfigured(f"destination {name!r}: {error}") from error
 
 
 def known_profiles(settings: Settings) -> Mapping[str, Profile]:

@@ -48,9 +48,6 @@ class Rounds:
         self._seconds: dict[str, float] = {}  # of one delivery in the last round, by destination
 
     def at_a_time(self, destination: str) -> int:
-        profile = known_profiles(self._bridge.settings).get(destination)
-        if profile is not None and profile.is_blind:  # what a crash leaves of a round, a person would have to look for
-            return 1
         each = self._seconds.get(destination, QUICK_SECONDS / 2)
         return max(1, min(AT_MOST, int(QUICK_SECONDS / each)))
 

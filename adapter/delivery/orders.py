@@ -14,7 +14,7 @@ from adapter import consent
 from adapter.bridge import Bridge
 from adapter.db.tables import delivery
 from adapter.delivery.destinations import known_profiles
-from adapter.delivery.outbox import HOLDING, SEEN, DeliveryState, mark, mark_all, taking_back
+from adapter.delivery.outbox import HOLDING, SEEN, DeliveryState, mark, taking_back
 from adapter.errors import NotFound
 from adapter.records import Resource, Stored, find, find_all, get
 from adapter.records.binaries import BinaryRow, find_binaries, get_binary, open_binary, opened_binary
@@ -82,10 +82,7 @@ def prepare(tx: Connection, bridge: Bridge, rows: Sequence[Row[Any]]) -> list[Or
     if not active:
         return []
     known = read_known(tx, bridge, active)
-    orders = [order for row in active if (order := _prepared(tx, bridge, row, known))]
-    leaving = [order.row.id for order in orders if order.state in {S.PENDING, S.SENDING, S.UNKNOWN}]
-    mark_all(tx, S.SENDING, [{"id": one} for one in leaving], at=bridge.now())
-    return orders
+    return [order for row in active if (order := _prepared(tx, bridge, row, known))]
 
 
 def _prepared(tx: Connection, bridge: Bridge, row: Row[Any], known: Known) -> Order | None:

@@ -233,10 +233,19 @@ def mark_all(tx: Connection, state: DeliveryState, rows: Sequence[Mapping[str, A
         raise Conflict(f"one of {len(moves)} deliveries cannot become {state} from its present state; look at it again")
 
 
+def begin(tx: Connection, delivery_id: str, found: DeliveryState, *, at: datetime) -> bool:
+    """Mark as being sent what is still in the state it was found in; False when somebody moved it meanwhile."""
+    moved = {"moved": delivery_id, "state": S.SENDING, "updated_at": at, "reason": None, "remedy": None}
+    return tx.execute(_BEGIN, moved | {"found": found}).rowcount == 1
+
+
 @cache
 def _move(state: DeliveryState) -> Any:
     sources = [literal(source) for source, targets in TRANSITIONS.items() if state in targets]
     return update(delivery).where(delivery.c.id == bindparam("moved"), delivery.c.state.in_(sources))
+
+
+_BEGIN = _move(S.SENDING).where(delivery.c.state == bindparam("found"))
 
 
 def explain(tx: Connection, delivery_id: str, *, reason: str, remedy: str) -> None:

@@ -64,11 +64,15 @@ def _standing(row: Row[Any] | None) -> str:
 
 
 def examine_destination(bridge: Bridge, name: str, *, ask: bool) -> list[Finding]:
-    """A verdict for each question the profile answers; with `ask`, also what the destination itself says."""
+    """A verdict for each question the profile answers; with `ask`, also what the destination itself says.
+
+    A shipped profile, or a .toml file that no destination is based on yet, has nobody to ask. Raises NotFound,
+    Misconfigured.
+    """
     destinations = Destinations(bridge, shares=False)
     try:
-        findings = verdicts(destinations.profile(name))
-        if not ask:
+        findings = verdicts(_profile(bridge, name))
+        if not ask or name not in destinations.names:
             return findings
         if any(each.verdict == "error" for each in findings):
             remedy = "Set what is missing, then check again; --offline leaves this out."
@@ -237,14 +241,19 @@ def invented_parcel(destination: str, content: bytes, systems: Sequence[str]) ->
     )
 
 
-def _profile(bridge: Bridge, name: str) -> Profile:
-    destinations = Destinations(bridge)
-    if name in destinations.names or name not in find_shipped_profiles():
-        return destinations.profile(name)
+def get_profile(name: str) -> Profile:
+    """A shipped profile, or one of the site's own by its .toml file. Raises Misconfigured."""
     try:
         return build_profile({"based_on": name}, source=name)
     except ProfileError as error:
         raise Misconfigured(str(error)) from error
+
+
+def _profile(bridge: Bridge, name: str) -> Profile:
+    destinations = Destinations(bridge)
+    if name in destinations.names or not (name.endswith(".toml") or name in find_shipped_profiles()):
+        return destinations.profile(name)
+    return get_profile(name)
 
 
 def grey_photo() -> bytes:

@@ -5,6 +5,7 @@ from adapter.work.loop import Lane, WorkLoop
 from adapter.work.queue import (
     LeaseLost,
     Work,
+    are_held,
     bury,
     cancel,
     cancel_all,
@@ -27,6 +28,7 @@ __all__ = [
     "Queue",
     "Work",
     "WorkLoop",
+    "are_held",
     "bury",
     "cancel",
     "cancel_all",

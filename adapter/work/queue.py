@@ -257,8 +257,13 @@ def finish_all(tx: Connection, items: Sequence[Work]) -> None:
 
 def check_held(tx: Connection, items: Sequence[Work]) -> None:
     """Before what cannot be rolled back. Raises LeaseLost unless all that one claim leased is still ours."""
-    if tx.execute(_COUNT_HELD, _held_by(items)).scalar_one() != len(items):
+    if not are_held(tx, items):
         raise LeaseLost("some of the work was taken over or finished; nothing was done here")
+
+
+def are_held(tx: Connection, items: Sequence[Work]) -> bool:
+    """Whether all that one claim leased is still ours."""
+    return bool(tx.execute(_COUNT_HELD, _held_by(items)).scalar_one() == len(items))
 
 
 def _held_by(items: Sequence[Work]) -> dict[str, Any]:

@@ -150,15 +150,6 @@ def test_a_worker_that_is_stopped_waits_for_no_answer_and_the_next_one_looks_for
     assert site.attempts()[0] == (("find", "duplicate") if arrived else ("send", "accepted"))
 
 
-def test_where_a_crash_would_leave_a_person_to_look_deliveries_share_no_round(site: Site) -> None:
-    told = {"profile": "hl7v2", "host": "127.0.0.1", "port": 1}
-    entries = [{"name": "blind", **told}, {"name": "knowing", **told, "resend": "same-control-id"}]
-    settings = site.bridge.settings.model_copy(update={"destinations": tuple(entries)})
-    rounds = Rounds(dataclasses.replace(site.bridge, settings=settings), site.destinations)
-    assert rounds.at_a_time("blind") == 1
-    assert rounds.at_a_time("knowing") > 1
-
-
 def test_a_round_is_as_large_as_the_destination_is_quick_and_goes_on_with_what_was_not_begun(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
