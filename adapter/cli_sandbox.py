@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from adapter.cli import err, group, out
-from adapter.errors import BadInput, Misconfigured
+from adapter.errors import BadInput
 
 sandbox = group("sandbox", "Systems to try things against.")
 
@@ -38,6 +38,7 @@ def sandbox_ehr(
 
     Example: dermbridge sandbox ehr --like epic --profile config/connectors/main-ehr.toml --patient 4711
     """
+    from adapter.delivery.rehearsal import get_profile
     from adapter.sandbox.vendors import running_vendor
     from adapter.sandbox.vendors.catalogue import as_toml, get_behaviour, read_fault
     from adapter.sandbox.vendors.photos_there import file_photo
@@ -45,7 +46,7 @@ def sandbox_ehr(
     behaviour = get_behaviour(like)
     patients = [_patient(each) for each in patient or ["4711"]]
     faults = [read_fault(each, behaviour) for each in fault or []]
-    own = {"name": _name_of(profile), "based_on": str(profile)} if profile else {}
+    own = {"name": get_profile(str(profile)).name, "based_on": str(profile)} if profile else {}
     if photo and not behaviour.tells_photos:
         raise BadInput(f"nobody finds photos of others at {like}; play another vendor, or leave --photo out")
     with running_vendor(like, port=port, mllp_port=mllp_port) as running:
@@ -68,15 +69,6 @@ def _patient(given: str) -> tuple[str, str]:
         return number, date.fromisoformat(born).isoformat() if born else ""
     except ValueError:
         raise BadInput(f"{given!r}: give NUMBER, or NUMBER:1970-01-31 with the birth date") from None
-
-
-def _name_of(profile: Path) -> str:
-    from connectors.profile import ProfileError, read_profile
-
-    try:
-        return read_profile(profile).name
-    except ProfileError as error:
-        raise Misconfigured(str(error)) from error
 
 
 def _report_until_stopped(vendor: Any) -> None:

@@ -18,10 +18,11 @@ from urllib.parse import unquote, urlencode, urljoin, urlsplit
 import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 
-from connectors.answers import BUSY, Answer, check_answer
+from connectors.answers import BUSY, Answer, check_answer, find_retry_after
 from connectors.contract import DeliveryError, Retry
 from connectors.knobs import Auth, Counted, Limits, Signal, Timeouts
 from connectors.pace import Pace
+from connectors.reaching import tls_context, why_unreachable
 from connectors.signals import as_error, codes_at, find_signal
 
 FHIR_JSON: Final = "application/fhir+json"
@@ -62,9 +63,10 @@ class Authoriser(Protocol):
 
 def open_transport(auth: Auth | None = None) -> httpx.HTTPTransport:
     """One connection pool for one destination. Idle connections are dropped early: a create on a connection the server
-    just closed would count as a lost answer. Raises OSError when a certificate file of `auth` cannot be read."""
+    just closed would count as a lost answer. Raises ProfileError when a certificate file of `auth` is of no use."""
     limits = httpx.Limits(max_connections=20, max_keepalive_connections=10, keepalive_expiry=4.0)
-    verify = _tls(auth) if auth and (auth.client_certificate or auth.ca_file) else _usual_tls()
+    own = auth is not None and (auth.ca_file or auth.client_certificate)
+    verify = tls_context(auth.ca_file, auth.client_certificate) if auth and own else _usual_tls()
     return httpx.HTTPTransport(limits=limits, trust_env=False, verify=verify)
 
 
@@ -72,13 +74,6 @@ def open_transport(auth: Auth | None = None) -> httpx.HTTPTransport:
 def _usual_tls() -> ssl.SSLContext:
     """Reading all certificate authorities takes some tens of milliseconds: once is enough."""
     return httpx.create_ssl_context()
-
-
-def _tls(auth: Auth) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=auth.ca_file or None)
-    if auth.client_certificate:
-        context.load_cert_chain(auth.client_certificate)
-    return context
 
 
 class Http:
@@ -172,6 +167,10 @@ class Http:
         fitting = [signal for signal in self._signals if signal.code or answer.status >= 300]
         if signal := find_signal(fitting, answer.status, codes):
             error = as_error(signal, doing=doing, now=self._pace.now())
+            if error.retry is Retry.LATER and error.retry_after is None:
+                error.retry_after = find_retry_after(answer.headers, self._pace.now())
+            # A code of the vendor's speaks of this photo; a bare status may be anybody's, a proxy's too.
+            error.outage = not signal.code and answer.status in BUSY - {429} and error.retry is not Retry.NEVER
             if answer.status == 429:
                 error.retry_after = self._pace.pause(error.retry_after)
             raise error
@@ -194,18 +193,15 @@ class Http:
     def _send(
         self, method: str, path: str, doing: str, write: bool, limit: int, content: dict[str, Any], request_id: str
     ) -> Answer:
+        request = httpx.Request(method, self._addressed(path), extensions=self._time_limits, **content)
         try:
-            request = httpx.Request(method, self._addressed(path), extensions=self._time_limits, **content)
             with closing(self._transport.handle_request(request)) as response:
                 headers = {name.lower(): value for name, value in response.headers.items()}
                 return Answer(response.status_code, headers, _read(response, limit), request_id)
         except NOT_SENT as error:
-            raise _Transient(
-                f"{doing}: the destination could not be reached ({type(error).__name__}).",
-                remedy="Check base_url and the network; it is tried again.",
-                retry=Retry.LATER,
-                outage=True,
-            ) from error
+            why, remedy = why_unreachable(error)
+            told = f"{doing}: {request.url.netloc.decode()} could not be reached: {why}."
+            raise _Transient(told, remedy=remedy, retry=Retry.LATER, outage=True) from error
         except httpx.RequestError as error:
             raise _lost(doing, write, error) from error
 
@@ -244,7 +240,7 @@ def _read(response: httpx.Response, limit: int) -> bytes:
 
 
 def _lost(doing: str, write: bool, error: httpx.RequestError) -> DeliveryError:
-    reason = f"{doing}: the answer was lost ({type(error).__name__})."
+    reason = f"{doing}: the answer was lost ({why_unreachable(error)[0]})."
     if not write:
         return _Transient(reason, remedy="Nothing to do: it is tried again.", retry=Retry.LATER, outage=True)
     return DeliveryError(

@@ -101,6 +101,13 @@ def verdicts(profile: Profile) -> list[Finding]:
     return findings
 
 
+def find_unset(profile: Profile) -> list[str]:
+    """The dotted keys that still say "set-me", those of a route after its name."""
+    own = list(dict.fromkeys(where.removeprefix(".") for where in _unset(profile)))
+    routes = profile.routes if isinstance(profile, EhrProfile) else ()
+    return own + [f"{'/'.join(each.route_names)}: {where}" for each in routes for where in find_unset(each)]
+
+
 def _verdicts(profile: Profile, knobs: tuple[Knob, ...], doubts: dict[str, str]) -> list[Finding]:
     return [found for knob in knobs if (found := _verdict(profile, knob, doubts))]
 
@@ -116,7 +123,7 @@ def _verdict(profile: Profile, knob: Knob, doubts: dict[str, str]) -> Finding | 
         return None
     subject = f"{knob.number} {knob.subject}"
     told = _told(profile, keys)
-    unset = [f"{key}{where}" for key in keys for where in _unset(_find(profile, key))]
+    unset = dict.fromkeys(f"{key}{where}" for key in keys for where in _unset(_find(profile, key)))
     why = {key: reason for key, reason in doubts.items() if any(_overlap(key, each) for each in keys)}
     said = "; ".join(f"{key} ({reason})" for key, reason in why.items())
     if unset:

@@ -6,13 +6,14 @@ HL7 v2.9.1 2.9.2 (original and enhanced mode), appendix C of HL7 v2.5.1 (MLLP).
 from __future__ import annotations
 
 import socket
-import ssl
 import time
 from collections.abc import Iterator
 from typing import Final
 
 from connectors.contract import DeliveryError, Retry
 from connectors.kinds import Hl7v2Profile
+from connectors.profile import ProfileError
+from connectors.reaching import tls_context, why_unreachable
 from mappings.hl7v2.er7 import Message
 from mappings.hl7v2.errors import MessageError
 from mappings.hl7v2.framing import Deframer, FramingError, frame
@@ -31,13 +32,13 @@ def exchange(profile: Hl7v2Profile, message: bytes, control_id: str) -> Message:
     """
     try:
         connection = _connected(profile)
-    except (OSError, ssl.SSLError) as error:
-        raise DeliveryError(
-            f"The receiver could not be reached ({type(error).__name__}).",
-            remedy="Check host, port, TLS and the network; it is tried again.",
-            retry=Retry.LATER,
-            outage=True,
-        ) from error
+    except ProfileError as error:
+        remedy = "Put the file in its place; it is tried again."
+        raise DeliveryError(str(error), remedy=remedy, retry=Retry.LATER) from error
+    except OSError as error:
+        why, remedy = why_unreachable(error)
+        told = f"{profile.host}:{profile.port} could not be reached: {why}."
+        raise DeliveryError(told, remedy=remedy, retry=Retry.LATER, outage=True) from error
     with connection:
         try:
             connection.settimeout(profile.timeouts.write)
@@ -52,20 +53,18 @@ def exchange(profile: Hl7v2Profile, message: bytes, control_id: str) -> Message:
         except FramingError as error:
             raise DeliveryError(str(error), remedy="Choose another charset or route.", retry=Retry.NEVER) from error
         except (OSError, MessageError) as error:
-            raise _lost(type(error).__name__) from error
+            raise _lost(why_unreachable(error)[0]) from error
     raise _lost("the connection was closed")
 
 
 def _connected(profile: Hl7v2Profile) -> socket.socket:
+    context = tls_context(profile.ca_file, profile.client_certificate) if profile.tls else None
     plain = socket.create_connection((profile.host, profile.port), timeout=profile.timeouts.connect)
-    if not profile.tls:
+    if context is None:
         return plain
-    context = ssl.create_default_context(cafile=profile.ca_file or None)
-    if profile.client_certificate:
-        context.load_cert_chain(profile.client_certificate)
     try:
         return context.wrap_socket(plain, server_hostname=profile.host)
-    except (OSError, ssl.SSLError):
+    except OSError:
         plain.close()
         raise
 

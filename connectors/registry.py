@@ -16,7 +16,8 @@ from connectors.routes import find_route, load
 def open_connector(
     profile: Profile, secrets: Secrets, now: Callable[[], datetime] = utc_now, tallies: Tallies = own_tally
 ) -> Connector:
-    """Open the connector of `profile.kind`. Nothing is sent yet. Raises ProfileError for a kind nobody serves."""
+    """Open the connector of `profile.kind`. Nothing is sent yet. Raises ProfileError for a kind nobody serves, and
+    for certificate files of no use."""
     route = find_route(profile.kind)
     if route is None:
         raise ProfileError(f"{profile.name}: no connector serves kind {profile.kind!r}.")

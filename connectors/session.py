@@ -36,7 +36,7 @@ class Session:
 def open_session(
     profile: HttpProfile, secrets: Secrets, now: Callable[[], datetime], tallies: Tallies = own_tally
 ) -> Session:
-    """Nothing is sent yet. Raises OSError when a certificate file cannot be read."""
+    """Nothing is sent yet. Raises ProfileError when a certificate file is of no use."""
     transport = open_transport(profile.auth)
     route = profile.route_names[0]
     pace = Pace(profile.limits, now=now, tally=tallies(route), zone=profile.timezone)

@@ -38,7 +38,7 @@ def refused(*words: str) -> DermBridgeError:
         (["--like", "openemr", "--fault", "refuse:often"], BadInput, "refuse:409:CODE"),
         (["--like", "openemr", "--fault", "busy:429"], BadInput, "only a refusal says more"),
         (["--like", "openemr", "--patient", "4711:31.1.1970"], BadInput, "NUMBER:1970-01-31"),
-        (["--like", "openemr", "--profile", __file__], Misconfigured, "not TOML"),
+        (["--like", "openemr", "--profile", __file__], Misconfigured, "is not shipped"),
     ],
 )
 def test_wrong_words_are_told_before_anything_is_played(words: list[str], kind: type, told: str) -> None:

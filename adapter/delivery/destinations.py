@@ -50,7 +50,8 @@ class Destinations:
     def profile(self, name: str) -> Profile:
         """Raises NotFound, or Misconfigured naming destination, key and remedy."""
         if name not in self._given:
-            raise NotFound(f"there is no destination {name!r}; see [[destinations]] in the settings")
+            known = ", ".join(self._given) or "none"
+            raise NotFound(f"there is no destination {name!r}; [[destinations]] in the settings names {known}")
         given, settings = self._given[name], self._bridge.settings
         profile, ours = read_destination(given), {}
         if not profile.transform.link_base:  # links lead to where people reach us

@@ -11,7 +11,7 @@ import pytest
 
 from connectors.contract import DeliveryError, Retry
 from connectors.http import Http
-from connectors.knobs import Timeouts
+from connectors.knobs import Signal, Timeouts
 
 BASE = "https://ehr.example/fhir"
 Handler = Callable[[httpx.Request], httpx.Response]
@@ -105,6 +105,25 @@ def test_a_write_whose_answer_is_lost_is_unknown_and_not_repeated(lost: type[htt
 def test_a_read_whose_answer_is_lost_is_repeated() -> None:
     script = Script(httpx.ReadTimeout("gone"), 200)
     assert http(script).request("GET", "Media/1", doing="Reading", write=False).status == 200
+
+
+@pytest.mark.parametrize(
+    ("signal", "after", "outage"),
+    [
+        (Signal(status=429, means="later"), 17.0, False),
+        (Signal(status=503, means="later"), 17.0, True),
+        (Signal(status=503, code="LOCKED", means="later"), 17.0, False),
+        (Signal(status=503, means="never"), None, False),
+    ],
+)
+def test_what_a_profile_says_of_an_answer_does_not_hide_when_to_come_again(
+    signal: Signal, after: float | None, outage: bool
+) -> None:
+    busy = httpx.Response(signal.status or 0, headers={"Retry-After": "17"}, json={"code": "LOCKED"})
+    with pytest.raises(DeliveryError) as error:
+        sender = http(Script(busy), signals=[signal], code_paths=["code"])
+        sender.request("POST", "Media", doing="Creating Media", write=True, json={})
+    assert (error.value.retry_after, error.value.outage) == (after, outage)
 
 
 def test_a_refused_token_is_renewed_once_and_the_write_repeated_since_it_was_not_let_in() -> None:

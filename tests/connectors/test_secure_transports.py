@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
@@ -19,7 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from adapter.sandbox.vendors import RunningVendor, running_vendor
 from connectors.contract import DeliveryError
-from connectors.profile import build_profile
+from connectors.profile import ProfileError, build_profile
 from connectors.registry import open_connector
 from tests.connectors.test_contract import MRN, VISIT, parcel
 
@@ -120,6 +121,35 @@ def test_mutual_tls_over_http(authority: Authority, https: str, shown: bool, tru
     found = {each.subject: each for each in connector.check()}
     connector.close()
     assert found["connection"].verdict == verdict and (verdict == "ok" or found["connection"].remedy)
+
+
+def refusal_at(base_url: str) -> str:
+    table = {"name": "x", "kind": "fhir-r4", "base_url": base_url, "timeouts": {"attempts": 1, "connect": 1.0}}
+    with closing(open_connector(build_profile(table, source="test"), str)) as connector:
+        (found,) = connector.check()
+    return f"{found.detail} {found.remedy}"
+
+
+def test_why_a_destination_is_not_reached_is_told_with_what_to_change(https: str) -> None:
+    host = https.split("/")[2]
+    told = refusal_at(https)
+    assert f"{host} could not be reached: its certificate is not to be trusted" in told and "ca_file" in told
+    with running_vendor("hapi") as plain:
+        assert "whether that port speaks TLS" in refusal_at(plain.address.replace("http:", "https:"))
+    assert "nobody listens there" in refusal_at("http://127.0.0.1:1/fhir")
+    assert "nobody knows that name (DNS)" in refusal_at("https://ehr.invalid/fhir")
+
+
+@pytest.mark.parametrize("key", ["ca_file", "client_certificate"])
+def test_a_certificate_file_that_is_not_there_is_told_with_its_key(key: str, tmp_path: Path) -> None:
+    table: dict[str, Any] = {"name": "x", "kind": "fhir-r4", "base_url": "https://ehr.invalid/fhir"}
+    with pytest.raises(ProfileError, match=f"{key}: .*gone.pem is of no use"):
+        open_connector(build_profile(table | {"auth": {key: str(tmp_path / "gone.pem")}}, source="test"), str)
+    table = {"name": "x", "kind": "hl7v2", "host": "127.0.0.1", "port": 1, "tls": True, key: "gone.pem"}
+    engine = open_connector(build_profile(table | {"authorities": {MRN: "HOSP"}}, source="test"), str)
+    with pytest.raises(DeliveryError, match=f"{key}: gone.pem is of no use") as error:
+        engine.send(parcel())
+    assert not error.value.outage
 
 
 @pytest.mark.parametrize(("shown", "tls"), [(True, True), (False, True), (True, False)])

@@ -12,7 +12,7 @@ import pytest
 from adapter.bridge import Bridge
 from adapter.delivery.rehearsal import examine_destination, keep_secret
 from adapter.delivery.trial import try_destination
-from adapter.errors import BadInput, Conflict
+from adapter.errors import BadInput, Conflict, Misconfigured
 from adapter.records import find_where
 from adapter.sandbox.vendors import RunningVendor, running_vendor
 from connectors.layers import merged
@@ -73,6 +73,19 @@ def test_a_profile_that_is_not_complete_asks_nobody(bridge: Bridge) -> None:
         found = examine_destination(site, "x", ask=True)
         assert found[-1].subject == "connection" and "nobody asked" in found[-1].detail
         assert running.vendor.requests == []
+
+
+def test_nothing_goes_anywhere_while_a_profile_says_set_me(bridge: Bridge) -> None:
+    with running_vendor("oracle-health") as running:
+        site = with_destination(bridge, running, tenant={"tenant": "set-me"})
+        with pytest.raises(Misconfigured, match=r"destination 'x': base_url, tenant.tenant not set"):
+            tried(site)
+        assert running.vendor.requests == []
+
+
+def test_a_profile_is_examined_before_a_destination_is_based_on_it(bridge: Bridge) -> None:
+    subjects = [each.subject for each in examine_destination(bridge, "epic", ask=True)]
+    assert "1 route" in " ".join(subjects) and "connection" not in subjects
 
 
 def test_the_answers_of_the_destination_follow_the_verdicts(bridge: Bridge) -> None:
