@@ -16,6 +16,7 @@ from adapter.access.actor import Actor
 from adapter.access.policy import MADE_BY, OPENED_BY, Letter, can, levels_closed
 from adapter.access.scopes import Grant, filters_of, grants_for
 from adapter.bridge import Bridge
+from adapter.db.tables import ONLY_OPEN
 from adapter.errors import Forbidden, NotFound, OutOfReach
 from adapter.records.confinement import confinement, same_patients
 from adapter.records.search_filters import Alternatives, Scope, alternatives
@@ -45,10 +46,9 @@ class Reach:
     def alternatives(self, letter: Letter, resource_type: str) -> list[Alternatives]:
         """`conditions`, of which a search reads those that are alternatives one by one where that costs less."""
         granted = [[one] for one in self._granted(letter, resource_type)]
-        levels = sensitivity(self.actor, resource_type)
         if self.patient_ids is not None:  # no more to read than a chart
-            levels = [[or_(*each)] for each in levels]
-        return [*granted, *levels]
+            return [*granted, *([one] for one in sensitivity(self.actor, resource_type))]
+        return [*granted, *visible(self.actor, resource_type)]
 
     def check(self, letter: Letter, resource_type: str, resource_id: str) -> None:
         """Raises NotFound: what is out of reach is not known to exist. OutOfReach where that is a decision."""
@@ -92,7 +92,7 @@ class Reach:
         """What a scope's own chain may look at: what could be searched for, or `Media.r?patient.birthdate=…` would tell
         an app that may read no Patient when one was born. No chain vouches for another, since that might not end."""
         scoped = [[one] for one in self._scoped(letter, resource_type, by_chains=False)]
-        return [*scoped, *sensitivity(self.actor, resource_type)]
+        return [*scoped, *visible(self.actor, resource_type)]
 
 
 def check_written(
@@ -107,21 +107,20 @@ def check_written(
         reach.check_written(letter, resource_type, resource_id)
 
 
-def sensitivity(actor: Actor, resource_type: str) -> list[Alternatives]:
-    """`policy.can_see` as conditions on the table.
+def sensitivity(actor: Actor, resource_type: str) -> list[Condition]:
+    """`policy.can_see` as conditions on the table."""
+    return [or_(*each) for each in visible(actor, resource_type)]
 
-    Level by level, as they are indexed (db/tables.py): who may see none of the restricted photos would otherwise search
-    through all there are.
+
+def visible(actor: Actor, resource_type: str) -> list[Alternatives]:
+    """`sensitivity` as alternatives: what is open to this actor, and their own of each level that is not.
+
+    Each has an index. As one condition they would be looked up row by row, through every restricted photo there is for
+    who may see none.
     """
     if resource_type not in MADE_BY or not (closed := levels_closed(actor)):
         return []
     columns = TABLES[resource_type].c
-    levels = columns.confidentiality
-    opened = (levels == level for level in map(_literal, OPENED_BY.keys() - set(closed)))
-    own = and_(levels.in_([_literal(one) for one in closed]), columns[MADE_BY[resource_type]] == actor.id)
-    return [[levels.not_in([_literal(one) for one in OPENED_BY]), *opened, own]]
-
-
-def _literal(level: str) -> ColumnElement[str]:
-    """Not as a parameter, of which no database knows whether a partial index holds the rows."""
-    return literal(level, literal_execute=True)
+    level, is_own = columns.confidentiality, columns[MADE_BY[resource_type]] == actor.id
+    opened = level == ONLY_OPEN if set(closed) == OPENED_BY.keys() else level.not_in(closed)
+    return [[opened, *(and_(is_own, level == one) for one in closed)]]

@@ -7,7 +7,6 @@ every other column is derived from it by ``records.search_parameters`` in the sa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,6 +24,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    literal_column,
     text,
 )
 from sqlalchemy.types import TypeEngine
@@ -110,14 +110,9 @@ encounter = _resource(
 WAITING = text("identity_state <> 'bound|https://dermbridge.org/fhir/CodeSystem/identity-state'")
 """Photos whose patient is not settled: the condition of a partial index, to be repeated as it is by who reads it."""
 
-LEVELS = {"open": text("confidentiality NOT IN ('R', 'V')"), "restricted": text("confidentiality = 'R'")}
-
-
-def _by_level(name: str, *columns: str) -> Iterator[Index]:
-    """An index for each level, for who may not see every level and searches them one by one (access.reach)."""
-    for level, rows in LEVELS.items():
-        yield Index(f"ix_{name}_{level}", *columns, sqlite_where=rows, postgresql_where=rows)
-
+ONLY_OPEN = literal_column("'N'", String)
+"""The level of what everybody may see, as written in the condition of a partial index: a parameter would not match."""
+OPEN = text("confidentiality = 'N'")
 
 media = _resource(
     "Media",
@@ -132,7 +127,7 @@ media = _resource(
     _code("view"),
     _code("site"),
     _code("identity_state"),
-    Column("confidentiality", String(1)),  # the highest level of meta.security, see access.policy
+    Column("confidentiality", String(1)),  # N, R or V: who sees it, see access.policy
     _code("derivation"),  # what picture of others it is; None for a photograph
     _id("lesion"),
     _text("operator"),
@@ -150,8 +145,9 @@ media = _resource(
     Index("ix_media_status_created", "status", "created", "id"),
     Index("ix_media_identity_state_created", "identity_state", "created", "id"),
     Index("ix_media_operator_created", "operator", "created", "id"),
-    *_by_level("media_created", "created", "id"),
-    *_by_level("media_site_created", "site", "created", "id"),
+    Index("ix_media_operator_level_created", "operator", "confidentiality", "created", "id"),
+    Index("ix_media_open_created", "created", "id", sqlite_where=OPEN, postgresql_where=OPEN),
+    Index("ix_media_site_level_created", "site", "confidentiality", "created", "id"),
     Index("ix_media_waiting", "identity_state", "id", sqlite_where=WAITING, postgresql_where=WAITING),
 )
 consent = _resource(
@@ -195,7 +191,8 @@ observation = _resource(
     Index("ix_observation_patient_date", "patient", "date", "id"),
     Index("ix_observation_date", "date", "id"),
     Index("ix_observation_performer_date", "performer", "date", "id"),
-    *_by_level("observation_date", "date", "id"),
+    Index("ix_observation_performer_level_date", "performer", "confidentiality", "date", "id"),
+    Index("ix_observation_open_date", "date", "id", sqlite_where=OPEN, postgresql_where=OPEN),
 )
 provenance = _resource(
     "Provenance",

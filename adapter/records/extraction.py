@@ -178,13 +178,13 @@ _CONFIDENTIALITY = "ULMNRV"  # http://terminology.hl7.org/CodeSystem/v3-Confiden
 
 
 def confidentiality_of(resource: Resource) -> str:
-    """The highest level among `meta.security`, N without one; an intimate photograph of a minor is always V."""
+    """The highest level among `meta.security`, N at the least; an intimate photograph of a minor is always V."""
     labels = _walk(resource, ("meta", "security"))
     levels = [one["code"] for one in labels if one.get("system", "").endswith("/v3-Confidentiality") and "code" in one]
     local = {one.get("code") for one in labels if one.get("system", "").endswith("/CodeSystem/photo-label")}
     if local >= {"minor", "intimate"} or any(level not in _CONFIDENTIALITY for level in levels):
         return "V"
-    return max(levels, key=_CONFIDENTIALITY.index, default="N")
+    return max([*levels, "N"], key=_CONFIDENTIALITY.index)
 
 
 def replaced_by(resource: Resource) -> str | None:

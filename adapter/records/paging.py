@@ -122,7 +122,8 @@ def fetch(
         if len(branches) > 1:
             unique = order[-1].column
             parts = (ordered.with_only_columns(unique).where(branch).subquery() for branch in branches)
-            ordered = _in_order(statement, segment_keys, wanted).where(unique.in_(union_all(*map(select, parts))))
+            found = select(*statement.selected_columns).where(unique.in_(union_all(*map(select, parts))))
+            ordered = _in_order(found, segment_keys, wanted)
         rows += tx.execute(ordered).all()
         if len(rows) > count:
             break

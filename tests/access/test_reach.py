@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import base64
+import re
 from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import or_
+from sqlalchemy import event
 
 from adapter.access import Actor
 from adapter.access.policy import MADE_BY, can_see, grants_of
-from adapter.access.reach import sensitivity
+from adapter.access.reach import Reach, sensitivity
 from adapter.access.scopes import find_grant, parse_scopes
 from adapter.access.sessions import COOKIE, start_session
 from adapter.access.tokens import issue_token
 from adapter.bridge import Bridge
 from adapter.errors import BadInput
 from adapter.records import create, find_where, get, update_resource
+from adapter.records.paging import PageCodec
+from adapter.records.search import search
 from adapter.settings import Settings
 from mappings.terms import CONFIDENTIALITY, coding
 from tests.access.conftest import RECORDS, Serve
@@ -288,11 +291,29 @@ def test_one_record_and_a_search_agree_on_every_level(bridge: Bridge, resource_t
             for emergency in (None, "ETREAT"):
                 actor = Actor("person", who, "A", "clinician", rights=of, emergency=emergency)
                 with bridge.db.snapshot() as tx:
-                    visible = (or_(*each) for each in sensitivity(actor, resource_type))
-                    searched = bool(find_where(tx, resource_type, *visible))
+                    searched = bool(find_where(tx, resource_type, *sensitivity(actor, resource_type)))
                 open_to_all = level in "UN" or who == maker["reference"] or emergency is not None
                 expected = open_to_all or "very-restricted" in of or (level == "R" and "restricted" in of)
                 assert can_see(actor, record) == searched == expected, (who, of, emergency)
+
+
+@pytest.mark.parametrize("db_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("asked", "index"),
+    [((), "ix_media_open_created"), ((("site", "http://snomed.info/sct|1"),), "ix_media_site_level_created")],
+)
+def test_who_may_see_no_restricted_photo_does_not_search_through_those(
+    bridge: Bridge, asked: tuple[tuple[str, str], ...], index: str
+) -> None:
+    """On PostgreSQL the plan depends on the number of rows."""
+    actor, statements = Actor("machine", "m", "M", "machine", frozenset({"system/Media.s"})), []
+    event.listen(bridge.db.engine, "before_cursor_execute", lambda *args: statements.append((args[2], args[3])))
+    with bridge.db.snapshot() as tx:
+        reach, codec = Reach(tx, actor, bridge.now()), PageCodec(b"a secret of the test", bridge.now)
+        search(tx, "Media", asked, patient_ids=None, codec=codec, reached=reach.alternatives)
+        statement, values = next(one for one in statements if "ORDER BY" in one[0])
+        plan = "\n".join(row.detail for row in tx.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values))
+    assert set(re.findall(r"ix_media_\w+", plan)) == {index, "ix_media_operator_level_created"}, plan
 
 
 def test_the_timeline_says_how_many_photos_need_more(charts: tuple[Bridge, httpx.Client, Any]) -> None:

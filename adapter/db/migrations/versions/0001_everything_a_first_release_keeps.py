@@ -498,19 +498,18 @@ def upgrade() -> None:
     with op.batch_alter_table('media', schema=None) as batch_op:
         batch_op.create_index('ix_media_created', ['created', 'id'], unique=False)
         batch_op.create_index('ix_media_created_end', ['created_end', 'created'], unique=False)
-        batch_op.create_index('ix_media_created_open', ['created', 'id'], unique=False, sqlite_where=sa.text("confidentiality NOT IN ('R', 'V')"), postgresql_where=sa.text("confidentiality NOT IN ('R', 'V')"))
-        batch_op.create_index('ix_media_created_restricted', ['created', 'id'], unique=False, sqlite_where=sa.text("confidentiality = 'R'"), postgresql_where=sa.text("confidentiality = 'R'"))
         batch_op.create_index('ix_media_encounter_created', ['encounter', 'created', 'id'], unique=False)
         batch_op.create_index('ix_media_identity_state_created', ['identity_state', 'created', 'id'], unique=False)
         batch_op.create_index('ix_media_last_updated', ['last_updated', 'id'], unique=False)
         batch_op.create_index('ix_media_lesion_created', ['lesion', 'created', 'id'], unique=False)
         batch_op.create_index('ix_media_modality_created', ['modality', 'created', 'id'], unique=False)
+        batch_op.create_index('ix_media_open_created', ['created', 'id'], unique=False, sqlite_where=sa.text("confidentiality = 'N'"), postgresql_where=sa.text("confidentiality = 'N'"))
         batch_op.create_index('ix_media_operator_created', ['operator', 'created', 'id'], unique=False)
+        batch_op.create_index('ix_media_operator_level_created', ['operator', 'confidentiality', 'created', 'id'], unique=False)
         batch_op.create_index('ix_media_patient_created', ['patient', 'created', 'id'], unique=False)
         batch_op.create_index('ix_media_patient_site_created', ['patient', 'site', 'created', 'id'], unique=False)
         batch_op.create_index('ix_media_site_created', ['site', 'created', 'id'], unique=False)
-        batch_op.create_index('ix_media_site_created_open', ['site', 'created', 'id'], unique=False, sqlite_where=sa.text("confidentiality NOT IN ('R', 'V')"), postgresql_where=sa.text("confidentiality NOT IN ('R', 'V')"))
-        batch_op.create_index('ix_media_site_created_restricted', ['site', 'created', 'id'], unique=False, sqlite_where=sa.text("confidentiality = 'R'"), postgresql_where=sa.text("confidentiality = 'R'"))
+        batch_op.create_index('ix_media_site_level_created', ['site', 'confidentiality', 'created', 'id'], unique=False)
         batch_op.create_index('ix_media_status_created', ['status', 'created', 'id'], unique=False)
         batch_op.create_index('ix_media_view_created', ['view', 'created', 'id'], unique=False)
         batch_op.create_index('ix_media_waiting', ['identity_state', 'id'], unique=False, sqlite_where=sa.text("identity_state <> 'bound|https://dermbridge.org/fhir/CodeSystem/identity-state'"), postgresql_where=sa.text("identity_state <> 'bound|https://dermbridge.org/fhir/CodeSystem/identity-state'"))
@@ -533,11 +532,11 @@ def upgrade() -> None:
     )
     with op.batch_alter_table('observation', schema=None) as batch_op:
         batch_op.create_index('ix_observation_date', ['date', 'id'], unique=False)
-        batch_op.create_index('ix_observation_date_open', ['date', 'id'], unique=False, sqlite_where=sa.text("confidentiality NOT IN ('R', 'V')"), postgresql_where=sa.text("confidentiality NOT IN ('R', 'V')"))
-        batch_op.create_index('ix_observation_date_restricted', ['date', 'id'], unique=False, sqlite_where=sa.text("confidentiality = 'R'"), postgresql_where=sa.text("confidentiality = 'R'"))
         batch_op.create_index('ix_observation_last_updated', ['last_updated', 'id'], unique=False)
+        batch_op.create_index('ix_observation_open_date', ['date', 'id'], unique=False, sqlite_where=sa.text("confidentiality = 'N'"), postgresql_where=sa.text("confidentiality = 'N'"))
         batch_op.create_index('ix_observation_patient_date', ['patient', 'date', 'id'], unique=False)
         batch_op.create_index('ix_observation_performer_date', ['performer', 'date', 'id'], unique=False)
+        batch_op.create_index('ix_observation_performer_level_date', ['performer', 'confidentiality', 'date', 'id'], unique=False)
 
     op.create_table('organization',
     sa.Column('id', sa.String(length=64), nullable=False),
