@@ -300,7 +300,7 @@ def test_one_record_and_a_search_agree_on_every_level(bridge: Bridge, resource_t
 @pytest.mark.parametrize("db_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
     ("asked", "index"),
-    [((), "ix_media_open_created"), ((("site", "http://snomed.info/sct|1"),), "ix_media_site_level_created")],
+    [((), "ix_media_open_created"), ((("site", "http://snomed.info/sct|1"),), "ix_media_open_site_created")],
 )
 def test_who_may_see_no_restricted_photo_does_not_search_through_those(
     bridge: Bridge, asked: tuple[tuple[str, str], ...], index: str
