@@ -85,7 +85,9 @@ class Reach:
         return (or_(false(), *met),)
 
     def _meets(self, grant: Grant, resource_type: str) -> Condition:
-        scope = Scope(self.tx, resource_type, self.patient_ids, self.base_url, self.now, self._told_by_chains)
+        scope = Scope(
+            self.tx, resource_type, self.patient_ids, self.base_url, self.now, self._told_by_chains, is_granted=True
+        )
         return and_(*(or_(*alternatives(scope, wanted)) for wanted in filters_of(grant)))
 
     def _told_by_chains(self, letter: Letter, resource_type: str) -> list[Alternatives]:

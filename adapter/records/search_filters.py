@@ -89,6 +89,7 @@ class Scope:
     base_url: str
     now: datetime
     reached: Reached = everything
+    is_granted: bool = False  # the query of a SMART scope, which its holder cannot narrow
 
     @property
     def table(self) -> Table:
@@ -309,7 +310,10 @@ def _on_target(wanted: Filter) -> tuple[str, Filter]:
 
 
 def _chained(scope: Scope, wanted: Filter) -> Condition | Alternatives:
-    """The targets first, then rows that point to them: `patient.identifier=…` is two short look-ups."""
+    """The targets first, then rows that point to them: `patient.identifier=…` is two short look-ups.
+
+    Too many are refused; of a scope they are looked up row by row.
+    """
     target, inner = _on_target(wanted)
     within = replace(scope, resource_type=target)
     # Nobody learns from a chain what a search of its target would not have told.
@@ -317,6 +321,9 @@ def _chained(scope: Scope, wanted: Filter) -> Condition | Alternatives:
     conditions = [*confinement(target, scope.patient_ids), *(or_(*each) for each in told)]
     statement = select(within.table.c.id).where(within.table.c.deleted.is_(False), *conditions)
     ids = scope.tx.execute(statement.limit(CHAIN_LIMIT + 1)).scalars().all()
+    if len(ids) > CHAIN_LIMIT and scope.is_granted and within.table is not scope.table:
+        points_there = within.table.c.id == scope.table.c[wanted.parameter.column or ""]
+        return statement.where(points_there).correlate(scope.table).exists()
     if len(ids) > CHAIN_LIMIT:
         raise BadInput(f"'{wanted.chain}' matches too many {target} records; narrow it", issue_type="too-costly")
     if not ids:

@@ -19,12 +19,13 @@ from adapter.access.sessions import COOKIE, start_session
 from adapter.access.tokens import issue_token
 from adapter.bridge import Bridge
 from adapter.errors import BadInput
-from adapter.records import create, find_where, get, update_resource
+from adapter.records import create, create_all, find_where, get, update_resource
 from adapter.records.paging import PageCodec
 from adapter.records.search import search
+from adapter.records.search_filters import CHAIN_LIMIT
 from adapter.settings import Settings
 from mappings.terms import CONFIDENTIALITY, coding
-from tests.access.conftest import RECORDS, Serve
+from tests.access.conftest import RECORDS, Serve, photo
 from tests.conftest import Clock
 from tests.fhir_api.conftest import InProcess
 from tests.web.conftest import Browser, picture, sign_in
@@ -157,6 +158,21 @@ def test_the_chain_of_a_scope_looks_no_further_than_its_owner(serve: Serve, othe
     asking = token(bridge, f"system/Media.rs?patient.family=Lindqvist {others}")
     assert found(client, asking, "Media") == expected
     assert client.get("/fhir/Media/m1", headers=asking).status_code == (200 if expected else 404)
+
+
+def test_the_chain_of_a_scope_may_meet_any_number_of_patients(serve: Serve) -> None:
+    bridge, client = serve()
+    with bridge.db.transaction() as tx:
+        many = (
+            {"resourceType": "Patient", "id": f"born{n}", "birthDate": "1980-01-01"} for n in range(CHAIN_LIMIT + 1)
+        )
+        create_all(tx, [*many, photo("of-many", "born7")], at=bridge.now())
+    asking = token(bridge, "system/Media.rs?patient.birthdate=1980-01-01 system/Patient.s")
+    assert found(client, asking, "Media") == {"of-many"}
+    assert client.get("/fhir/Media/of-many", headers=asking).status_code == 200
+    assert client.get("/fhir/Media/m1", headers=asking).status_code == 404
+    confined = token(bridge, "system/Media.rs?patient.birthdate=1980-01-01 system/Patient.s?_id=p1")
+    assert found(client, confined, "Media") == set()
 
 
 def test_what_is_written_must_lie_within_the_scope(serve: Serve) -> None:
