@@ -18,7 +18,7 @@ import orjson
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from adapter.bridge import Bridge, open_bridge
 from adapter.errors import DermBridgeError
@@ -78,7 +78,7 @@ def show(rows: list[dict[str, Any]], columns: list[str], *, as_json: bool, empty
     if not rows:
         out.print(empty, markup=False)
         return
-    table = Table(*columns)
+    table = Table(*(Column(column, overflow="fold") for column in columns))  # no id or address is cut off
     for row in rows:
         table.add_row(*("" if row.get(column) is None else escape(str(row[column])) for column in columns))
     out.print(table)

@@ -14,10 +14,8 @@ from adapter.cli import Json, beside_service, err, group, out, show
 from adapter.errors import BadInput, NotFound
 from adapter.settings import load_settings
 
-connectors = group(
-    "connectors",
-    "Destinations: new, check, dry-run, try, send, looked, stop, resume, replay, explain, photos, pull, list, secret.",
-)
+connectors = group("connectors", "Destinations: EHRs and archives, connected by profiles, tried and looked after.")
+Born = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Birth date, as 1961-03-12.")]
 
 
 @connectors.command("list")
@@ -46,14 +44,14 @@ def connectors_new(
 
 @connectors.command("check")
 def connectors_check(
-    name: str,
+    name: Annotated[str, typer.Argument(help="A destination, a shipped profile, or a .toml file.")],
     offline: Annotated[bool, typer.Option(help="Only what the profile says; ask nobody.")] = False,
     everything: Annotated[bool, typer.Option("--all", help="Also what is in order.")] = False,
     as_json: Json = False,
 ) -> None:
     """A verdict for each question an EHR answers differently, with remedy; exit 1 when something must be changed.
 
-    Example: dermbridge connectors check main-ehr
+    Of a shipped profile, or a .toml file, only what it says. Example: dermbridge connectors check main-ehr
     """
     from adapter.delivery.rehearsal import examine_destination, is_question
 
@@ -75,7 +73,7 @@ def connectors_look_up(
     identifier: Annotated[str, typer.Option(help="'SYSTEM|VALUE'")] = "",
     family: Annotated[str, typer.Option(help="Family name.")] = "",
     given: Annotated[str, typer.Option(help="Given name.")] = "",
-    born: Annotated[str, typer.Option(help="Birth date, as 1961-03-12.")] = "",
+    born: Born = None,
     gender: Annotated[str, typer.Option(help="male, female, other or unknown.")] = "",
     at: Annotated[datetime | None, typer.Option(help="A time (UTC), for the visit that covers it.")] = None,
     as_json: Json = False,
@@ -86,8 +84,13 @@ def connectors_look_up(
     """
     from adapter.delivery.patient_lookup import look_up
 
-    system, _, value = identifier.rpartition("|")
-    sought = {"system": system, "value": value, "family": family, "given": given, "birthDate": born, "gender": gender}
+    if not (identifier or family or given or born):
+        raise BadInput("say who: --identifier, or what is known of --family, --given, --born, --gender")
+    system, separator, value = identifier.rpartition("|")
+    if identifier and not (separator and value):
+        raise BadInput("give the identifier as 'SYSTEM|VALUE'")
+    sought = {"system": system, "value": value, "family": family, "given": given, "birthDate": _day(born)}
+    sought["gender"] = gender
     with beside_service() as bridge:
         found = look_up(bridge, name, sought, at.replace(tzinfo=UTC) if at else None)
     rows = [
@@ -110,6 +113,10 @@ def connectors_look_up(
         err.print(f"{way} is not offered there: take it out of patient_lookup.ways", highlight=False)
     if found.several and rows:
         err.print("more fit than are shown", highlight=False)
+
+
+def _day(born: datetime | None) -> str:
+    return born.date().isoformat() if born else ""
 
 
 Whose = Annotated[str, typer.Option("--patient", help="'SYSTEM|VALUE', or Patient/id of this installation.")]
@@ -210,7 +217,7 @@ def _find_patient(bridge: Bridge, given: str) -> str | None:
 
 @connectors.command("dry-run")
 def connectors_dry_run(
-    name: Annotated[str, typer.Argument(help="A destination, or a shipped profile.")],
+    name: Annotated[str, typer.Argument(help="A destination, a shipped profile, or a .toml file.")],
     media: Annotated[str | None, typer.Option(help="The photo's id; an invented one when left out.")] = None,
     photo: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="A file for the invented one.")
@@ -237,7 +244,7 @@ def connectors_dry_run(
 def connectors_try(
     name: str,
     patient: Annotated[str, typer.Option(help="A test patient's record number, or 'SYSTEM|VALUE'.")],
-    born: Annotated[str, typer.Option(help="Birth date, as 1961-03-12, where the destination compares it.")] = "",
+    born: Born = None,
     visit: Annotated[str, typer.Option(help="A visit number of that patient, or 'SYSTEM|VALUE'.")] = "",
     photo: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Instead of a grey one.")] = None,
     keep: Annotated[bool, typer.Option(help="Leave the photo there.")] = False,
@@ -251,7 +258,9 @@ def connectors_try(
 
     columns = ["subject", "verdict", "detail", "remedy"]
     with beside_service() as bridge:
-        steps = list(try_destination(bridge, name, patient=patient, born=born, visit=visit, photo=photo, keep=keep))
+        steps = list(
+            try_destination(bridge, name, patient=patient, born=_day(born), visit=visit, photo=photo, keep=keep)
+        )
     rows = [{column: getattr(each, column) for column in columns} for each in steps]
     show(rows, columns, as_json=as_json, empty="")
     raise typer.Exit(int(any(row["verdict"] == "error" for row in rows)))
@@ -365,7 +374,8 @@ def connectors_resume(name: str) -> None:
 
 @connectors.command("explain")
 def connectors_explain(
-    name: Annotated[str, typer.Argument(help="A destination, or a shipped profile.")], as_json: Json = False
+    name: Annotated[str, typer.Argument(help="A destination, a shipped profile, or a .toml file.")],
+    as_json: Json = False,
 ) -> None:
     """Every key that is not as by default, with its meaning. Example: dermbridge connectors explain epic"""
     from adapter.delivery.rehearsal import explain_destination

@@ -44,7 +44,7 @@ def answer(*words: str, code: int = 0) -> Any:
 
 
 def test_list_says_how_photos_go_and_whether_the_destination_is_down(site: Path) -> None:
-    assert answer("list") == [{"name": "shelf", "routes": "directory", "state": "answers"}]
+    assert answer("list") == [{"name": "shelf", "routes": "directory", "state": "no outages"}]
 
 
 def test_a_new_profile_is_a_commented_copy_that_says_what_is_to_be_set(site: Path) -> None:
@@ -56,6 +56,35 @@ def test_a_new_profile_is_a_commented_copy_that_says_what_is_to_be_set(site: Pat
     found = answer("check", "main-ehr", "--offline", code=1)
     unset = [each for each in found if each["verdict"] == "error"]
     assert unset and all("set-me" not in each["remedy"] and each["remedy"] for each in unset)
+
+
+@pytest.mark.parametrize("name", ["Main EHR", "../main", ""])
+def test_a_name_that_no_destination_may_have_writes_no_profile(site: Path, name: str) -> None:
+    with pytest.raises(AssertionError, match="lower case letters"):
+        run("new", name, "--like", "epic")
+    assert not (site / "config" / "connectors").exists()
+
+
+def test_two_destinations_of_one_name_are_refused_by_every_command(site: Path) -> None:
+    settings = site / "config" / "dermbridge.toml"
+    settings.write_text(settings.read_text() * 2)
+    for words in (["list"], ["check", "shelf"], ["send", "m1", "shelf"]):
+        with pytest.raises(AssertionError, match="used twice"):
+            run(*words)
+
+
+def test_a_profile_of_ones_own_is_checked_and_tried_dry_before_it_is_in_the_settings(site: Path) -> None:
+    run("new", "mine", "--like", "openemr")
+    file = "config/connectors/mine.toml"
+    assert "auth.client_id" in " ".join(each["detail"] for each in answer("check", file, code=1))
+    assert answer("dry-run", file)[0]["outgoing"] and answer("explain", file)
+
+
+def test_a_question_about_nobody_is_not_asked(site: Path) -> None:
+    for told, *words in (("say who", "shelf"), ("SYSTEM", "shelf", "--identifier", "4711")):
+        with pytest.raises(AssertionError, match=told):
+            run("look-up", *words)
+    run("look-up", "shelf", "--born", "1.2.1970", code=2)
 
 
 def test_a_folder_is_checked_for_real(site: Path) -> None:
@@ -93,13 +122,18 @@ def test_a_destination_is_stopped_for_maintenance_and_goes_on(site: Path) -> Non
     assert "until `dermbridge connectors resume shelf`" in run("stop", "shelf", "--because", "upgrade until 06:00")
     assert answer("list")[0]["state"] == "stopped: upgrade until 06:00"
     assert "shelf goes on; 0 deliveries" in run("resume", "shelf")
-    assert answer("list")[0]["state"] == "answers"
+    assert answer("list")[0]["state"] == "no outages"
 
 
 def test_what_a_set_back_ehr_lost_is_replayed_since_a_time_of_day(site: Path) -> None:
-    assert "0 deliveries" in run("replay", "shelf", "--since", "09:00", "--until", "2999-01-01T00:00")
-    with pytest.raises(AssertionError, match="give 09:00"):
-        run("replay", "shelf", "--since", "nine")
+    assert "0 deliveries" in run("replay", "shelf", "--since", "00:00", "--until", "2999-01-01T00:00")
+    for told, *words in (
+        ("give 09:00", "--since", "nine"),
+        ("still to come", "--since", "2999-01-01T00:00"),
+        ("since when", "--until", "09:00"),
+    ):
+        with pytest.raises(AssertionError, match=told):
+            run("replay", "shelf", *words)
 
 
 @pytest.mark.parametrize("vendor", ["oracle-health", "epic", "medplum", "veradigm", "openemr", "hl7v2", "athenaflow"])

@@ -18,7 +18,7 @@ from adapter.db.tables import delivery
 from adapter.delivery.circuit import LEFT_ALONE, STOPPED, find_circuit, set_held
 from adapter.delivery.destinations import Destinations
 from adapter.delivery.outbox import NEEDS_A_LOOK, DeliveryState, look_again, send_again
-from adapter.errors import Conflict
+from adapter.errors import BadInput, Conflict
 from adapter.work import hasten, waiting
 
 S = DeliveryState
@@ -59,8 +59,15 @@ def replay(
     Without `since` those that failed, but for those that only a person can look for (`looked`). With it also all that
     the destination accepted from then (until `until`), as after it was set back to a backup: each is looked for first
     and sent only where it is not there. Where nothing can be looked for, a person is told what to look for instead.
+    Raises NotFound, and BadInput for an `until` alone or a stretch of time that has not begun.
     """
     Destinations(bridge).profile(name)
+    if until is not None and since is None:
+        raise BadInput("say since when as well; without it, what failed is sent again whenever that was")
+    if since is not None and since > min(until or bridge.now(), bridge.now()):
+        raise BadInput(
+            f"{since.isoformat(timespec='minutes')} is after the end, or still to come; give an earlier time"
+        )
     c, here = delivery.c, delivery.c.destination == name
     failed = and_(c.state == S.FAILED, not_(NEEDS_A_LOOK))
     if since is not None:

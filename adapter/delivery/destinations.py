@@ -37,7 +37,8 @@ class Destinations:
         """`shares`: what is sent counts in the allowance that all workers share."""
         self._bridge = bridge
         self._shares = shares
-        self._given = {str(entry.get("name")): dict(entry) for entry in bridge.settings.destinations}
+        check_names(bridge.settings)
+        self._given = {str(entry["name"]): dict(entry) for entry in bridge.settings.destinations}
         self._open: dict[str, Connector] = {}
         self._asked: dict[str, PatientQuery | None] = {}
         self._read: dict[str, tuple[PhotoSource, ...]] = {}
@@ -148,21 +149,32 @@ def check_destinations(settings: Settings) -> None:
 
     Raises Misconfigured naming the settings file, the entry, its key and the remedy.
     """
-    file, seen = settings_file(environment()), set[str]()
+    check_names(settings)
     for number, entry in enumerate(settings.destinations, 1):
-        place = f"{file}: [[destinations]] number {number}"
-        name = entry.get("name")
-        if not isinstance(name, str) or not name:
-            raise Misconfigured(f"{place}: key 'name' is missing; give the destination a short name of its own")
-        if name in seen:
-            raise Misconfigured(
-                f"{place}: key 'name': {name!r} is used twice; deliveries are told apart by it, choose another"
-            )
-        seen.add(name)
         try:
             read_destination(entry)
         except Misconfigured as error:
-            raise Misconfigured(f"{place}: {error} (see docs/connectors.md)") from None
+            raise Misconfigured(f"{_place(number)}: {error} (see docs/connectors.md)") from None
+
+
+def check_names(settings: Settings) -> None:
+    """Every `[[destinations]]` entry has a name of its own. Raises Misconfigured."""
+    seen = set[str]()
+    for number, entry in enumerate(settings.destinations, 1):
+        name = entry.get("name")
+        if not isinstance(name, str) or not name:
+            raise Misconfigured(
+                f"{_place(number)}: key 'name' is missing; give the destination a short name of its own"
+            )
+        if name in seen:
+            raise Misconfigured(
+                f"{_place(number)}: key 'name': {name!r} is used twice; deliveries are told apart by it, choose another"
+            )
+        seen.add(name)
+
+
+def _place(number: int) -> str:
+    return f"{settings_file(environment())}: [[destinations]] number {number}"
 
 
 def read_destination(entry: dict[str, Any]) -> Profile:

@@ -29,7 +29,7 @@ from connectors.contract import Finding, Parcel
 from connectors.kinds import Profile
 from connectors.knob_table import explained, is_question, verdicts
 from connectors.preview import Outgoing, preview
-from connectors.profile import ProfileError, build_profile, find_shipped_profiles, read_shipped
+from connectors.profile import ProfileError, build_profile, find_shipped_profiles, parse_profile, read_shipped
 from connectors.schema import profile_schema
 from connectors.signing_key import new_signing_key, read_signing_key
 from mappings.capture_to_media import is_bound
@@ -57,8 +57,8 @@ def overview(bridge: Bridge) -> list[dict[str, Any]]:
 
 def _standing(row: Row[Any] | None) -> str:
     if row is None:
-        return "answers"
-    outages = f"{row.failures} outages" if row.failures else ""
+        return "no outages"
+    outages = f"outages in a row: {row.failures}" if row.failures else ""
     alone = f"left alone until {row.open_until:%H:%M:%S}" if row.open_until else ""
     return ", ".join(filter(None, [f"stopped: {row.held}" if row.held else "", outages, alone]))
 
@@ -154,14 +154,18 @@ def moment(bridge: Bridge, text: str) -> datetime:
 
 
 def new_profile(name: str, like: str, folder: Path) -> Path:
-    """Copy a shipped profile for this site to change. Raises NotFound, Conflict when the file is there."""
+    """Copy a shipped profile for this site to change. Raises NotFound, BadInput, Conflict when the file is there."""
     if like not in find_shipped_profiles():
         raise NotFound(f"there is no profile {like!r}; use one of {', '.join(find_shipped_profiles())}")
     file = folder / f"{name}.toml"
     if file.exists():
         raise Conflict(f"{file} exists; choose another name or edit it")
-    folder.mkdir(parents=True, exist_ok=True)
     text = read_shipped(like).replace(f'name = "{like}"', f'name = "{name}"', 1)
+    try:
+        parse_profile(text, source=name)
+    except ProfileError as error:
+        raise BadInput(f"{name!r} is no name for a destination; use lower case letters, digits and hyphens") from error
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "schema.json").write_text(profile_schema(), "utf-8")
     file.write_text(text, "utf-8")
     return file

@@ -121,7 +121,15 @@ def test_without_a_time_only_what_failed_is_replayed(site: VendorSite) -> None:
     site.capture(1)
     site.run()
     assert say(site, replay) == 0
-    assert say(site, replay, since=site.clock() + timedelta(hours=1)) == 0
+    hour = timedelta(hours=1)
+    assert say(site, replay, since=site.clock() - 2 * hour, until=site.clock() - hour) == 0
+
+
+def test_a_stretch_of_time_that_holds_nothing_is_refused_rather_than_replayed_in_part(site: VendorSite) -> None:
+    now, hour = site.clock(), timedelta(hours=1)
+    for wrong in ({"since": now + hour}, {"since": now, "until": now - hour}, {"until": now}):
+        with pytest.raises(BadInput, match=r"earlier time|since when"):
+            say(site, replay, **wrong)
 
 
 def test_where_nothing_can_be_looked_for_a_person_is_told_what_to_look_for(
