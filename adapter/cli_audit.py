@@ -56,12 +56,14 @@ def audit_verify(head: Heads = None, as_json: Json = False) -> None:
     """
     from rich.progress import Progress
 
+    from adapter.governance import settle
     from adapter.governance.verification import verify
 
     noted = _noted(head)
     began = time.monotonic()
     with beside_service() as bridge, Progress(console=err, disable=as_json or not err.is_terminal) as bar:
         task = bar.add_task("reading the log", total=None)
+        settle(bridge)
         verdict = verify(
             bridge.db,
             noted=noted,
@@ -132,7 +134,7 @@ def audit_report(
 
     Example: dermbridge audit report --patient 4711 --since 2026-01-01 --csv > seen.csv
     """
-    from adapter.governance import report
+    from adapter.governance import report, settle
 
     if as_csv + as_fhir + as_json > 1 or (as_fhir and for_patient):
         raise BadInput("choose one of --csv, --fhir and --json; --for-patient goes with --csv and --json")
@@ -143,6 +145,7 @@ def audit_report(
         if asked is None:
             raise BadInput("say whom it is about: --patient, --photo or --user, or a span of days")
         _note(bridge, asked, "reported")
+        settle(bridge)
         columns: tuple[str, ...] = report.COLUMNS
         told = report.rows(bridge.db, asked)
         if for_patient:

@@ -24,6 +24,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
+from adapter.db.spool import Spool
 from adapter.db.turn import Turn
 from adapter.errors import Unavailable
 
@@ -50,7 +51,7 @@ def insert_or(dialect: str, table: Table) -> Any:
 class Database:
     """A SQLAlchemy engine with the two kinds of transaction DermBridge uses. Any number of processes may share it.
 
-    `connections` is the most this process opens on PostgreSQL.
+    `connections` is the most this process opens on PostgreSQL. `spool` keeps what may come into the database later.
     """
 
     def __init__(self, url: str, *, connections: int = 32) -> None:
@@ -59,10 +60,12 @@ class Database:
         self.commits = 0
         self._committed = threading.Condition()
         self._writer: _GroupCommit | None = None
+        self.spool: Spool | None = None
         self.tell_others: Callable[[], None] = _nobody
         if self.is_sqlite:
             if self.url.database:
                 Path(self.url.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                self.spool = Spool(Path(f"{self.url.database}.spool"))
             pragmas = ("PRAGMA query_only=1", "PRAGMA wal_autocheckpoint=0")
             self.engine = _sqlite_engine(url, "BEGIN", *pragmas, pool_size=SQLITE_READERS)
             checkpoint = "PRAGMA wal_autocheckpoint=4000"
@@ -135,6 +138,8 @@ class Database:
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
+        if self.spool is not None:
+            self.spool.close()
         self.writing_engine.dispose()
         self.engine.dispose()
 

@@ -48,6 +48,7 @@ def fhir_server(bridge: Bridge) -> FhirServer:
         definitions=by_type(canonical_resources()),
         audit=governance.fhir_audit(bridge),
         refused=partial(governance.audit_refusal, bridge),
+        settle=partial(governance.settle, bridge),
         page_secret=bridge.vault.derive_secret("fhir page links"),
         base_url=f"{bridge.settings.base_url}/fhir",
         description=f"Clinical photographs of {bridge.settings.site_name}",

@@ -80,7 +80,8 @@ class FhirServer:
     `update-create` where a client may choose an id, and `update-by-identifier` for a patient feed. `writers` replace
     plain storing for (type, create | update | delete); `operations` are found by (type or None, `$name`);
     `definitions` are our own canonical resources by type. `creators` answer a POST to their type themselves,
-    transactions and audit included. `refused` is told every error that somebody known is answered with.
+    transactions and audit included. `refused` is told every error that somebody known is answered with. `settle` brings
+    the audit log up to date before it is read.
     """
 
     bridge: Bridge
@@ -89,6 +90,7 @@ class FhirServer:
     page_secret: bytes = field(repr=False)
     base_url: str
     refused: Callable[[Actor, Exception, str], None] = lambda _actor, _error, _asked: None
+    settle: Callable[[], None] = lambda: None
     description: str = "Clinical photographs"
     version: str | None = None
     cors: bool = False
@@ -146,6 +148,8 @@ class FhirServer:
         if interaction.writes:
             with self.bridge.db.transaction() as writing:
                 return self._audited(writing, request, interaction.handle(self, writing, request, prepared))
+        if request.segments[0] == "AuditEvent":
+            self.settle()
         with self.bridge.db.snapshot() as reading:
             answer = interaction.handle(self, reading, request, prepared)
         return self._audited(None, request, answer)

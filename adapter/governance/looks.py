@@ -2,7 +2,10 @@
 
 A look changes nothing, so its AuditEvent needs no transaction of its own reader. What a handler tells while a request
 is answered is only noted; the gate (adapter.web.gates) holds the answer until it is written. While one batch is
-written, the next fills with what all other readers looked at: one thread and one commit for any number of them.
+written, the next fills with what all other readers looked at: one thread and one fsync for any number of them.
+
+Beside SQLite they are first kept in files (`adapter.db.spool`), and `settle` moves them into the log: every second, and
+before anybody reads it. On PostgreSQL they are written into it at once.
 """
 
 from __future__ import annotations
@@ -12,9 +15,17 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import datetime
+
+import orjson
+from sqlalchemy import Connection
 
 from adapter.bridge import Bridge
-from adapter.records import New, insert_all
+from adapter.errors import Unavailable
+from adapter.records import New, Stored, insert_all
+from adapter.records.rows import find_all
+
+SETTLED_TOGETHER = 250  # in one transaction: bounds how long the one writer is held up
 
 
 class Looked:
@@ -57,8 +68,47 @@ def write_looks(bridge: Bridge, told: Sequence[New]) -> None:
 
 
 def _write(bridge: Bridge, told: Sequence[New]) -> None:
-    with bridge.db.transaction(wakes=False) as tx:
-        insert_all(tx, told)
+    if bridge.db.spool is None:
+        with bridge.db.transaction(wakes=False) as tx:
+            insert_all(tx, told)
+        return
+    try:
+        bridge.db.spool.keep(map(_line, told))
+    except OSError as error:
+        raise Unavailable("who looks cannot be noted at the moment (is the disk full?); ask again later") from error
+
+
+def settle(bridge: Bridge) -> None:
+    """Every look that is durable by now stands in the log: for whoever is about to read it, outside a transaction."""
+    if bridge.db.spool is None:
+        return
+    while True:
+        with bridge.db.spool.moving(SETTLED_TOGETHER) as lines:
+            if not lines:
+                return
+            with bridge.db.transaction(wakes=False) as tx:
+                _insert(tx, lines)
+
+
+def _insert(tx: Connection, lines: Sequence[bytes]) -> None:
+    """What the log does not have yet: after a crash a look may come again."""
+    told = {one.after.id: one for one in map(_look, lines)}
+    known = find_all(tx, "AuditEvent", told)
+    insert_all(tx, [one for event_id, one in told.items() if event_id not in known])
+
+
+def _line(told: New) -> bytes:
+    """All of it, since deriving it again from the event's text costs more than reading it."""
+    after, columns, rows = told
+    return orjson.dumps([after.id, after.last_updated, after.body, columns, [(r["param"], r["value"]) for r in rows]])
+
+
+def _look(line: bytes) -> New:
+    event_id, at, body, columns, rows = orjson.loads(line)
+    about = {"resource_type": "AuditEvent", "resource_id": event_id}
+    columns["date"] = datetime.fromisoformat(columns["date"])
+    after = Stored("AuditEvent", event_id, 1, datetime.fromisoformat(at), body)
+    return New(after, columns, [{**about, "param": param, "value": value} for param, value in rows])
 
 
 class LooksTogether:

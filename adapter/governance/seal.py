@@ -19,6 +19,7 @@ from adapter.db.inserting import insert_rows
 from adapter.db.tables import audit_head, audit_leaf, audit_node, audit_tail
 from adapter.errors import DermBridgeError
 from adapter.governance.feeds import put_in_line
+from adapter.governance.looks import settle
 from adapter.governance.merkle import CHAIN_START, EMPTY_ROOT, CompactRange, chain_hash
 from adapter.governance.signing import Head, sign
 from adapter.governance.tree import LOCK, STORED_LEVEL, StoredTree, find_head
@@ -40,7 +41,8 @@ def seal(bridge: Bridge, tree: CompactRange | None = None) -> Head | None:
 
 
 def seal_all(bridge: Bridge) -> Head | None:
-    """Seal everything committed so far; the newest head, None while the log is empty."""
+    """Seal everything told so far; the newest head, None while the log is empty."""
+    settle(bridge)
     tree = CompactRange()
     while seal(bridge, tree) is not None:
         pass
@@ -118,6 +120,7 @@ class Sealer:
 
     def _attempt(self, *, force: bool = False) -> None:
         try:
+            settle(self._bridge)
             head = seal_all(self._bridge) if force else None
             while not force and is_due(self._bridge):
                 head = seal(self._bridge, self._tree)

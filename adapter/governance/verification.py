@@ -73,6 +73,8 @@ def verify(
         indexed = tx.execute(_INDEXED).scalar_one()
         indexed -= _check_tail(tx, verdict)
         _check_counts(tx, verdict)
+    for name in db.spool.damaged() if db.spool else ():
+        verdict.add(None, None, f"looks kept in {name} are not what was written")
     end = verdict.newest.tree_size if verdict.newest else 0
     walk = _Walk(verdict, keys)
     due: dict[int, list[Head]] = {}

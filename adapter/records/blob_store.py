@@ -19,8 +19,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from adapter.durable_file import sync_folder, write_synced
 from adapter.errors import Conflict, NotFound, Unavailable
-from adapter.records.durable_file import write_synced
 
 _OBJECT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _KNOWN_FOLDERS_MAX = 4096
@@ -86,7 +86,7 @@ class LocalBlobStore:
                     os.link(temporary, final)
                 except FileExistsError:
                     _check_same(final, temporary)
-                _sync_folder(final.parent)
+                sync_folder(final.parent)
             finally:
                 with suppress(OSError):  # what stays behind is found by sweep
                     temporary.unlink()
@@ -108,7 +108,7 @@ class LocalBlobStore:
                 path.unlink()
             with suppress(FileNotFoundError):
                 # Even if the file was gone: who removed it may have crashed before this.
-                _sync_folder(path.parent)
+                sync_folder(path.parent)
 
     def list_ids(self, after: str = "", limit: int = 1000) -> list[str]:
         found: list[str] = []
@@ -184,15 +184,7 @@ def _make_folder(folder: Path) -> None:
         _make_folder(folder.parent)
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
-    _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(folder.parent)
 
 
 def _sorted_names(folder: Path) -> list[str]:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from adapter.durable_file import sync_folder
 from adapter.errors import Misconfigured
 
 VARIABLE = "DERMBRIDGE_KEK"
@@ -124,7 +125,7 @@ class OwnFile:
             os.fsync(file.fileno())
         temporary.replace(self._path)
         for folder in (self._path.parent, self._path.parent.parent):
-            _sync(folder)
+            sync_folder(folder)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -187,11 +188,3 @@ def _parse(text: str, where: str) -> dict[int, bytes]:
     if not keys:
         raise Misconfigured(f"{where} holds no key-encryption key; restore it from the backup of the keys.")
     return keys
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -33,6 +33,7 @@ def audit_page(web: Web, request: Request) -> Response:
     """?patient= (id or record number), ?photo=, ?user= (Practitioner/..), ?since=, ?until= (days), ?page=."""
     bridge, actor, asked = web.bridge, actor_of(request), _asked(request)
     check_right(actor, "audit")
+    governance.settle(bridge)
     with bridge.db.snapshot() as tx:
         question = _question(tx, bridge, asked)
         entries, following = find_events(tx, question, before=request.query_params.get("page"))
@@ -53,6 +54,7 @@ def audit_csv(web: Web, request: Request) -> Response:
     """The same question's whole answer as CSV, streamed."""
     bridge, actor = web.bridge, actor_of(request)
     check_right(actor, "audit")
+    governance.settle(bridge)
     with bridge.db.snapshot() as tx:
         question = _question(tx, bridge, _asked(request))
     _note(bridge, request, question)

@@ -235,6 +235,7 @@ def _patients(bridge: Bridge, asked: _Asked, search: str) -> list[Stored]:
     """From whose chart the app was opened; or else whose is open in this browser, and whose may be opened besides."""
     actor = asked.sessions[0].actor
     ids = [one.actor.patient_id for one in asked.sessions if one.actor.patient_id]
+    governance.settle(bridge)
     with bridge.db.snapshot() as tx:
         if asked.opened_in:
             return list(by_id(tx, "Patient", [asked.opened_in]).values())

@@ -64,6 +64,7 @@ def consents_page(web: Web, request: Request) -> Response:
 def consent_detail(web: Web, request: Request) -> Response:
     """GET /consents/{id}: who agreed to what, how, by what evidence; after a withdrawal also what came of it."""
     bridge, actor = web.bridge, actor_of(request)
+    governance.settle(bridge)
     with bridge.db.snapshot() as tx:
         stored, patient = _get_consent(tx, actor, request.path_params["id"])
         resource = stored.resource

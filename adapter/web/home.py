@@ -29,6 +29,7 @@ def home(web: Web, request: Request) -> Response:
     check_scope(actor, "s", "Patient")
     check_right(actor, "launch-any-patient")
     query, zone = request.query_params.get("q", "").strip()[:200], bridge.settings.zone
+    governance.settle(bridge)
     with bridge.db.snapshot() as tx:
         if query:
             found = find_patients(tx, query, limit=LISTED + 1)

@@ -59,6 +59,7 @@ SENT_AGAIN_FROM = frozenset({"failed", "held", "unknown", "withheld"})
 
 def photo_page(web: Web, request: Request) -> Response:
     bridge, actor = web.bridge, actor_of(request)
+    governance.settle(bridge)
     with bridge.db.snapshot() as tx:
         media, patient_id = get_photo(tx, actor, "r", request.path_params["id"])
         if comparison := comparison_of(media.resource):  # a picture made of photos is shown where it was made

@@ -16,6 +16,7 @@ from adapter.access.oauth import s256
 from adapter.access.policy import grants_of
 from adapter.access.sessions import COOKIE, NOBODY, cookie_name, start_session
 from adapter.bridge import Bridge
+from adapter.governance import settle
 from adapter.records import find_where
 from adapter.settings import Client
 from tests.access.conftest import Serve
@@ -132,6 +133,7 @@ class Site(NamedTuple):
         object.__setattr__(self.bridge, "settings", self.bridge.settings.model_copy(update=changed))
 
     def events(self, kind: str) -> list[dict[str, Any]]:
+        settle(self.bridge)
         with self.bridge.db.snapshot() as tx:
             events = [one.resource for one in find_where(tx, "AuditEvent")]
         return [one for one in events if any(code["code"] == kind for code in one.get("subtype", []))]

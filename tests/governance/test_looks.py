@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -14,10 +17,12 @@ from starlette.types import Message, Receive, Scope, Send
 from adapter import governance
 from adapter.access import Actor
 from adapter.bridge import Bridge
+from adapter.db.engine import Database
 from adapter.db.tables import audit_event, audit_tail
 from adapter.errors import DermBridgeError, Unavailable
 from adapter.governance import looks
-from adapter.governance.looks import LooksTogether, answering, write_looks
+from adapter.governance.looks import LooksTogether, answering, settle, write_looks
+from adapter.governance.verification import verify
 from adapter.records import New
 from adapter.web.gates import Gate
 
@@ -34,6 +39,7 @@ def told(bridge: Bridge, photo: str) -> list[New]:
 
 
 def logged(bridge: Bridge, table: Any = audit_event) -> int:
+    settle(bridge)
     with bridge.db.snapshot() as tx:
         return int(tx.execute(select(func.count()).select_from(table)).scalar_one())
 
@@ -154,3 +160,40 @@ def test_a_batch_that_cannot_be_written_is_an_error_of_all_in_it_and_of_nobody_a
 def test_nothing_looked_at_is_nothing_written(bridge: Bridge) -> None:
     write_looks(bridge, [])
     assert logged(bridge) == 0
+
+
+def test_a_look_that_comes_again_after_a_crash_is_told_once(bridge: Bridge) -> None:
+    look(bridge, "m1")
+    assert logged(bridge) == 1
+    look(bridge, "m2")
+    after_crash = replace(bridge, db=Database(bridge.db.url.render_as_string(hide_password=False)))
+    assert (logged(after_crash), logged(bridge), logged(bridge, audit_tail)) == (2, 2, 2)
+    after_crash.db.close()
+    assert (verify(bridge.db).unsealed, verify(bridge.db).problems) == (2, [])
+
+
+def test_a_look_found_changed_before_it_was_moved_is_a_finding(bridge: Bridge) -> None:
+    if bridge.db.spool is None:  # on PostgreSQL it is in the log at once
+        return
+    look(bridge, "m1")
+    bridge.db.spool.close()
+    (file,) = bridge.db.spool.folder.iterdir()
+    file.write_bytes(file.read_bytes().replace(b"m1", b"m9"))
+    assert logged(bridge) == 0
+    assert [one.problem for one in verify(bridge.db).problems] == [
+        f"looks kept in {file.name}.damaged are not what was written"
+    ]
+
+
+def test_a_look_that_the_disk_does_not_take_is_refused(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_given: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if bridge.db.spool is None:
+        return
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        with pytest.raises(Unavailable, match="is the disk full"):
+            look(bridge, "m1")
+    look(bridge, "m2")
+    assert logged(bridge) == 1

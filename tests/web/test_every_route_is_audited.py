@@ -15,6 +15,7 @@ from sqlalchemy import select
 from adapter.bridge import Bridge
 from adapter.db.tables import audit_event
 from adapter.fhir_api.offered import INTERACTIONS
+from adapter.governance import settle
 from adapter.records import create, find_where
 from adapter.web.routes import GET, POST, STREAMED
 from tests.web.conftest import Browser, picture, sign_in
@@ -139,6 +140,7 @@ TRIED: dict[tuple[str, str], Callable[[Browser, Browser, dict[str, str]], Any]] 
 
 
 def seen(bridge: Bridge) -> set[str]:
+    settle(bridge)
     with bridge.db.snapshot() as tx:
         return set(tx.execute(select(audit_event.c.id)).scalars())
 
@@ -225,6 +227,7 @@ def test_within_a_chart_nothing_tells_whether_another_patients_photo_exists(
 
 
 def events(bridge: Bridge, before: set[str]) -> list[dict[str, Any]]:
+    settle(bridge)
     with bridge.db.snapshot() as tx:
         return [one.resource for one in find_where(tx, "AuditEvent") if one.id not in before]
 

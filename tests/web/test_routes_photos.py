@@ -12,6 +12,7 @@ import pytest
 
 from adapter.bridge import Bridge
 from adapter.db.tables import audit_event
+from adapter.governance import settle
 from tests.web.conftest import Browser, picture
 
 
@@ -167,6 +168,7 @@ def test_looking_at_photos_is_in_the_audit_log(clinician: Browser, bridge: Bridg
     photo_id = stored(clinician, 90)
     clinician.get(f"/photos/{photo_id}")
     clinician.get(f"/captures/{photo_id}/display")
+    settle(bridge)
     with bridge.db.snapshot() as tx:
         rows = tx.execute(audit_event.select().where(audit_event.c.patient == "p1")).all()
     assert len([row for row in rows if row.action == "R" or str(row.action).startswith("R|")]) == 2

@@ -13,6 +13,7 @@ from adapter.access import SYSTEM
 from adapter.bridge import Bridge
 from adapter.compare.pictures import raise_labels_of_pictures
 from adapter.compare.reopening import comparisons_of
+from adapter.governance import settle
 from adapter.identity import Refiling, refile
 from adapter.records import create, find_where, get, update_resource
 from adapter.records.pictures import pictures_of
@@ -42,6 +43,7 @@ def _save(browser: Browser, pair: tuple[str, str], **more: Any) -> str:
 
 
 def _audited(bridge: Bridge, code: str) -> int:
+    settle(bridge)
     with bridge.db.snapshot() as tx:
         told = [one.resource for one in find_where(tx, "AuditEvent")]
     return len([one for one in told if code in {c["code"] for c in [one["type"], *one.get("subtype", [])]}])

@@ -17,6 +17,7 @@ from adapter.app import build_app
 from adapter.batch import run_job
 from adapter.bridge import Bridge
 from adapter.capture.receive import Upload, receive
+from adapter.governance import settle
 from adapter.identity import apply_message, queue, receive_messages
 from adapter.records import find_where, get, update_resource
 from adapter.work import Lane, WorkLoop
@@ -46,6 +47,7 @@ def media_of(bridge: Bridge, media_id: str) -> dict[str, Any]:
 
 
 def audited(bridge: Bridge) -> str:
+    settle(bridge)
     with bridge.db.snapshot() as tx:
         return " ".join(one.body for one in find_where(tx, "AuditEvent"))
 

@@ -37,6 +37,15 @@ def write_synced(path: Path, pieces: Iterable[bytes]) -> None:
         os.close(descriptor)
 
 
+def sync_folder(folder: Path) -> None:
+    """What was made, renamed or removed in it stays so. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _windows(pieces: Iterable[bytes]) -> Iterator[memoryview]:
     """The pieces in the thread's window, given whenever it is full and at their end."""
     if not hasattr(_own, "window"):

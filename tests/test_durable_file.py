@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from adapter.records.durable_file import BLOCK, LARGE, WINDOW, write_synced
+from adapter.durable_file import BLOCK, LARGE, WINDOW, write_synced
 
 SHM = Path("/dev/shm")
 SIZES = (0, 1, BLOCK, LARGE - 1, LARGE, LARGE + BLOCK - 1, WINDOW, WINDOW + 1, WINDOW + LARGE, 2 * WINDOW + LARGE + 44)

@@ -1,0 +1,150 @@
+"""Lines kept durably in files beside an SQLite database, until they are moved into it many at a time.
+
+A commit costs several times what appending to a file does, and makes every connection forget what it had read. The
+files lie on the database's own disk, so they are as safe as it is; PostgreSQL may lie elsewhere, and has none.
+
+Each process that keeps lines has a file of its own, locked for as long as it may grow (flock(2)); each line stands
+behind its CRC-32. Any process may move them. Whoever does must know one that comes again, as it may after a crash.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import structlog
+
+from adapter.durable_file import sync_folder
+
+log = structlog.get_logger()
+
+ENOUGH = 2**20  # bytes of one file: bounds what is read again after a crash, or by another process
+_DAMAGED = ".damaged"
+
+
+class Spool:
+    """The files of one database. Threads may share it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._keeping = threading.Lock()
+        self._file: int | None = None
+        self._size = 0
+        self._moving = threading.Lock()
+        self._moved: dict[Path, int] = {}
+
+    def keep(self, lines: Iterable[bytes]) -> None:
+        """On the disk on return. Raises OSError; then none of them counts. A line is given without its end."""
+        data = b"".join(b"%08x %b\n" % (zlib.crc32(line), line) for line in lines)
+        with self._keeping:
+            try:
+                file = self._begin() if self._file is None else self._file
+                _write(file, data)
+                os.fsync(file)
+            except OSError:
+                self._give_up()
+                raise
+            self._size += len(data)
+            if self._size >= ENOUGH:
+                self._end()
+
+    @contextmanager
+    def moving(self, most: int) -> Iterator[list[bytes]]:
+        """At most so many lines that were not moved, oldest first of each file; they are, when no error leaves."""
+        with self._moving:
+            lines: list[bytes] = []
+            reached = dict(self._moved)
+            for file in self._files():
+                with suppress(FileNotFoundError):  # another process was quicker
+                    lines += self._read(file, reached, most - len(lines))
+            yield lines
+            self._moved = {file: reached.get(file, 0) for file in self._files()}
+            for file in tuple(self._moved):
+                with suppress(FileNotFoundError):
+                    self._remove_moved(file)
+
+    def damaged(self) -> list[str]:
+        """Names of files with lines that are not what was kept; they stay for somebody to look at."""
+        return sorted(one.name for one in self._every() if one.suffix == _DAMAGED)
+
+    def close(self) -> None:
+        with self._keeping:
+            self._end()
+
+    def _begin(self) -> int:
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        name = self.folder / f"{time.time_ns():020}-{os.getpid()}"
+        self._file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._size = 0
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        for folder in (self.folder, self.folder.parent):
+            sync_folder(folder)
+        return self._file
+
+    def _give_up(self) -> None:
+        """Take back what was written of it, as far as the disk lets us: nobody will be told that it was kept."""
+        if self._file is not None:
+            with suppress(OSError):
+                os.ftruncate(self._file, self._size)
+        self._end()
+
+    def _end(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _every(self) -> list[Path]:
+        try:
+            return sorted(self.folder.iterdir())
+        except FileNotFoundError:
+            return []
+
+    def _files(self) -> list[Path]:
+        return [one for one in self._every() if one.suffix != _DAMAGED]
+
+    def _read(self, file: Path, reached: dict[Path, int], most: int) -> list[bytes]:
+        """Whole lines only: the last one may be half written."""
+        start = reached.get(file, 0)
+        if most <= 0 or file.stat().st_size <= start:
+            return []
+        with file.open("rb") as opened:
+            opened.seek(start)
+            found = opened.read().split(b"\n")[:-1][:most]
+        reached[file] = start + sum(len(one) + 1 for one in found)
+        return [line for one in found if (line := _checked(one)) is not None]
+
+    def _remove_moved(self, file: Path) -> None:
+        """A file that cannot grow any more, and holds nothing but what was moved and a line that nobody waited for."""
+        with file.open("rb") as opened:
+            try:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            lines = opened.read().split(b"\n")
+            moved = self._moved.get(file, 0)
+            if sum(len(line) + 1 for line in lines[:-1]) != moved or not moved:
+                return  # just begun, when it is empty
+            if any(_checked(line) is None for line in lines[:-1]):
+                log.error("spool.damaged", file=file.name)
+                file.rename(file.with_name(file.name + _DAMAGED))
+            else:
+                file.unlink()
+            del self._moved[file]
+
+
+def _checked(kept: bytes) -> bytes | None:
+    """The line behind its checksum; None when it is not what was kept."""
+    checksum, _, line = kept.partition(b" ")
+    return line if checksum == b"%08x" % zlib.crc32(line) else None
+
+
+def _write(file: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(file, rest) :]

@@ -1,0 +1,144 @@
+"""What was kept comes out, whole and in order, whatever ends in between; what was refused does not."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import signal
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+
+from adapter.db import spool
+from adapter.db.spool import Spool
+
+ALL = 1_000_000
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "spool")
+
+
+def take(one: Spool, most: int = ALL) -> list[bytes]:
+    with one.moving(most) as lines:
+        return lines
+
+
+def files(one: Spool) -> list[Path]:
+    return sorted(one.folder.iterdir())
+
+
+def test_lines_come_out_once_and_in_order(kept: Spool) -> None:
+    kept.keep([b"1", b"2"])
+    kept.keep([b"", "3 ö".encode()])
+    assert take(kept, 3) == [b"1", b"2", b""]
+    kept.keep([b"4"])
+    assert take(kept) == ["3 ö".encode(), b"4"]
+    assert take(kept) == []
+
+
+def test_without_anything_kept_there_is_nothing(kept: Spool) -> None:
+    assert (take(kept), kept.damaged(), kept.folder.exists()) == ([], [], False)
+
+
+def test_what_could_not_be_moved_comes_again(kept: Spool) -> None:
+    kept.keep([b"1"])
+    with pytest.raises(ZeroDivisionError), kept.moving(ALL) as lines:
+        lines.append(b"%d" % (1 // 0))
+    assert take(kept) == [b"1"]
+
+
+def test_another_process_takes_what_this_one_keeps_and_this_one_goes_on(kept: Spool) -> None:
+    other = Spool(kept.folder)
+    kept.keep([b"1"])
+    assert take(other) == [b"1"]
+    kept.keep([b"2"])
+    assert take(other) == [b"2"]
+    assert take(kept) == [b"1", b"2"]  # told again: it is for whoever moves lines to know them
+    assert len(files(kept)) == 1  # it may still grow
+
+
+def test_a_file_ends_when_it_is_large_and_goes_when_it_was_moved(kept: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "ENOUGH", 100)
+    for n in range(30):
+        kept.keep([b"line %d" % n])
+    assert len(files(kept)) > 3
+    assert take(kept, 29) == [b"line %d" % n for n in range(29)]
+    assert take(kept) == [b"line 29"]
+    assert len(files(kept)) <= 1
+    kept.close()
+    take(kept)
+    assert files(kept) == []
+
+
+def test_a_file_is_for_its_owner_alone(kept: Spool) -> None:
+    kept.keep([b"1"])
+    assert [one.stat().st_mode & 0o777 for one in (kept.folder, *files(kept))] == [0o700, 0o600]
+
+
+def _keep_until_killed(folder: Path, told: Connection) -> None:
+    one, n = Spool(folder), 0
+    while True:
+        one.keep([b"%d" % n, b"x" * 3000])
+        told.send(n)
+        n += 1
+
+
+def test_a_killed_process_loses_nothing_that_it_said_was_kept(kept: Spool) -> None:
+    fork = multiprocessing.get_context("fork")
+    for _ in range(5):
+        mine, theirs = fork.Pipe()
+        child = fork.Process(target=_keep_until_killed, args=(kept.folder, theirs), daemon=True)
+        child.start()
+        while mine.recv() < 20:
+            pass
+        os.kill(child.pid or 0, signal.SIGKILL)
+        child.join()
+        theirs.close()
+        last = 20
+        try:
+            while True:
+                last = mine.recv()
+        except EOFError:
+            pass
+        numbers = [int(line) for line in take(kept) if not line.startswith(b"x")]
+        assert numbers == list(range(len(numbers))) and len(numbers) > last
+        assert files(kept) == []
+
+
+def test_half_a_line_was_told_to_nobody_and_is_passed_over(kept: Spool) -> None:
+    kept.keep([b"1"])
+    kept.close()
+    (file,) = files(kept)
+    with file.open("ab") as opened:
+        opened.write(b"0badc0de hal")
+    assert (take(kept), files(kept), kept.damaged()) == ([b"1"], [], [])
+
+
+def test_what_the_disk_refuses_is_not_kept_and_the_next_is(kept: Spool) -> None:
+    kept.keep([b"1"])
+    size = files(kept)[0].stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            kept.keep([b"2", b"refused" * 10])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    kept.keep([b"3"])
+    assert take(kept) == [b"1", b"3"]
+
+
+def test_a_line_that_is_not_what_was_kept_is_told_and_its_file_stays(kept: Spool) -> None:
+    kept.keep([b"first", b"second", b"third"])
+    kept.close()
+    (file,) = files(kept)
+    file.write_bytes(file.read_bytes().replace(b"second", b"sEcond"))
+    assert take(kept) == [b"first", b"third"]
+    assert kept.damaged() == [one.name for one in files(kept)] == [f"{file.name}.damaged"]
+    assert take(Spool(kept.folder)) == []
