@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, select
@@ -18,7 +18,7 @@ from adapter.errors import BadInput, Forbidden, OutOfReach, TooLarge, Unsupporte
 from adapter.fhir_api.answers import json_answer
 from adapter.fhir_api.exchange import Access, Answer, Request, http_date, is_unchanged
 from adapter.fhir_api.reads import patients_within, reach_of
-from adapter.records.binaries import BinaryRow, OpenBinary, create_binary, get_binary, open_binary, whole_blob
+from adapter.records.binaries import POSTED, BinaryRow, OpenBinary, create_binary, get_binary, open_binary, whole_blob
 from adapter.records.confinement import is_within
 from adapter.records.ids import new_id
 from adapter.records.search_parameters import TABLES
@@ -160,7 +160,7 @@ def create_from_upload(server: FhirServer, tx: Connection, request: Request, pre
     server.bridge.vault.keep(tx, sealed, content_type=content_type, patient_id=patient_id, at=at)
     binary_id = request.assigned_id or new_id()
     row = whole_blob(sealed, binary_id=binary_id, content_type=content_type, security_context=context, at=at)
-    create_binary(tx, row)
+    create_binary(tx, replace(row, rendition=POSTED))
     headers = {
         "Location": f"{server.base_url}/Binary/{row.id}/_history/1",
         "ETag": 'W/"1"',

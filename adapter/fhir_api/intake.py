@@ -24,7 +24,7 @@ from adapter.fhir_api.binary import check_context
 from adapter.fhir_api.exchange import Access, Answer, Request
 from adapter.fhir_api.server import FhirServer
 from adapter.records import Resource, Stored, get, new_id
-from adapter.records.binaries import BinaryRow, get_binary, open_binary
+from adapter.records.binaries import POSTED, BinaryRow, get_binary, open_binary
 from adapter.records.confinement import patient_of
 from mappings.fhir_time import span
 from mappings.media_to_capture import consent_to_form, media_to_capture
@@ -45,9 +45,11 @@ def create_photo(server: FhirServer, request: Request) -> Answer:
     upload = Upload(picture, metadata, idempotency_key=_key(request, metadata), source="fhir")
     answer = receive(server.bridge, request.caller, upload)
     with server.bridge.db.transaction() as tx:
+        stored = get(tx, "Media", answer.id)
         if posted is not None:
             _discard(tx, posted)
-        stored = get(tx, "Media", answer.id)
+            gone = Access("delete", (f"Binary/{posted.id}",), patient_of(stored.resource))
+            server.audit(tx, [gone], request.caller, request_id=request.request_id)
     if answer.status == 200:
         return _known(server, request, stored)
     return written_answer(request, 201, stored, server.base_url)
@@ -102,7 +104,7 @@ def _picture(server: FhirServer, request: Request, content: Resource) -> tuple[b
             check_context(server, tx, request, row)
         except NotFound:
             raise Unprocessable(f"there is no {reference} here; post the picture first, then its Media") from None
-        if row.security_context.partition("/")[0] not in ("", "Patient") or row.clean_view or row.rendition:
+        if row.security_context.partition("/")[0] not in ("", "Patient") or row.rendition != POSTED:
             raise Unprocessable(f"{reference} is part of another record; post the picture of this one")
         return open_binary(tx, server.bridge.vault, row).read(), row
 

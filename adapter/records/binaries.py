@@ -18,6 +18,8 @@ from adapter.records.clean_view import CleanView, Keep
 from adapter.records.sealing import OpenBlob
 from adapter.records.vault import SealedBlob, Vault, iter_range
 
+POSTED = "posted"  # by a client, part of no record of ours: never mistaken for the picture of the one it names
+
 
 @dataclass(frozen=True)
 class BinaryRow:

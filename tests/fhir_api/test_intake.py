@@ -16,10 +16,12 @@ from starlette.applications import Starlette
 from adapter.access import Actor
 from adapter.access.policy import grants_of
 from adapter.bridge import Bridge
-from adapter.db.tables import binary, blob, media
+from adapter.consent.evidence import keep_evidence, seal_evidence
+from adapter.db.tables import audit_event, binary, blob, media
 from adapter.fhir_api import fhir_routes
 from adapter.fhir_api.offered import fhir_server
-from adapter.records import create_all
+from adapter.records import create_all, find_where
+from adapter.records.binaries import find_rendition
 from mappings.terms import ACT_CODE, PHOTO_USE, PHOTO_VIEW, SNOMED
 from tests.fhir_api.conftest import InProcess
 
@@ -119,9 +121,29 @@ def test_a_picture_posted_as_binary_becomes_the_original_and_is_gone(bridge: Bri
     answer = post(client, media_of(content={"contentType": "image/jpeg", "url": reference}))
     assert answer.status_code == 201, answer.text
     assert client.get(reference).status_code == 404
+    with bridge.db.snapshot() as tx:
+        deletions = [one.body for one in find_where(tx, "AuditEvent", audit_event.c.action.startswith("D|"))]
+    assert len(deletions) == 1 and reference in deletions[0]
     assert (count(bridge, binary), count(bridge, blob)) == (1, 1)
     gone = post(client, media_of(content={"contentType": "image/jpeg", "url": reference}, identifier=[]))
     assert gone.status_code == 422
+
+
+def test_bytes_posted_beside_a_photo_never_stand_in_for_it(bridge: Bridge, client: httpx.Client) -> None:
+    media_id = post(client, media_of()).json()["id"]
+    beside = {"Content-Type": "image/jpeg", "X-Security-Context": f"Media/{media_id}", "as": "machine"}
+    assert client.post("Binary", content=picture(7), headers=beside).status_code == 201
+    with bridge.db.snapshot() as tx:
+        clean = find_rendition(tx, f"Media/{media_id}", None)
+        assert clean is not None and clean.clean_view is not None
+
+
+def test_the_signed_form_of_a_consent_cannot_be_made_a_photo_and_stays(bridge: Bridge, client: httpx.Client) -> None:
+    with bridge.db.transaction() as tx:
+        form = keep_evidence(tx, bridge, seal_evidence(bridge, picture(), "image/jpeg"), "p1", at=bridge.now())
+    answer = post(client, media_of(content={"contentType": "image/jpeg", "url": form.reference}))
+    assert answer.status_code == 422 and "another record" in answer.text
+    assert client.get(form.reference).status_code == 200
 
 
 def test_the_picture_of_another_photo_cannot_be_taken(client: httpx.Client) -> None:
