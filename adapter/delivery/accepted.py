@@ -34,7 +34,7 @@ def accept(arrived: Arrived, *, ends: bool = False, following: Attempt | None = 
     bridge = arrived[0][0].bridge
     attempts = [attempt for attempt, _ in arrived]
     concerned = [*attempts, *([following] if following else [])]
-    with bridge.db.transaction() as tx:
+    with bridge.db.transaction(wakes=False) as tx:  # the loop looks when the round is over
         wrong = may_not_stay(tx, bridge, [attempt.order.row for attempt in concerned])
         held = are_held(tx, [attempt.work for attempt in concerned]) if ends or following else False
         attempts[0].answered(tx)

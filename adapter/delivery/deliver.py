@@ -100,7 +100,7 @@ def _keep(here: Round, following: Attempt | None = None) -> None:
 
 def _open(bridge: Bridge, items: Sequence[Work], begun: int) -> list[Attempt]:
     """What is to be done now, the first `begun` of it durably so; the others are postponed or finished."""
-    with bridge.db.transaction() as tx:
+    with bridge.db.transaction(wakes=False) as tx:
         check_held(tx, items)
         by_id = {item.payload["delivery"]: item for item in items}
         rows = get_deliveries(tx, list(by_id))
@@ -232,7 +232,7 @@ def _conclude(seen: Sequence[tuple[Attempt, Evidence | None]]) -> None:
     if not seen:
         return
     bridge = seen[0][0].bridge
-    with bridge.db.transaction() as tx:
+    with bridge.db.transaction(wakes=False) as tx:
         seen[0][0].answered(tx)
         ends = [_end(attempt, evidence) for attempt, evidence in seen]
         for state in dict.fromkeys(state for state, _, _ in ends):

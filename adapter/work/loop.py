@@ -153,7 +153,7 @@ class WorkLoop:
     def _claim(self, line: Line, room: int) -> list[Work]:
         """Up to `room` items of this line, or as many as its lane lets begin."""
         kind, destination = line
-        if (ask := self._lanes[kind].room) and (limit := ask(destination)) is not None:
+        if room > 0 and (ask := self._lanes[kind].room) and (limit := ask(destination)) is not None:
             room = min(room, limit)
         if room <= 0:
             return []
