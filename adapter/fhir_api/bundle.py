@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl
 
 import orjson
 from sqlalchemy import Connection
@@ -19,7 +18,7 @@ from sqlalchemy import Connection
 from adapter.errors import BadInput, DermBridgeError, PreconditionFailed, TooLarge
 from adapter.fhir_api import writes
 from adapter.fhir_api.answers import bundle, json_answer
-from adapter.fhir_api.exchange import FHIR_JSON, Answer, Request
+from adapter.fhir_api.exchange import FHIR_JSON, Answer, Request, parse_params
 from adapter.records.ids import new_id
 from mappings.fhir_check import InvalidResource
 
@@ -77,7 +76,7 @@ def _read_entry(server: FhirServer, request: Request, position: int, raw: Any) -
         request,
         method=asked["method"],
         segments=segments if segments != ("",) else ("Bundle",),  # no Bundle within a Bundle
-        params=tuple(parse_qsl(query, keep_blank_values=True, max_num_fields=200)),
+        params=tuple(parse_params(query)),
         headers=headers,
         body=b"",
     )

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
 from functools import cached_property
 from typing import Any
+from urllib.parse import parse_qsl
 
 import orjson
 
@@ -19,6 +20,7 @@ FHIR_JSON = "application/fhir+json"
 _JSON = frozenset({FHIR_JSON, "application/json", "text/json"})
 _JSON_FORMATS = _JSON | {"json"}
 _ANY = frozenset({"*/*", "application/*"})
+MOST_PARAMS = 200
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,14 @@ class Request:
         if self.content_type not in _JSON:
             raise UnsupportedMedia("send the body as application/fhir+json")
         return json_object(self.body, "the body")
+
+
+def parse_params(text: str) -> list[tuple[str, str]]:
+    """The parameters of a search: a query or a form. Raises BadInput."""
+    try:
+        return parse_qsl(text, keep_blank_values=True, max_num_fields=MOST_PARAMS)
+    except ValueError:
+        raise BadInput(f"a search takes up to {MOST_PARAMS} parameters", issue_type="too-costly") from None
 
 
 DEEPEST = 50  # R4 resources reach about 20 levels; deeper ones are made to exhaust whoever walks them

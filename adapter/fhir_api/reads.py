@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
 import orjson
 from sqlalchemy import Connection
 
-from adapter.access.policy import Letter, can_see, can_some
+from adapter.access.policy import Letter, can, can_see, can_some
 from adapter.access.reach import Reach
 from adapter.errors import BadInput, NotFound, OutOfReach, UnsupportedMedia
 from adapter.fhir_api.answers import bundle, elements_wanted, json_answer, read_answer, subset
-from adapter.fhir_api.exchange import Access, Answer, Request
+from adapter.fhir_api.exchange import Access, Answer, Request, parse_params
 from adapter.records import get, history
 from adapter.records.confinement import patient_of, same_patients
 from adapter.records.date_intervals import date_interval
@@ -45,13 +45,17 @@ def get_visible(
     reach = reach_of(server, tx, request)
     reach.check(letter, resource_type, resource_id)
     stored = get(tx, resource_type, resource_id, version_id)
-    if not _is_visible(stored, reach):
+    may_be_old = version_id is not None and not can(reach.actor, letter, resource_type)
+    if (may_be_old and stored != get(tx, resource_type, resource_id)) or not _is_visible(stored, reach):
         raise OutOfReach(f"there is no {resource_type}/{resource_id}", reference=f"{resource_type}/{resource_id}")
     return stored
 
 
 def _is_visible(stored: Stored, reach: Reach) -> bool:
-    """An older version may have been filed under another patient, or been more sensitive."""
+    """An older version may have been filed under another patient, or been more sensitive.
+
+    Whether one lay within a restricted scope cannot be searched any more; who has no other sees the newest alone.
+    """
     about = None if reach.patient_ids is None else patient_of(stored.resource)
     return (about is None or about in (reach.patient_ids or ())) and can_see(reach.actor, stored.resource)
 
@@ -74,7 +78,8 @@ def read_history(server: FhirServer, tx: Connection, request: Request, _prepared
     resource_type, resource_id = request.segments[:2]
     reach = reach_of(server, tx, request)
     reach.check("r", resource_type, resource_id)
-    versions = [one for one in history(tx, resource_type, resource_id) if _is_visible(one[0], reach)]
+    versions = history(tx, resource_type, resource_id)[: None if can(request.caller, "r", resource_type) else 1]
+    versions = [one for one in versions if _is_visible(one[0], reach)]
     total = len(versions)
     if since := request.param("_since"):
         earliest = _instant(since)
@@ -116,7 +121,7 @@ def _search_params(request: Request) -> list[tuple[str, str]]:
     if request.method == "POST":
         if request.body and request.content_type != "application/x-www-form-urlencoded":
             raise UnsupportedMedia("send the search as application/x-www-form-urlencoded")
-        params += parse_qsl(request.body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=200)
+        params += parse_params(request.body.decode("utf-8", "replace"))
     if any("\x00" in text for param in params for text in param):
         raise BadInput("a search value may not hold the character U+0000")
     return params

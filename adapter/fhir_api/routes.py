@@ -11,10 +11,11 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from adapter.errors import BadInput, DermBridgeError, TooLarge
+from adapter.errors import BadInput, DermBridgeError
 from adapter.fhir_api.answers import error_answer
-from adapter.fhir_api.exchange import Answer, Request
+from adapter.fhir_api.exchange import Answer, Request, parse_params
 from adapter.fhir_api.server import FhirServer
+from adapter.web.bodies import read_body
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"]
 _REQUEST_ID = re.compile(r"[A-Za-z0-9.\-]{1,64}")
@@ -39,7 +40,7 @@ def fhir_routes(server: FhirServer, prefix: str = "/fhir") -> list[Route]:
 
 async def _read_request(http: HttpRequest, request_id: str, most: int) -> Request:
     path = http.path_params.get("path", "").strip("/")
-    params = tuple(http.query_params.multi_items())
+    params = tuple(parse_params(http.url.query))
     if "\x00" in path or any("\x00" in text for param in params for text in param):
         raise BadInput("an address may not hold the character U+0000")
     return Request(
@@ -47,24 +48,10 @@ async def _read_request(http: HttpRequest, request_id: str, most: int) -> Reques
         segments=tuple(path.split("/")) if path else (),
         params=params,
         headers={name.lower(): value for name, value in http.headers.items()},
-        body=await _read_body(http, most),
+        body=await read_body(http, most),
         actor=getattr(http.state, "actor", None),
         request_id=request_id,
     )
-
-
-async def _read_body(http: HttpRequest, most: int) -> bytes:
-    """Raises TooLarge as soon as the limit is passed."""
-    declared = http.headers.get("content-length", "0")
-    body = bytearray()
-    if declared.isdecimal() and int(declared) <= most:
-        async for piece in http.stream():
-            body += piece
-            if len(body) > most:
-                break
-        else:
-            return bytes(body)
-    raise TooLarge(f"a request may have at most {most} bytes")
 
 
 def _response(http: HttpRequest, answer: Answer, request_id: str) -> Response:

@@ -6,14 +6,13 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl
 
 from sqlalchemy import Connection
 
 from adapter.access import Actor, check_scope
 from adapter.errors import BadInput, Forbidden, Gone, NotAllowed, NotFound, PreconditionFailed
 from adapter.fhir_api.answers import written_answer
-from adapter.fhir_api.exchange import Access, Answer, Request
+from adapter.fhir_api.exchange import Access, Answer, Request, parse_params
 from adapter.fhir_api.reads import get_visible, patients_within, reach_of
 from adapter.records import create as create_row
 from adapter.records import delete as delete_row
@@ -117,7 +116,7 @@ def find_existing(server: FhirServer, tx: Connection, request: Request) -> Store
 
 def find_two(server: FhirServer, tx: Connection, request: Request, resource_type: str, query: str) -> Page:
     """Up to two matches of a conditional reference or create: enough to know none, one or several."""
-    params = parse_qsl(query, max_num_fields=20)
+    params = [(name, value) for name, value in parse_params(query) if value]
     if not params:
         raise BadInput("a condition needs search parameters, such as identifier=system|value")
     reach = reach_of(server, tx, request)

@@ -122,6 +122,19 @@ def test_a_restricted_scope_holds_for_every_way_to_a_record(serve: Serve) -> Non
     assert [one["response"]["status"][:3] for one in answers] == ["200", "404"]
 
 
+def test_an_older_version_that_lay_outside_a_restricted_scope_stays_unseen(serve: Serve) -> None:
+    bridge, client = serve()
+    with bridge.db.transaction() as tx:
+        moved = get(tx, "Media", "m2").resource | {"subject": {"reference": "Patient/p1"}}
+        update_resource(tx, moved, at=bridge.now())
+    own, all_photos = token(bridge, "system/Media.rs?patient=Patient/p1"), token(bridge, "system/Media.rs")
+    for headers, status, versions in ((own, 404, ["2"]), (all_photos, 200, ["2", "1"])):
+        assert client.get("/fhir/Media/m2/_history/1", headers=headers).status_code == status
+        history = client.get("/fhir/Media/m2/_history", headers=headers).json()["entry"]
+        assert [one["response"]["etag"] for one in history] == [f'W/"{version}"' for version in versions]
+        assert client.get("/fhir/Media/m2/_history/2", headers=headers).status_code == 200
+
+
 def test_several_restricted_scopes_add_up(serve: Serve) -> None:
     bridge, client = serve()
     both = token(bridge, "system/Media.rs?view=overview system/Media.rs?patient=Patient/p2 system/Media.r")

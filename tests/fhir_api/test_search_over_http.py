@@ -120,3 +120,17 @@ def test_includes_need_the_right_to_read_their_type(client: Client) -> None:
     client.headers["As"] = "searcher"
     found = client.get("/fhir/Media", params={"_id": "m1", "_include": "Media:patient"}).json()
     assert (ids(found), ids(found, "include")) == (["m1"], [])
+
+
+def test_more_parameters_than_anybody_needs_are_refused(client: Client) -> None:
+    many = "&".join(["status=completed"] * 201)
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    json = {"Content-Type": "application/fhir+json"}
+    entry = {"request": {"method": "GET", "url": f"Media?{many}"}}
+    for answer in (
+        client.get(f"/fhir/Media?{many}"),
+        client.post("/fhir/Media/_search", content=many, headers=form),
+        client.post("/fhir/Media", json=photo(9), headers=json | {"If-None-Exist": many}),
+        client.post("/fhir", json={"resourceType": "Bundle", "type": "batch", "entry": [entry]}, headers=json),
+    ):
+        assert (answer.status_code, "200 parameters" in answer.text) == (400, True), answer.text
