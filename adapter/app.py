@@ -29,7 +29,7 @@ from adapter.delivery.lane import delivery_lane
 from adapter.delivery.patient_lookup import ask_destination
 from adapter.delivery.visit_sheets import make_sheets
 from adapter.delivery.visits import KIND as VISIT_SHEET
-from adapter.errors import DermBridgeError, NotAuthenticated, Throttled, Unavailable
+from adapter.errors import DermBridgeError, NotAuthenticated, Unavailable
 from adapter.fhir_api import fhir_routes
 from adapter.fhir_api.cors import FhirCors, origins_of
 from adapter.fhir_api.offered import fhir_server
@@ -122,7 +122,7 @@ def error_response(request: Request, error: DermBridgeError) -> Response:
         response = error_page(request, error)
     if error.http_status == NotAuthenticated.http_status:
         response.headers["www-authenticate"] = "Bearer"
-    if isinstance(error, Throttled) and error.retry_after:
+    if error.retry_after:
         response.headers["retry-after"] = str(error.retry_after)
     return response
 

@@ -31,6 +31,7 @@ class DermBridgeError(Exception):
 
     http_status = 500
     issue_type = "exception"
+    retry_after: int | None = None  # seconds
 
     def __init__(self, message: str, *, issue_type: str | None = None, expression: str | None = None) -> None:
         super().__init__(message)
@@ -138,7 +139,7 @@ class PreconditionFailed(Conflict):
 
 
 class Throttled(DermBridgeError):
-    """Too many requests for now; `retry_after` is in seconds."""
+    """Too many requests for now."""
 
     http_status = 429
     issue_type = "throttled"
@@ -153,6 +154,7 @@ class Unavailable(DermBridgeError):
 
     http_status = 503
     issue_type = "transient"
+    retry_after = 10
 
 
 class Misconfigured(DermBridgeError):

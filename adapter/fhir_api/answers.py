@@ -54,6 +54,7 @@ def error_answer(error: DermBridgeError | InvalidResource) -> Answer:
         status = 400 if any(issue.code in _MALFORMED for issue in error.issues) else 422
         return json_answer(status, error_to_outcome(error.issues))
     headers = {"WWW-Authenticate": "Bearer"} if error.http_status == 401 else {}
+    headers |= {"Retry-After": str(error.retry_after)} if error.retry_after else {}
     issue = Issue("error", error.issue_type, error.expression or "", str(error))
     return json_answer(error.http_status, error_to_outcome([issue]), headers=headers)
 

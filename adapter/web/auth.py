@@ -98,12 +98,10 @@ def _door(bridge: Bridge, answer: Door) -> Any:
             told = await run_in_threadpool(_counted, bridge, answer, asking)
         except OAuthError as error:
             return _refusal(error.code, str(error), 401 if error.code == "invalid_client" else 400)
-        except Throttled as error:
-            retry = {"Retry-After": str(error.retry_after or 60)}
-            return _refusal("temporarily_unavailable", str(error), error.http_status, retry)
         except DermBridgeError as error:
-            code = "temporarily_unavailable" if error.http_status >= 500 else "invalid_request"
-            return _refusal(code, str(error), error.http_status)
+            code = "temporarily_unavailable" if error.http_status >= Throttled.http_status else "invalid_request"
+            retry = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
+            return _refusal(code, str(error), error.http_status, retry)
         return Response(headers=_NO_STORE) if told is None else JSONResponse(told, headers=_NO_STORE)
 
     return handle

@@ -4,6 +4,7 @@ answer, and is what it shows in the audit log. Plain ASGI, so that bodies are st
 from __future__ import annotations
 
 import secrets
+from asyncio import CancelledError
 from collections.abc import Callable
 from datetime import timedelta
 from http.cookies import CookieError, SimpleCookie
@@ -23,7 +24,7 @@ from adapter.access.ehr_grants import keep_alive
 from adapter.access.sessions import Session, find_sessions, is_session_cookie
 from adapter.access.tokens import find_token_actor
 from adapter.bridge import Bridge
-from adapter.errors import BadInput, DermBridgeError, Forbidden, NotAuthenticated
+from adapter.errors import BadInput, DermBridgeError, Forbidden, NotAuthenticated, Unavailable
 from adapter.governance.looks import Looked, LooksTogether, answering
 from adapter.web.bodies import check_storable
 from adapter.web.charts import find_patient_named, session_of_chart
@@ -60,8 +61,23 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request = Request(scope, receive)
-        answer = self._protected(request, send)
+        request, began = Request(scope, receive), False
+
+        async def begun(message: Message) -> None:
+            nonlocal began
+            began = True
+            await send(message)
+
+        answer = self._protected(request, begun)
+        try:
+            await self._serve(request, scope, receive, answer)
+        except CancelledError:  # by the end of this process, after its grace
+            if began:
+                raise
+            error = Unavailable("DermBridge is being stopped or restarted and did not wait for this; send it again")
+            await self._refuse(request, error)(scope, receive, answer)
+
+    async def _serve(self, request: Request, scope: Scope, receive: Receive, answer: Send) -> None:
         try:
             session, actor, receive = await self._admit(request, receive)
             scope.setdefault("state", {}).update(session=session, actor=actor)
