@@ -14,7 +14,6 @@ from adapter import delivery, governance
 from adapter.access import Actor, check_patient, check_scope
 from adapter.access.reach import check_written
 from adapter.bridge import Bridge
-from adapter.consent.decisions import decide
 from adapter.consent.evidence import MUST_BE_SHOWN, Evidence, keep_evidence, seal_evidence
 from adapter.errors import Conflict, Unprocessable
 from adapter.records import Stored, create, create_all, find_by_identifier, get, new_id, update_resource
@@ -39,7 +38,8 @@ def record(
     source: bytes | Evidence | None = None,
     source_content_type: str | None = None,
 ) -> list[Stored]:
-    """Store one Consent per use of the form, then let go what was withheld for want of it.
+    """Store one Consent per use of the form, then let go what was withheld for want of it, and take back what it
+    refuses where destinations want that.
 
     The same form (`form.id`) again is answered with the Consents it made. `source` is the signed paper or signature;
     seal it beforehand with `seal_evidence` to keep the transaction short. For a patient merged away the survivor is
@@ -76,6 +76,7 @@ def record(
         governance.audit(tx, bridge, "create", actor, patient_id=patient_id, references=[one.version_reference])
     for one_id in sorted(same_patients(tx, [patient_id])):
         delivery.outbox.release_withheld(tx, bridge, one_id)
+        delivery.take_back_withdrawn(tx, bridge, one_id)
     return stored
 
 
@@ -159,8 +160,8 @@ def withdraw(
     create(tx, told, at=at)
     for event, one in zip(("update", "create"), stored, strict=True):
         governance.audit(tx, bridge, event, actor, patient_id=patient_id, references=[one.version_reference])
-    if not decide(tx, bridge, patient_id).permit:
-        delivery.outbox.take_back_withdrawn(tx, bridge, patient_id)
+    for one_id in sorted(same_patients(tx, [patient_id])):
+        delivery.take_back_withdrawn(tx, bridge, one_id)
     return stored[0]
 
 

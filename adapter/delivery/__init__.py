@@ -25,6 +25,7 @@ from adapter.delivery.photos_elsewhere import (
     photo_at,
     photo_destinations,
 )
+from adapter.delivery.withdrawal import take_back_withdrawn
 from connectors.photos_found import Fetched, PhotoFound
 from mappings.capture_to_media import is_bound
 
@@ -59,5 +60,6 @@ __all__ = [
     "send_again",
     "stop_destination",
     "take_back",
+    "take_back_withdrawn",
     "tell_looked",
 ]

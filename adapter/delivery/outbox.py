@@ -314,17 +314,3 @@ def release_withheld(tx: Connection, bridge: Bridge, patient_id: str) -> None:
 def taking_back(bridge: Bridge) -> list[str]:
     """The destinations whose profile says `on_withdrawal = "retract"`."""
     return [name for name, profile in known_profiles(bridge.settings).items() if profile.on_withdrawal == "retract"]
-
-
-def take_back_withdrawn(tx: Connection, bridge: Bridge, patient_id: str) -> None:
-    """Consent ended: what is at destinations `taking_back` is retracted. What is being sent sees to it on arrival."""
-    bridge.db.lock(tx, f"consent:{patient_id}")
-    names = taking_back(bridge)
-    held = select(delivery).where(
-        delivery.c.patient == patient_id,
-        delivery.c.destination.in_(names),
-        delivery.c.receipt.is_not(None),
-        delivery.c.state.in_(HOLDING),
-    )
-    for row in tx.execute(held).all() if names else ():
-        start_retraction(tx, bridge, row, reason="the patient withdrew consent")

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from adapter.delivery.outbox import take_back_withdrawn
+from adapter.delivery.withdrawal import take_back_withdrawn
 from tests.connectors.vendor_site import BLIND, FILING, KEPT, VENDORS, Crash, Open, VendorSite, fault, in_chart, mrn
 
 Happening = Callable[[VendorSite, str, SimpleNamespace], None]

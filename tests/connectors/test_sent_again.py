@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from adapter.delivery import deliver_media, send_again, take_back
-from adapter.delivery.outbox import hold, take_back_withdrawn
+from adapter.delivery.outbox import hold
+from adapter.delivery.withdrawal import take_back_withdrawn
 from adapter.records import get, update_resource
 from tests.connectors.vendor_site import Open, VendorSite
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from adapter.delivery.circuit import FAILURES, circuits
-from adapter.delivery.outbox import release_withheld, take_back_withdrawn
+from adapter.delivery.outbox import release_withheld
+from adapter.delivery.withdrawal import take_back_withdrawn
 from adapter.sandbox.vendors import Fault
 from adapter.sandbox.vendors.behaviour import Refusal
 from connectors.profile import build_profile

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import select
 
 from adapter import consent
+from adapter.access.actor import SYSTEM
 from adapter.bridge import Bridge
 from adapter.db.tables import delivery, delivery_attempt, work
 from adapter.delivery import deliver_media, deliveries_of, send_again
@@ -24,6 +25,7 @@ from adapter.records import Stored, create, find_where, get, update_resource
 from adapter.records.binaries import create_binary, whole_blob
 from adapter.records.delivery_list import page_of_deliveries, standings
 from adapter.work import Lane, WorkLoop
+from mappings.consent_decision import TREATMENT
 from mappings.terms import IDENTITY_STATE, URI
 from tests.conftest import Clock
 from tests.servers.fhir_ehr import Ehr, running
@@ -251,6 +253,31 @@ def test_consent_withdrawn_while_a_photo_is_being_sent_takes_it_back(
 
     monkeypatch.setattr(connector, "send", withdrawn_meanwhile)
     site.capture()
+    site.run()
+    assert site.states() == {1: "withheld"}
+
+
+@pytest.mark.parametrize("told", ["withdrawn", "refused anew"])
+def test_consent_that_ends_takes_back_what_is_there_also_at_a_site_that_only_advises(
+    told: str, taking_back: None, entry: dict[str, Any], site: Site, permit: SimpleNamespace, monkeypatch: Any
+) -> None:
+    entry["requires_consent"] = True
+    monkeypatch.setattr(consent, "decide_each", permit.real)
+    bridge, now = site.bridge, site.clock()
+    assert bridge.settings.consent_mode == "advisory"
+    site.capture()
+    with bridge.db.transaction() as tx:
+        yes = consent.spoken(bridge, "Patient/p1", {TREATMENT: "permit"}, form_id="f1", said_at=now)
+        (given,) = consent.record(tx, bridge, SYSTEM, yes)
+    site.run()
+    assert site.states() == {1: "confirmed"}
+    site.clock.advance(minutes=1)
+    with bridge.db.transaction() as tx:
+        if told == "withdrawn":
+            consent.withdraw(tx, bridge, SYSTEM, given.id, how="verbal")
+        else:
+            no = consent.spoken(bridge, "Patient/p1", {TREATMENT: "deny"}, form_id="f2", said_at=site.clock())
+            consent.record(tx, bridge, SYSTEM, no)
     site.run()
     assert site.states() == {1: "withheld"}
 

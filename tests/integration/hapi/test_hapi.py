@@ -20,7 +20,7 @@ import pytest
 
 from adapter import consent
 from adapter.bridge import Bridge
-from adapter.delivery.outbox import take_back_withdrawn
+from adapter.delivery.withdrawal import take_back_withdrawn
 from connectors.contract import Connector, DeliveryError, Parcel
 from connectors.photos_found import NotThisPatient, PhotoSource, open_photo_sources
 from connectors.profile import build_profile
