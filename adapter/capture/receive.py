@@ -27,7 +27,7 @@ from adapter.capture.metadata import Metadata, PatientIdentifier, read_metadata
 from adapter.capture.repeats import Fingerprint, find_before, fingerprint
 from adapter.db.inserting import insert_rows
 from adapter.db.tables import capture
-from adapter.errors import BadInput, Conflict, NotFound, TooLarge, Unprocessable
+from adapter.errors import BadInput, Conflict, NotFound, TooLarge, Unavailable, Unprocessable
 from adapter.identity import Whose
 from adapter.records import Resource, create_all, find, get, new_id
 from adapter.records.binaries import create_binary
@@ -89,14 +89,15 @@ def receive(bridge: Bridge, actor: Actor, upload: Upload) -> CaptureAnswer:
         raise TooLarge(f"photos may have at most {most // 2**20} MiB here")
     with bridge.vault.sealing(upload.data, _BESIDE) as sealing:  # the disk is slow: it begins before all is known
         seen = _inspected(bridge, upload)
-        sealing.wait()
         try:
+            sealing.wait()
             with bridge.db.transaction() as tx:
                 photo = _identified(tx, bridge, actor, seen)
                 return _seen_before(tx, bridge, actor, photo) or _store(tx, bridge, actor, photo, sealing)
-        except IntegrityError:  # the same capture came twice at once and the other one won
+        # The same capture came twice at once and the other one won; or the disk is full, but this is on it already.
+        except (IntegrityError, Unavailable):
             with bridge.db.snapshot() as tx:
-                if (answer := _seen_before(tx, bridge, actor, photo)) is None:
+                if (answer := _seen_before(tx, bridge, actor, _identified(tx, bridge, actor, seen))) is None:
                     raise
                 return answer
 

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import resource
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,16 @@ from adapter.access.policy import can_see, grants_of
 from adapter.bridge import Bridge
 from adapter.capture.receive import CaptureAnswer, Upload, capture_status, original_blob_id, receive
 from adapter.db.tables import blob, capture, delivery, work
-from adapter.errors import BadInput, Conflict, DermBridgeError, Forbidden, NotFound, TooLarge, Unprocessable
+from adapter.errors import (
+    BadInput,
+    Conflict,
+    DermBridgeError,
+    Forbidden,
+    NotFound,
+    TooLarge,
+    Unavailable,
+    Unprocessable,
+)
 from adapter.identity import bind_waiting, merge_patients
 from adapter.records import TABLES, Stored, create, find_by_index, find_where, get, update_resource
 from adapter.records.binaries import get_binary, open_binary
@@ -87,6 +97,21 @@ def test_one_photo_sent_by_many_at_once_is_kept_once(bridge: Bridge) -> None:
         answers = list(senders.map(lambda _: _send(bridge, key="k1", patient="Patient/asa"), range(6)))
     assert sorted(answer.status for answer in answers) == [200] * 5 + [201]
     assert len({answer.id for answer in answers}) == _count(bridge, capture) == _count(bridge, blob) == 1
+
+
+def test_a_photo_that_is_kept_already_is_known_on_a_full_disk_and_a_new_one_is_not_kept(bridge: Bridge) -> None:
+    _patient(bridge)
+    kept, other = PHOTO + b"k" * 2**20, PHOTO + b"o" * 2**20  # what follows the end of a JPEG is let pass
+    first = _send(bridge, kept, key="k1", patient="Patient/asa")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**19, hard))  # no file grows beyond, as on a disk that is full
+    try:
+        again = _send(bridge, kept, key="k1", patient="Patient/asa")
+        with pytest.raises(Unavailable):
+            _send(bridge, other, key="k2", patient="Patient/asa")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (again.status, again.id, _count(bridge, capture)) == (200, first.id, 1)
 
 
 def test_a_used_key_with_other_content_is_refused(bridge: Bridge) -> None:
