@@ -43,6 +43,7 @@ from adapter.cli import cli
 from adapter.db.engine import batches
 from adapter.db.schema import prepare as prepare_schema
 from adapter.governance.log import Question, find_events
+from adapter.governance.looks import write_looks
 from adapter.governance.seal import seal_all
 from adapter.governance.verification import verify
 from adapter.records import New, insert_all
@@ -202,14 +203,14 @@ def one_look(rounds: int) -> list[dict[str, Any]]:
             named = ((f"p{n // 10}", [f"Media/m{n}/_history/1"]) for n in range(LOOKS))
             return [governance.audited(bridge, "read", machine, patient_id=p, references=m) for p, m in named]
 
-        def write(told: list[New]) -> None:
+        def keep(told: list[New]) -> None:
             for some in batches(told, AT_ONCE):
-                with bridge.db.transaction(wakes=False) as tx:
-                    insert_all(tx, some)
+                write_looks(bridge, some)
 
         for _ in range(rounds):
             told = spend("built: text, columns, index", build)
-            spend(f"written, {AT_ONCE} to a commit", partial(write, told))
+            spend(f"kept, {AT_ONCE} together", partial(keep, told))
+            spend("moved into the log", lambda: governance.settle(bridge))
             spend("sealed", lambda: seal_all(bridge))
         bridge.close()
     return [{"processor us for each look": what, "seen": value} for what, value in least.items()]

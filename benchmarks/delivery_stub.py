@@ -32,12 +32,22 @@ class Fhir:
         """(status line, content type, body)."""
         path, _, query = target.removeprefix("/fhir/").partition("?")
         kind, _, rest = path.partition("/")
+        if not kind:
+            return b"200 OK", b"application/fhir+json", self._batch(orjson.loads(body))
         if rest == "_search" or (method == b"GET" and not rest):
             return b"200 OK", b"application/fhir+json", self._search(kind, body or query.encode())
         if method == b"GET":
             held = self.held.get(path)
             return (b"200 OK", *held) if held else (b"404 Not Found", b"application/fhir+json", b"{}")
         return self._create(kind, content_type, body)
+
+    def _batch(self, bundle: Any) -> bytes:
+        """Only looks come in batches: their answers are spliced in as they are."""
+        found = [self.answer(b"GET", f"/fhir/{one['request']['url']}", b"", b"") for one in bundle["entry"]]
+        entries = [
+            {"resource": orjson.Fragment(said), "response": {"status": status.decode()}} for status, _, said in found
+        ]
+        return orjson.dumps({"resourceType": "Bundle", "type": "batch-response", "entry": entries})
 
     def _search(self, kind: str, asked: bytes) -> bytes:
         system, _, value = parse_qs(asked.decode())["identifier"][0].rpartition("|")
