@@ -14,6 +14,7 @@ from adapter.db.schema import check_schema
 from adapter.delivery.circuit import circuits
 from adapter.delivery.destinations import Destinations
 from adapter.errors import DermBridgeError
+from adapter.governance import settle
 from adapter.governance.standing import standing
 from adapter.settings import Settings, environment, unknown_variables
 
@@ -56,6 +57,7 @@ def _database(bridge: Bridge) -> dict[str, Any]:
 def _audit(bridge: Bridge) -> list[dict[str, Any]]:
     """Empty when the database is not set up yet."""
     try:
+        settle(bridge)
         with bridge.db.snapshot() as tx:
             found = standing(tx)
     except DBAPIError:
