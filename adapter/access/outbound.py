@@ -25,6 +25,7 @@ from adapter.settings import Settings
 
 MOST_BYTES = 2**20
 TIMEOUT = 10.0
+_NAT64, _UNICAST = ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("2000::/3")
 
 
 def outbound_client(settings: Settings) -> httpx.Client:
@@ -46,10 +47,18 @@ def known_hosts(settings: Settings) -> frozenset[str]:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address belongs to the public Internet (not loopback, private, link-local, metadata, …)."""
+    """Whether an IP address belongs to the public Internet (not loopback, private, link-local, metadata, …).
+
+    An IPv4 address may come inside one of IPv6: mapped, by 6to4 (RFC 3056) or by NAT64 (RFC 6052).
+    """
     found = ipaddress.ip_address(address.partition("%")[0])
-    mapped = getattr(found, "ipv4_mapped", None)
-    return (mapped or found).is_global and not (mapped or found).is_multicast
+    if isinstance(found, ipaddress.IPv6Address):
+        translated = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF) if found in _NAT64 else None
+        if within := found.ipv4_mapped or found.sixtofour or translated:
+            found = within
+        elif found not in _UNICAST:
+            return False
+    return found.is_global and not found.is_multicast
 
 
 class _GuardedBackend(httpcore.SyncBackend):
