@@ -46,7 +46,7 @@ def overview(bridge: Bridge) -> list[dict[str, Any]]:
         down = {row.destination: row for row in circuits(tx)}
     rows = []
     for name in destinations.names:
-        state = _standing(down.get(name))
+        state = _standing(bridge, down.get(name))
         try:
             routes = ", ".join(destinations.profile(name).route_names)
         except Misconfigured as error:
@@ -55,11 +55,12 @@ def overview(bridge: Bridge) -> list[dict[str, Any]]:
     return rows
 
 
-def _standing(row: Row[Any] | None) -> str:
+def _standing(bridge: Bridge, row: Row[Any] | None) -> str:
     if row is None:
         return "no outages"
     outages = f"outages in a row: {row.failures}" if row.failures else ""
-    alone = f"left alone until {row.open_until:%H:%M:%S}" if row.open_until else ""
+    until = row.open_until and row.open_until.astimezone(bridge.settings.zone)
+    alone = f"left alone until {until:%H:%M:%S}" if until else ""
     return ", ".join(filter(None, [f"stopped: {row.held}" if row.held else "", outages, alone]))
 
 

@@ -24,6 +24,7 @@ from adapter.web.gate import actor_of
 from adapter.web.pages import Web, see_other
 
 UNSENT = ("pending", "sending", "unknown")
+UNSETTLED = ("failed", "withheld", "held", "retracting")
 
 
 def cards(tx: Connection, bridge: Bridge, since: datetime, chosen: str | None) -> list[dict[str, Any]]:
@@ -55,6 +56,7 @@ def _card(
         "waiting": count_told(waiting),
         "oldest_at": local(bridge, oldest),
         "oldest": age_since(oldest, bridge.now()) if oldest else None,
+        "all_sent": not any(one.state in (*UNSENT, *UNSETTLED) for one in own),
         "per_minute": f"{pace.per_minute:.1f}".removesuffix(".0"),
         "to_chart": period(pace.median_seconds) if pace.median_seconds is not None else None,
         "to_chart_p95": period(pace.p95_seconds) if pace.p95_seconds is not None else None,

@@ -105,7 +105,8 @@ def test_a_destination_is_stopped_and_goes_on_and_the_card_says_so(bridge: Bridg
     said = {"say": "stop", "because": "maintenance until noon"}
     assert administrator.post("/deliveries/destinations/ehr", said).status_code == 303
     page = administrator.get("/deliveries").text
-    assert "Stopped: maintenance until noon" in page and 'id="resume-ehr"' in page and 'id="stop-pacs"' in page
+    assert "Stopped: maintenance until noon" in page and 'name="because"' in page
+    assert 'id="resume-ehr"' in page and 'id="stop-pacs"' in page
     administrator.post("/deliveries/destinations/ehr", {"say": "resume"})
     assert "Stopped:" not in administrator.get("/deliveries").text
     with bridge.db.snapshot() as tx:
@@ -126,6 +127,7 @@ def test_failures_are_told_by_cause_with_their_remedy_and_sent_again_at_once(
         tx.execute(delivery.update().values(**told))
     page = administrator.get("/deliveries").text
     assert "<strong>3</strong> It answered 422." in page and "Assign an open visit." in page
+    assert page.count("Everything sent") == len(NAMES) - 1 and "Nothing waits" in page
     administrator.post("/deliveries/destinations/ehr", {"say": "replay"})
     with bridge.db.snapshot() as tx:
         again = tx.execute(select(delivery.c.id).where(delivery.c.state == "pending")).scalars().all()
