@@ -7,7 +7,6 @@ With its key (RFC 7523, https://hl7.org/fhir/smart-app-launch/client-confidentia
 from __future__ import annotations
 
 import base64
-import binascii
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -66,7 +65,7 @@ class Asking:
         kind, _, encoded = self.authorization.partition(" ")
         try:
             pair = base64.b64decode(encoded, validate=True).decode() if kind.lower() == "basic" else ""
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:
             pair = ""
         client_id, _, secret = pair.partition(":")
         return unquote(client_id), unquote(secret)

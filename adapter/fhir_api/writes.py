@@ -21,6 +21,7 @@ from adapter.records.extraction import Resource
 from adapter.records.ids import new_id
 from adapter.records.rows import Stored, update_resource
 from adapter.records.search import Page, search
+from adapter.records.search_query import RESULT_PARAMETERS
 
 if TYPE_CHECKING:
     from adapter.fhir_api.server import FhirServer
@@ -116,7 +117,7 @@ def find_existing(server: FhirServer, tx: Connection, request: Request) -> Store
 
 def find_two(server: FhirServer, tx: Connection, request: Request, resource_type: str, query: str) -> Page:
     """Up to two matches of a conditional reference or create: enough to know none, one or several."""
-    params = [(name, value) for name, value in parse_params(query) if value]
+    params = [(name, value) for name, value in parse_params(query) if value and name not in RESULT_PARAMETERS]
     if not params:
         raise BadInput("a condition needs search parameters, such as identifier=system|value")
     reach = reach_of(server, tx, request)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
 from python_multipart import MultipartParser
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
@@ -159,7 +159,7 @@ def parse_multipart(content_type: str, body: bytes) -> list[Part]:
         parser = MultipartParser(boundary, callbacks)  # type: ignore[arg-type]
         parser.write(body)
         parser.finalize()
-    except MultipartParseError:
+    except FormParserError:  # also for a boundary longer than any
         raise BadInput("the multipart body is malformed; send it again") from None
     if not seen.is_whole:  # what is missing may be whose photo it is
         raise BadInput("the multipart body ends before its last boundary; send it again")

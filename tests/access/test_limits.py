@@ -13,10 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adapter.access.clients import Asking
 from adapter.access.outbound import MOST_BYTES, GuardedTransport, is_public, known_hosts, outbound_client
 from adapter.errors import BadInput, Misconfigured
 from adapter.fhir_api.exchange import DEEPEST, json_object
 from adapter.settings import load_settings
+from adapter.web.bodies import parse_multipart
 from adapter.web.pages import local_path
 
 
@@ -36,6 +38,17 @@ def test_json_nested_beyond_anything_in_fhir_is_refused(opening: str, closing: s
 def test_anything_else_is_bad_input_or_an_object(raw: bytes) -> None:
     with contextlib.suppress(BadInput):
         assert isinstance(json_object(raw, "it"), dict)
+
+
+@pytest.mark.parametrize("boundary", ["a" * 257, "", '"'])
+def test_a_boundary_that_could_be_none_is_the_senders_error(boundary: str) -> None:
+    with pytest.raises(BadInput, match="multipart body"):
+        parse_multipart(f"multipart/form-data; boundary={boundary}", b"--a\r\n")
+
+
+@pytest.mark.parametrize("credentials", ["\u00ff", "=", "YQ", "/w==", ""])
+def test_credentials_that_cannot_be_read_name_nobody(credentials: str) -> None:
+    assert Asking({}, f"Basic {credentials}").named[0] == ""
 
 
 @pytest.mark.parametrize(

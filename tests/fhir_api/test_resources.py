@@ -110,6 +110,9 @@ def test_a_conditional_create_stores_once(client: Client) -> None:
     client.post("/fhir/Media", json=media(identifier=[identifier]))
     several = client.post("/fhir/Media", json=media(identifier=[identifier]), headers=condition)
     assert outcome_of(several) == (412, "multiple-matches")
+    for no_condition in ("identifier=", "_count=1", "_sort=created"):
+        refused = client.post("/fhir/Media", json=media(), headers={"If-None-Exist": no_condition})
+        assert (refused.status_code, "a condition needs" in refused.text) == (400, True)
 
 
 def test_the_same_conditional_create_at_the_same_moment_stores_once(client: Client) -> None:
