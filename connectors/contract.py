@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 Secrets = Callable[[str], str]
 """Gives the secret of a name, or raises KeyError or OSError."""
@@ -250,4 +251,14 @@ class Connector(Protocol):
 
     def close(self) -> None:
         """Release sockets. 13. May be called twice."""
+        ...
+
+
+@runtime_checkable
+class AsksTogether(Protocol):
+    """What a connector may offer beside: to ask for several parcels at once what it would ask for each."""
+
+    def asked_together(self, parcels: Sequence[tuple[Parcel, Receipt | None]]) -> AbstractContextManager[None]:
+        """Within, `find` and `send` of these parcels in this thread, or `read_back` of those with a receipt, need not
+        ask for themselves what was asked here. What could not be asked fails there, not here."""
         ...

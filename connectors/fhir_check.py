@@ -6,14 +6,17 @@ they do not, so a missing interaction is an error only where nothing would work 
 
 from __future__ import annotations
 
+import uuid
 from typing import Any, Final
 
 from connectors.auth import Credentials, find_missing_scopes
 from connectors.contract import DeliveryError, Finding
+from connectors.fhir_batch import Look
 from connectors.fhir_server import FhirServer
 from connectors.kinds import FhirR4Profile
 from connectors.photo_check import declared_photos
 from connectors.smart_check import check_searches, check_smart
+from mappings.terms import URI
 
 KINDS: Final = {"fhir-media": "Media", "fhir-documentreference": "DocumentReference"}
 OPERATION: Final = {"match": "match", "cross-reference": "ihe-pix"}
@@ -38,6 +41,8 @@ def check(profile: FhirR4Profile, server: FhirServer, credentials: Credentials) 
     findings += declared_photos(profile, statement, credentials.granted if authorised else None)
     if profile.conditional_create:
         findings.append(_conditional(statement, KINDS[profile.routes[0]]))
+    if profile.batch_reads:
+        findings.append(_batch(statement, server, KINDS[profile.routes[0]]))
     if authorised and credentials.granted is not None:
         findings.append(_scopes(profile, credentials.granted))
     return findings + check_searches(profile, server)
@@ -116,6 +121,22 @@ def _conditional(statement: dict[str, Any], kind: str) -> Finding:
         return Finding("conditional create", "ok", "declared")
     remedy = "Leave it on if the destination honours If-None-Exist anyway; a search before each write guards as well."
     return Finding("conditional create", "warning", f"not declared for {kind}", remedy)
+
+
+def _batch(statement: dict[str, Any], server: FhirServer, kind: str) -> Finding:
+    """Asked for what nobody has: an empty search and a read of nothing must come back as two answers."""
+    nobody = str(uuid.uuid4())
+    looks = [Look("Patient", "", URI, f"urn:uuid:{nobody}"), Look(kind, nobody)]
+    remedy = "Set batch_reads = false in the profile."
+    try:
+        with server.asked_together(looks):
+            found = server.find_by_identifier("Patient", looks[0]._asdict()), server.find(kind, nobody)
+    except DeliveryError as error:
+        return Finding("batch", "error", str(error), remedy)
+    if found != ([], None):
+        return Finding("batch", "error", "what nobody has was found in a batch", remedy)
+    declared = {each.get("code") for rest in statement.get("rest", []) for each in rest.get("interaction", [])}
+    return Finding("batch", "ok", "declared, and answers" if "batch" in declared else "answers, though not declared")
 
 
 def _scopes(profile: FhirR4Profile, granted: str) -> Finding:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from connectors.contract import Parcel, Receipt, RouteRefused
-from connectors.fhir_identity import Place, tail
+from connectors.fhir_batch import Look
+from connectors.fhir_identity import Place, tail, usable_identifiers
 from connectors.fhir_server import FhirServer, Stored
 from connectors.kinds import FhirR4Profile
 from connectors.outward import find_capture_identifier, has_identifier, is_of_capture, is_of_delivery
@@ -66,6 +67,29 @@ def find_copies(server: FhirServer, profile: FhirR4Profile, parcel: Parcel, plac
         resource = server.find(kind, previous.ids[kind])
         copies += [copy_of(previous.route, resource, parcel, place)] if resource else []
     return copies
+
+
+def looks_for(profile: FhirR4Profile, parcel: Parcel, receipt: Receipt | None) -> Iterator[Look]:
+    """What will be asked for a parcel, as far as it is known: before it is sent, or with a receipt to read it back.
+
+    A patient whom an earlier parcel may register is left out, and so is whatever depends on the answer to another look.
+    """
+    if receipt is not None:
+        kind = RESOURCE_TYPE[receipt.route]
+        yield from [Look(kind, id=receipt.ids[kind])] if kind in receipt.ids else []
+        return
+    if not profile.patient.create_missing:
+        yield from _by_first("Patient", parcel.patient, profile.patient.identifier_systems)
+    if profile.encounter.policy != "omit":
+        yield from _by_first("Encounter", parcel.encounter or {}, profile.encounter.identifier_systems)
+    if profile.look_by == "identifier" and (capture := find_capture_identifier(parcel.media)):
+        yield from (Look(RESOURCE_TYPE[route], "", capture["system"], capture["value"]) for route in profile.routes)
+
+
+def _by_first(kind: str, ours: Mapping[str, Any], systems: tuple[str, ...]) -> Iterator[Look]:
+    """The others are asked for only where nobody bears the first."""
+    for identifier in usable_identifiers(ours.get("identifier", []), systems)[:1]:
+        yield Look(kind, "", identifier["system"], identifier["value"])
 
 
 def copy_of(route: str, resource: Resource, parcel: Parcel, place: Place) -> Copy:

@@ -8,7 +8,8 @@ replay, a lost answer or a restart never files a photo twice.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
@@ -37,6 +38,7 @@ from connectors.fhir_copies import (
     find_delivered,
     find_in_record,
     find_updated_at,
+    looks_for,
     receipt_for,
     receipt_for_copy,
 )
@@ -87,6 +89,14 @@ class FhirR4:
         if delivered and self._profile.binary_upload == "access-write":  # its bytes come after it
             delivered = delivered if self._attachments.holds(rendered(parcel, self._profile), delivered) else None
         return self._receipt_for(delivered, place) if delivered else None
+
+    @contextmanager
+    def asked_together(self, parcels: Sequence[tuple[Parcel, Receipt | None]]) -> Iterator[None]:
+        """Where `batch_reads` says so. Nothing is filed twice by it: who sends has looked all the same, if up to a
+        round earlier, no other round has these photos meanwhile, and the conditional create stands behind it."""
+        looks = [look for parcel, receipt in parcels for look in looks_for(self._profile, parcel, receipt)]
+        with self._server.asked_together(looks) if self._profile.batch_reads and looks else nullcontext():
+            yield
 
     def send(self, parcel: Parcel) -> Receipt:
         check_parcel(parcel)

@@ -1,4 +1,5 @@
-"""The FHIR R4 interactions a destination is asked for: search, read, create, update, Binary up and down.
+"""The FHIR R4 interactions a destination is asked for: search, read, create, update, Binary up and down, and several
+looks at once.
 
 http://hl7.org/fhir/R4/http.html
 """
@@ -7,16 +8,17 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
-import re
+import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlsplit
 
 from connectors.answers import Answer, check_answer, find_id
 from connectors.contract import DeliveryError, Retry
+from connectors.fhir_batch import DOING, Ahead, Look, entry_answer, search_path, search_token
 from connectors.fhir_shapes import get_entries, get_resource, is_shaped, no_fhir
 from connectors.http import FHIR_JSON, Http
 from connectors.kinds import FhirR4Profile
@@ -44,6 +46,30 @@ class FhirServer:
         self._profile = profile
         self._http = http
         self._bare = bare  # without authorization, for addresses that are not below base_url
+        self._here = threading.local()
+
+    @contextmanager
+    def asked_together(self, looks: Sequence[Look]) -> Iterator[None]:
+        """Within, what this thread asks of `looks` has been asked by one batch, which never raises by itself."""
+        self._here.ahead = ahead = Ahead(looks)
+        try:
+            ahead.fill(self._send_batch(ahead))
+        except DeliveryError as error:
+            ahead.fail(error)
+        try:
+            yield
+        finally:
+            del self._here.ahead
+
+    def _send_batch(self, ahead: Ahead) -> Answer:
+        sent, headers = ahead.bundle(), {"Content-Type": FHIR_JSON}
+        return self._http.request(
+            "POST", "", doing=DOING, write=False, counts=len(ahead), content=sent, headers=headers
+        )
+
+    def _answered(self, path: str) -> Answer | None:
+        ahead: Ahead | None = getattr(self._here, "ahead", None)
+        return ahead.take(path) if ahead else None
 
     def capabilities(self) -> Resource:
         return self._http.request("GET", "metadata", doing="Reading the CapabilityStatement", write=False).resource()
@@ -100,19 +126,18 @@ class FhirServer:
             answer = self._http.request("GET", following, doing=f"Searching {resource_type} {doing}", write=False)
 
     def _searched(self, resource_type: str, parameters: Mapping[str, str], doing: str) -> Answer:
-        doing = f"Searching {resource_type} {doing}"
+        doing, path = f"Searching {resource_type} {doing}", search_path(resource_type, parameters)
+        method, sent = "GET", dict[str, Any]()
+        answered = self._answered(path)
         if self._profile.search == "post":
-            path = f"{resource_type}/_search"
-            return self._http.request("POST", path, doing=doing, write=False, type_level=True, data=dict(parameters))
-        path = f"{resource_type}?{urlencode(parameters, quote_via=quote)}"
-        return self._http.request("GET", path, doing=doing, write=False, type_level=True)
+            method, path, sent = "POST", f"{resource_type}/_search", {"data": dict(parameters)}
+        return self._http.request(method, path, doing=doing, write=False, type_level=True, answered=answered, **sent)
 
     def find(self, resource_type: str, resource_id: str) -> Resource | None:
         """The current version; None when it is not there or was deleted."""
-        doing = f"Reading {resource_type}"
-        answer = self._http.request(
-            "GET", f"{resource_type}/{resource_id}", doing=doing, write=False, accepted=frozenset({404, 410})
-        )
+        doing, path = f"Reading {resource_type}", f"{resource_type}/{resource_id}"
+        answered, gone = self._answered(path), frozenset({404, 410})
+        answer = self._http.request("GET", path, doing=doing, write=False, accepted=gone, answered=answered)
         return get_resource(answer, resource_type, doing=doing) if answer.status < 300 else None
 
     def create(self, body: Resource, *, unless: Mapping[str, Any] | None = None) -> Stored:
@@ -238,19 +263,8 @@ def _first_of(answer: Answer) -> Answer:
     """What a transaction-response says of its only entry (http://hl7.org/fhir/R4/http.html#transaction-response)."""
     bundle = answer.resource()
     entry: Resource = next(iter(bundle.get("entry", [])), {}) if is_shaped(bundle) else {}
-    response = entry.get("response", {})
-    status = re.match(r"\d{3}", str(response.get("status", "")))
-    headers = {name: str(response[name]) for name in ("location", "etag") if name in response}
-    body = json.dumps(entry.get("resource") or response.get("outcome") or {}).encode()
-    return Answer(int(status[0]) if status else answer.status, headers, body, answer.request_id)
-
-
-def search_token(identifier: Mapping[str, Any]) -> str:
-    """`system|value` with FHIR's search escapes (http://hl7.org/fhir/R4/search.html#escaping)."""
-    value = str(identifier.get("value", ""))
-    for special in ("\\", ",", "|", "$"):
-        value = value.replace(special, "\\" + special)
-    return f"{identifier.get('system', '')}|{value}"
+    said = entry_answer(entry, answer)
+    return said or entry_answer(entry | {"response": {"status": str(answer.status)}}, answer) or answer
 
 
 def _stored(answer: Answer, kind: str, *, created: bool) -> Stored:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import ssl
 import uuid
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from functools import cache
@@ -124,18 +125,24 @@ class Http:
         type_level: bool = False,
         limit: int = JSON_LIMIT,
         accepted: frozenset[int] = frozenset(),
+        answered: Answer | None = None,
+        counts: int = 1,
         **content: Any,
     ) -> Answer:
         """Send one request and return an answer below 300 or in `accepted`; raise DeliveryError for everything else.
 
         `content` is httpx's: `json`, `content`, `data`, `headers`. A `write` is sent once, unless the connection was
-        refused before it left.
+        refused before it left. `answered` is what a batch has brought already: taken as the answer to the first try.
+        `counts` says how many requests of the allowance this one is.
         """
+        if answered and answered.status < 300 and not self._signals:
+            return answered
+        known = deque([answered] if answered else [])
 
         def attempt() -> Answer:
-            answer = self._exchange(method, path, doing, write, limit, content)
+            answer = known.popleft() if known else self._exchange(method, path, doing, write, limit, content, counts)
             if answer.status == 401 and self._authoriser is not None and self._authoriser.renew():
-                answer = self._exchange(method, path, doing, write, limit, content)
+                answer = self._exchange(method, path, doing, write, limit, content, counts)
             if answer.status not in accepted:
                 self.check(answer, doing=doing, write=write, type_level=type_level)
             return answer
@@ -175,7 +182,9 @@ class Http:
                 error.retry_after = self._pace.pause(error.retry_after)
             raise error
 
-    def _exchange(self, method: str, path: str, doing: str, write: bool, limit: int, content: dict[str, Any]) -> Answer:
+    def _exchange(
+        self, method: str, path: str, doing: str, write: bool, limit: int, content: dict[str, Any], counts: int
+    ) -> Answer:
         request_id = str(uuid.uuid4())
         # X-Intermediary: "SHALL be added by interface engines that change content" (R4 http.html#custom).
         headers = {"Accept": FHIR_JSON, "X-Request-Id": request_id, "X-Intermediary": "DermBridge"}
@@ -187,7 +196,7 @@ class Http:
             headers |= self._authoriser.secret_headers()
             if authorization := self._authoriser.authorization():
                 headers["Authorization"] = authorization
-        with self._pace.turn(_counted(method, path, write=write)):
+        with self._pace.turn(_counted(method, path, write=write), counts):
             return self._send(method, path, doing, write, limit, {**content, "headers": headers}, request_id)
 
     def _send(

@@ -210,9 +210,17 @@ class FhirR4Profile(HttpProfile):
     photo."""
     search: Literal["get", "post"] = "get"
     """`post` keeps identifiers out of the destination's access log."""
+    batch_reads: bool = False
+    """Whether the server takes a batch Bundle: what is asked of several photos is then one request."""
     prefer: Literal["return=minimal", "return=representation", ""] = "return=representation"
     attachment_hosts: tuple[str, ...] = ()
     """Hosts other than the server's own that may hold the bytes (signed URLs)."""
+
+    @model_validator(mode="after")
+    def _reads_little(self) -> Self:
+        if self.batch_reads and self.binary_upload == "inline":
+            raise ValueError('batch_reads does not go with binary_upload "inline": every photo would be in one answer')
+        return self
 
     @model_validator(mode="after")
     def _has_share(self) -> Self:

@@ -47,7 +47,7 @@ def _knobs() -> Iterator[Knob]:
         ("signs of a duplicate", "signals code_paths dicom.duplicates"),
         ("where the receipt stands", "prefer steps read acknowledge"),
         ("when to try again", "signals timeouts"),
-        ("limits", "limits"),
+        ("limits", "limits batch_reads"),
         ("identification", "auth sign_in sign_in_seconds tls client_certificate ca_file"),
         ("granted scopes", "auth.require_scopes auth.scope"),
         ("our public keys", "auth.jwks_url auth.key_id auth.names_key_set auth.next_secret"),

@@ -110,10 +110,10 @@ class Pace:
         self._in_hand, self._until = 0, 0.0  # taken from the tally and not yet used, and for how long that is good
 
     @contextmanager
-    def turn(self, kind: Counted = "read") -> Iterator[None]:
-        """Wait for a turn, briefly; `kind` is a name of `limits.weights`. Raises DeliveryError saying when to come
-        again."""
-        weight = self._limits.weights.get(kind, 1)
+    def turn(self, kind: Counted = "read", counts: int = 1) -> Iterator[None]:
+        """Wait for a turn, briefly; `kind` is a name of `limits.weights`, and it `counts` so often. Raises
+        DeliveryError saying when to come again."""
+        weight = self._limits.weights.get(kind, 1) * counts
         while (wait := self._take(weight)) > 0:
             if wait > PATIENCE:
                 raise DeliveryError(

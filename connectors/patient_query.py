@@ -14,8 +14,8 @@ from urllib.parse import quote, urlencode
 
 from connectors.answers import Answer, find_id, find_issue_codes
 from connectors.contract import RouteRefused, Secrets, utc_now
+from connectors.fhir_batch import search_token
 from connectors.fhir_identity import tail
-from connectors.fhir_server import search_token
 from connectors.kinds import FhirR4Profile
 from connectors.outward import has_identifier
 from connectors.patient_answers import Resource, no_fhir, read_encounter, read_patient, took_place_at

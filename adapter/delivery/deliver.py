@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -37,7 +38,7 @@ from adapter.errors import Misconfigured, NotFound
 from adapter.records import Stored
 from adapter.work import Work, check_held, finish, finish_all, postpone
 from adapter.work.loop import back_off
-from connectors.contract import CannotLook, Connector, DeliveryError, Evidence, Receipt, Retry
+from connectors.contract import AsksTogether, CannotLook, Connector, DeliveryError, Evidence, Receipt, Retry
 from mappings.photos_to_picture import VISIT_SHEETS, derivation_of
 
 S = DeliveryState
@@ -68,7 +69,8 @@ def deliver_together(bridge: Bridge, destinations: Destinations, items: Sequence
         return ()
     here = Round(connector, chained, ends, deque(attempts))
     try:
-        _send(here)
+        with _asked_together(connector, [(one, None) for one in attempts if one.begun]):
+            _send(here)
     except Exception:  # of ours, in one of them: what the others arrived at is kept all the same
         _keep(here)
         _put_back(bridge, here.waiting)
@@ -213,12 +215,19 @@ def _may_not_leave(order: Order) -> tuple[DeliveryState, dict[str, str]] | None:
 def _prove(accepted: Arrived, connector: Connector) -> None:
     """Confirmed only by what the destination holds now; where it gives nothing back, its receipt is the last word."""
     seen = list[tuple[Attempt, Evidence | None]]()
-    for attempt, receipt in accepted:
-        try:
-            seen.append((attempt, _read_back(attempt, connector, receipt)))
-        except DeliveryError as error:
-            _set_aside(attempt, error)
+    with _asked_together(connector, [one for one in accepted if one[1].route != SEEN]):
+        for attempt, receipt in accepted:
+            try:
+                seen.append((attempt, _read_back(attempt, connector, receipt)))
+            except DeliveryError as error:
+                _set_aside(attempt, error)
     _conclude(seen)
+
+
+def _asked_together(connector: Connector, of: Sequence[tuple[Attempt, Receipt | None]]) -> AbstractContextManager[None]:
+    """Only what is tried for the first time: what a batch does not get along with then stands in nobody's way."""
+    new = [(attempt.order.parcel, receipt) for attempt, receipt in of if attempt.work.attempts <= 1]
+    return connector.asked_together(new) if len(new) > 1 and isinstance(connector, AsksTogether) else nullcontext()
 
 
 def _read_back(attempt: Attempt, connector: Connector, receipt: Receipt) -> Evidence | None:

@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from connectors.contract import DeliveryError
-from connectors.fhir_server import FhirServer, search_token
+from connectors.fhir_batch import search_token
+from connectors.fhir_server import FhirServer
 from connectors.http import Http
 from connectors.knobs import Timeouts
 from connectors.profile import FhirR4Profile

@@ -228,6 +228,7 @@ FLIPS = [
     http("read", "athenaone", {"read": READ}, act="read"),
     http("limits", "hapi", {"limits": {"pause_seconds": 7}}, faults=BUSY),
     http("limits", "hapi", {"limits": {"per_minute": 1}}),
+    http("batch_reads", "hapi", {"batch_reads": False}, act="check"),
     http("auth", "hapi", {"auth": {"kind": "basic", "client_id": "c", "secret": "simulator"}}),
     http("auth.scope", "medplum", {"auth": {"scope": "system/Media.cruds"}}),
     http("auth.require_scopes", "medplum", {"auth": {"require_scopes": ["Media.x"]}}),

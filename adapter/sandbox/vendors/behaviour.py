@@ -42,6 +42,8 @@ class FhirBehaviour(_Table):
     drops: tuple[str, ...] = ()  # silently not stored
     not_offered: int = 404
     transaction_only: bool = False
+    batch: bool = False
+    batch_lies: Literal["", "fewer", "more", "reversed"] = ""  # how its answer fails what was asked
     conditional_create: bool = False
     remembers_searches: bool = False  # answers the same search alike, unless asked not to (Cache-Control)
     raw_binary: bool = True

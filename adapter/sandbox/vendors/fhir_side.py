@@ -32,7 +32,8 @@ def respond(vendor: Vendor, behaviour: FhirBehaviour, request: Request) -> Respo
             200, said | {"token_endpoint_auth_signing_alg_values_supported": ["RS256", "RS384", "ES384"]}
         )
     if request.method == "POST" and not kind:
-        return _transaction(vendor, behaviour, request)
+        bundle = json.loads(request.body)
+        return (_batch if bundle.get("type") == "batch" else _transaction)(vendor, behaviour, request)
     if rest == "_search" or (request.method == "GET" and not rest):
         query = parse_qs(request.body.decode()) if rest == "_search" else {k: [v] for k, v in request.query.items()}
         asked = {name: values[0] for name, values in query.items()}
@@ -246,6 +247,24 @@ def _refusal(behaviour: FhirBehaviour, body: Resource) -> Refusal | None:
     return None
 
 
+def _batch(vendor: Vendor, behaviour: FhirBehaviour, request: Request) -> Response:
+    """Each entry as a request of its own."""
+    if not behaviour.batch:
+        return Response.json(behaviour.not_offered, OUTCOME)
+    entries = []
+    for entry in json.loads(request.body)["entry"]:
+        asked = entry["request"]
+        one = Request(asked["method"], f"{behaviour.base}/{asked['url']}", request.headers, b"")
+        answer = respond(vendor, behaviour, one)
+        held = {"resource" if answer.status < 300 else "outcome": json.loads(answer.body)}
+        response = {"status": str(answer.status)} | ({} if "resource" in held else held)
+        entries.append({"response": response} | ({"resource": held["resource"]} if "resource" in held else {}))
+    entries = {"": entries, "fewer": entries[:-1], "more": [*entries, *entries[:1]], "reversed": entries[::-1]}[
+        behaviour.batch_lies
+    ]
+    return Response.json(200, {"resourceType": "Bundle", "type": "batch-response", "entry": entries})
+
+
 def _transaction(vendor: Vendor, behaviour: FhirBehaviour, request: Request) -> Response:
     entries = []
     for entry in json.loads(request.body).get("entry", []):
@@ -270,4 +289,5 @@ def _statement(behaviour: FhirBehaviour) -> Resource:
         {"type": kind, "interaction": interactions(kind), "conditionalCreate": behaviour.conditional_create}
         for kind in kinds
     ]
-    return {"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1", "rest": [{"resource": listed}]}
+    system = {"interaction": [{"code": "batch"}]} if behaviour.batch else {}
+    return {"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1", "rest": [{"resource": listed} | system]}
