@@ -219,7 +219,7 @@ def _demo_settings(folder: Path, sandbox: SandboxSettings) -> Settings:
         destinations=[
             {
                 "name": "sandbox",
-                "profile": "sandbox",
+                "based_on": "sandbox",
                 "base_url": sandbox.fhir_base,
                 "auth": {
                     "kind": "client_secret_basic",

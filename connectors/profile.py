@@ -59,7 +59,8 @@ def build_profile(given: Mapping[str, Any], *, source: str) -> Profile:
     kind = table.get("kind")
     model = find_model(kind)
     if model is None:
-        raise ProfileError(f"{source}: kind {kind!r} is not known; use one of {', '.join(kinds())}.")
+        wrong = f"kind {kind!r} is not known; use" if kind else "based_on is missing; name a profile, or set kind to"
+        raise ProfileError(f"{source}: {wrong} one of {', '.join(kinds())}.")
     try:
         return model.model_validate(table)
     except ValidationError as error:

@@ -178,14 +178,8 @@ def _place(number: int) -> str:
 
 
 def read_destination(entry: dict[str, Any]) -> Profile:
-    """The profile of one `[[destinations]]` entry: `based_on` (also spelled `profile`) and what differs from it.
-
-    What differs stands beside the name or in a table `overrides`. Raises Misconfigured.
-    """
-    table = {key: value for key, value in entry.items() if key not in {"profile", "overrides"}}
-    if "profile" in entry:
-        table["based_on"] = entry["profile"]
+    """The profile of one `[[destinations]]` entry: `based_on` and what differs from it. Raises Misconfigured."""
     try:
-        return build_profile(table | entry.get("overrides", {}), source=f"destination {entry.get('name')!r}")
+        return build_profile(entry, source=f"destination {entry.get('name')!r}")
     except ProfileError as error:
         raise Misconfigured(str(error)) from error

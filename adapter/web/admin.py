@@ -129,7 +129,7 @@ def _destination(entry: dict[str, Any]) -> dict[str, Any]:
     name = str(entry["name"])
     return {
         "name": name,
-        "profile": str(entry.get("based_on") or entry.get("profile") or "its own"),
+        "profile": str(entry.get("based_on") or "its own"),
         "address": f"{address.scheme}://{address.hostname}{f':{address.port}' if address.port else ''}{address.path}"
         if address.hostname
         else str(entry.get("folder", "")),

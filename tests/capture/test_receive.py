@@ -324,7 +324,7 @@ def test_an_actor_without_the_scope_or_outside_the_session_learns_nothing(bridge
 def test_required_consent_refuses_or_holds(bridge: Bridge) -> None:
     _patient(bridge)
     settings = bridge.settings.model_copy(
-        update={"consent_mode": "required", "destinations": ({"name": "ehr", "profile": "hapi"},)}
+        update={"consent_mode": "required", "destinations": ({"name": "ehr", "based_on": "hapi"},)}
     )
     strict = Bridge(settings, bridge.db, bridge.vault, bridge.now)
     with pytest.raises(Unprocessable, match="consent"):

@@ -299,7 +299,9 @@ def test_a_picture_of_a_withdrawn_comparison_is_compared_with_nothing(bridge: Br
 
 
 def test_pictures_are_sent_nowhere_by_themselves(bridge: Bridge, pair: tuple[str, str]) -> None:
-    object.__setattr__(bridge.settings, "destinations", [{"name": "ehr", "profile": "directory", "folder": "/nowhere"}])
+    object.__setattr__(
+        bridge.settings, "destinations", [{"name": "ehr", "based_on": "directory", "folder": "/nowhere"}]
+    )
     saved = _save(bridge, pair)
     with bridge.db.transaction() as tx:
         picture = pictures_of(tx, saved.reference)[0]

@@ -45,8 +45,8 @@ def saved(bridge: Bridge, pair: tuple[str, str]) -> Stored:
 
 def _with_destinations(bridge: Bridge, folder: Path) -> Bridge:
     given = (
-        {"name": "chart", "profile": "directory", "folder": str(folder / "chart")},
-        {"name": "archive", "profile": "directory", "folder": str(folder / "archive"), "comparisons": False},
+        {"name": "chart", "based_on": "directory", "folder": str(folder / "chart")},
+        {"name": "archive", "based_on": "directory", "folder": str(folder / "archive"), "comparisons": False},
     )
     return replace(bridge, settings=bridge.settings.model_copy(update={"destinations": given}))
 

@@ -66,6 +66,7 @@ def test_a_folder_below_home_is_found() -> None:
         ),
         (SITE.replace('"site"', '"My Site"'), "name:"),
         ("based_on = 'epic2'", "'epic2' is not shipped; use one of athenaflow"),
+        ("name = 'site'", "based_on is missing; name a profile, or set kind to one of dicom-cstore"),
         ("name = ", "not TOML"),
     ],
 )

@@ -141,7 +141,7 @@ def ehr() -> Iterator[Ehr]:
 @pytest.fixture(params=["directory", "fhir-r4"])
 def entry(request: pytest.FixtureRequest, ehr: Ehr, tmp_path: Path) -> dict[str, Any]:
     if request.param == "directory":
-        return {"name": "x", "profile": "directory", "folder": str(tmp_path / "out")}
+        return {"name": "x", "based_on": "directory", "folder": str(tmp_path / "out")}
     return {"name": "x", "kind": "fhir-r4", "base_url": ehr.url, "timeouts": {"attempts": 1}}
 
 

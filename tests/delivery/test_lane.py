@@ -28,7 +28,7 @@ from tests.delivery.test_deliver import Site
 def site(bridge: Bridge, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     said = SimpleNamespace(permit=True, because="", consent_ids=(), policy_id=None)
     monkeypatch.setattr(consent, "decide_each", lambda tx, bridge, asked: [said for _ in asked])
-    entry = {"name": "x", "profile": "directory", "folder": str(tmp_path / "out")}
+    entry = {"name": "x", "based_on": "directory", "folder": str(tmp_path / "out")}
     settings = bridge.settings.model_copy(update={"destinations": (entry,)})
     opened = Site(dataclasses.replace(bridge, settings=settings), clock)
     yield opened

@@ -50,7 +50,7 @@ def outside(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def delivering(bridge: Bridge, outside: Path) -> Bridge:
-    destination = {"name": "archive", "profile": "directory", "folder": str(outside)}
+    destination = {"name": "archive", "based_on": "directory", "folder": str(outside)}
     settings = load_settings(environment={}, data_dir=bridge.settings.data_dir, destinations=[destination])
     return replace(bridge, settings=settings)
 

@@ -68,7 +68,7 @@ class Site:
     def __init__(self, bridge: Bridge, origin: str, **profile: Any) -> None:
         auth = {"kind": "client_secret_basic", "client_id": "dermbridge-backend", "secret": "sandbox"}
         auth |= {"token_url": f"{origin}/token", "scope": "system/*.crus"}
-        entry = {"name": "larkfield", "profile": "sandbox", "base_url": f"{origin}/fhir", "auth": auth}
+        entry = {"name": "larkfield", "based_on": "sandbox", "base_url": f"{origin}/fhir", "auth": auth}
         entry |= {"timeouts": {"attempts": 1}} | profile
         settings = bridge.settings.model_copy(update={"destinations": (entry,)})
         self.bridge = dataclasses.replace(bridge, settings=settings)

@@ -100,7 +100,7 @@ def test_a_filter_never_scans_the_ledger(bridge: Bridge, administrator: Browser)
 
 
 def test_a_destination_is_stopped_and_goes_on_and_the_card_says_so(bridge: Bridge, administrator: Browser) -> None:
-    destinations = tuple({"name": name, "profile": "hand-off"} for name in NAMES)
+    destinations = tuple({"name": name, "based_on": "hand-off"} for name in NAMES)
     object.__setattr__(bridge, "settings", bridge.settings.model_copy(update={"destinations": destinations}))
     said = {"say": "stop", "because": "maintenance until noon"}
     assert administrator.post("/deliveries/destinations/ehr", said).status_code == 303
@@ -119,7 +119,7 @@ def test_a_destination_is_stopped_and_goes_on_and_the_card_says_so(bridge: Bridg
 def test_failures_are_told_by_cause_with_their_remedy_and_sent_again_at_once(
     bridge: Bridge, administrator: Browser
 ) -> None:
-    destinations = tuple({"name": name, "profile": "hand-off"} for name in NAMES)
+    destinations = tuple({"name": name, "based_on": "hand-off"} for name in NAMES)
     object.__setattr__(bridge, "settings", bridge.settings.model_copy(update={"destinations": destinations}))
     ids = sent(bridge, 3, "ehr", "failed", minutes=5)
     told = {"reason": "It answered 422.", "remedy": "Assign an open visit."}
