@@ -126,16 +126,15 @@ class Spool:
                 fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return
-            lines = opened.read().split(b"\n")
-            moved = self._moved.get(file, 0)
-            if sum(len(line) + 1 for line in lines[:-1]) != moved or not moved:
-                return  # just begun, when it is empty
-            if any(_checked(line) is None for line in lines[:-1]):
+            *lines, half = opened.read().split(b"\n")
+            if not (lines or half) or sum(len(line) + 1 for line in lines) > self._moved.get(file, 0):
+                return  # just begun, or not all moved
+            if any(_checked(line) is None for line in lines):
                 log.error("spool.damaged", file=file.name)
                 file.rename(file.with_name(file.name + _DAMAGED))
             else:
                 file.unlink()
-            del self._moved[file]
+            self._moved.pop(file, None)
 
 
 def _checked(kept: bytes) -> bytes | None:

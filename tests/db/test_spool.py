@@ -118,6 +118,25 @@ def test_half_a_line_was_told_to_nobody_and_is_passed_over(kept: Spool) -> None:
     assert (take(kept), files(kept), kept.damaged()) == ([b"1"], [], [])
 
 
+def test_a_file_of_nothing_but_half_a_line_goes(kept: Spool) -> None:
+    kept.keep([b"1"])
+    kept.close()
+    (file,) = files(kept)
+    file.write_bytes(b"0badc0de hal")
+    assert (take(kept), files(kept)) == ([], [])
+
+
+def test_a_file_cut_back_after_it_was_read_goes(kept: Spool) -> None:
+    """As the disk gets full in the middle of several lines, and another process was quick."""
+    kept.keep([b"1"])
+    kept.keep([b"2"])
+    take(kept)
+    (file,) = files(kept)
+    kept.close()
+    os.truncate(file, file.stat().st_size // 2)
+    assert (take(kept), files(kept)) == ([], [])
+
+
 def test_what_the_disk_refuses_is_not_kept_and_the_next_is(kept: Spool) -> None:
     kept.keep([b"1"])
     size = files(kept)[0].stat().st_size
