@@ -56,12 +56,6 @@ def read_keys(content: dict[str, Any], whose: str) -> KeySet:
         raise Unavailable(f"{whose} publishes keys that cannot be read") from None
 
 
-def kid_of(token: str) -> str | None:
-    """The `kid` in a JWT's header, unverified: only to choose the key."""
-    header = header_of(token)
-    return header.get("kid") if isinstance(header.get("kid"), str) else None
-
-
 def header_of(token: str) -> dict[str, Any]:
     """A JWT's header, unverified; empty when it has none that can be read."""
     return _part(token, 0)
@@ -76,7 +70,6 @@ _JWT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
 
 def _part(token: str, which: int) -> dict[str, Any]:
-
     if not _JWT.fullmatch(token) or len(token) > 16_384:
         return {}
     text = token.split(".")[which]

@@ -92,14 +92,8 @@ def can_some(actor: Actor, letter: Letter, resource_type: str) -> bool:
     return bool(grants_for(actor.scopes, letter, resource_type))
 
 
-def check(actor: Actor, letter: Letter, resource_type: str, *, patient_id: str | None = None) -> None:
-    """Raises Forbidden when no scope permits it, NotFound when it belongs to a patient outside the session."""
-    check_scope(actor, letter, resource_type)
-    check_patient(actor, patient_id)
-
-
 def check_scope(actor: Actor, letter: Letter, resource_type: str, *, some: bool = False) -> None:
-    """`check` before it is known whose record it is. Raises Forbidden."""
+    """Asked before it is known whose record it is. Raises Forbidden."""
     if not (can_some if some else can)(actor, letter, resource_type):
         raise Forbidden(f"this needs the scope {resource_type}.{letter}, which was not granted")
 

@@ -1,7 +1,7 @@
 """SMART App Launch 2.2 as a client (https://hl7.org/fhir/smart-app-launch/): launch, callback, context.
 
 `begin_launch` answers the EHR's launch (or starts a standalone one) with the address to send the browser to;
-`complete_launch` turns the code that comes back into a verified `LaunchContext`. Which local patient and session that
+`finish_launch` turns the code that comes back into a verified `LaunchContext`. Which local patient and session that
 means is decided by the caller. Nothing is fetched from an `iss` that is not configured.
 """
 
@@ -23,7 +23,6 @@ from adapter.access.oauth import (
     code_grant,
     exchange,
     person_reference,
-    take,
     verified_claims,
 )
 from adapter.access.outbound import get_json
@@ -51,18 +50,16 @@ class EhrGrant:
 class LaunchContext:
     """What the EHR vouched for; `patient` and `encounter` are its own FHIR resources, read with the granted token.
 
-    `intent` says what the user wants to do, `fhir_context` which further records are open, `style_url` how it looks.
+    `intent` says what the user wants to do, `style_url` how it looks.
     """
 
     ehr: Ehr
     user_reference: str
     user_display: str
-    scopes: frozenset[str]
     patient: dict[str, Any] | None
     encounter: dict[str, Any] | None
     show_banner: bool
     intent: str | None = None
-    fhir_context: tuple[dict[str, Any], ...] = ()
     style_url: str | None = None
     grant: EhrGrant | None = None
 
@@ -90,40 +87,22 @@ def begin_launch(
     )
 
 
-def complete_launch(
-    bridge: Bridge,
-    http: httpx.Client,
-    *,
-    state: str,
-    code: str,
-    browser_cookie: str | None,
-    iss: str | None = None,
-    callback: str | None = None,
-) -> LaunchContext:
-    """Exchange the code and verify who came. Raises BadInput, Forbidden or Unavailable."""
-    arrived_at = redirect_uri(bridge, callback)
-    request = take(bridge, state=state, browser_cookie=browser_cookie, iss=iss, arrived_at=arrived_at)
-    return finish_launch(bridge, http, request, code)
-
-
 def finish_launch(bridge: Bridge, http: httpx.Client, request: Mapping[str, Any], code: str) -> LaunchContext:
-    """`complete_launch` after its request was taken."""
+    """Exchange the code and verify who came; `request` is what `oauth.take` gave. Raises Forbidden or Unavailable."""
     ehr, now = get_ehr(bridge, request["iss"]), bridge.now()
     registration = registration_of(bridge, ehr)
     answer = exchange(http, registration, request, code_grant(request, code), now)
     claims = verified_claims(http, registration, request, answer.get("id_token"), now)
-    user, scopes = user_reference(ehr, claims), _granted(answer.get("scope"))
-    read = _Reader(http, ehr, answer["access_token"], scopes)
+    user = user_reference(ehr, claims)
+    read = _Reader(http, ehr, answer["access_token"], _granted(answer.get("scope")))
     return LaunchContext(
         ehr=ehr,
         user_reference=user,
         user_display=read.display_of(user),
-        scopes=scopes,
         patient=read.patient(answer.get("patient")),
         encounter=read.encounter(answer),
         show_banner=answer.get("need_patient_banner", True) is not False,
         intent=answer["intent"] if isinstance(answer.get("intent"), str) else None,
-        fhir_context=_fhir_context(answer),
         style_url=answer["smart_style_url"] if isinstance(answer.get("smart_style_url"), str) else None,
         grant=_grant_of(request, answer, now),
     )

@@ -142,11 +142,6 @@ def see_other(path: str, said: str | None = None) -> RedirectResponse:
     return RedirectResponse(f"{path}{joint}said={said}" if said else path, 303)
 
 
-def local_path(path: str, otherwise: str) -> str:
-    """`path` when it stays on this server: an open redirect would lend our name to any page."""
-    return path if path.startswith("/") and not path.startswith(("//", "/\\")) else otherwise
-
-
 def wants_json(request: Request) -> bool:
     return "application/json" in request.headers.get("accept", "")
 

@@ -7,7 +7,8 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from adapter.access.smart import LaunchContext, begin_launch, complete_launch
+from adapter.access.oauth import take
+from adapter.access.smart import LaunchContext, begin_launch, finish_launch, redirect_uri
 from adapter.bridge import Bridge
 
 VERIFIER = "v" * 43
@@ -27,7 +28,9 @@ def launched(browser: httpx.Client, dermbridge: Bridge, chart: str = "/patients/
 
 def complete(dermbridge: Bridge, came: dict[str, str]) -> LaunchContext:
     with httpx.Client() as http:
-        return complete_launch(dermbridge, http, state=came["state"], code=came["code"], browser_cookie=came["cookie"])
+        arrived_at = redirect_uri(dermbridge)
+        begun = take(dermbridge, state=came["state"], browser_cookie=came["cookie"], iss=None, arrived_at=arrived_at)
+        return finish_launch(dermbridge, http, begun, came["code"])
 
 
 def code_form(browser: httpx.Client, dermbridge: Bridge) -> dict[str, str]:
