@@ -76,7 +76,8 @@ def looks_for(profile: FhirR4Profile, parcel: Parcel, receipt: Receipt | None) -
     """
     if receipt is not None:
         kind = RESOURCE_TYPE[receipt.route]
-        yield from [Look(kind, id=receipt.ids[kind])] if kind in receipt.ids else []
+        if kind in receipt.ids and profile.binary_upload != "inline":  # else one answer would hold all photos
+            yield Look(kind, id=receipt.ids[kind])
         return
     if not profile.patient.create_missing:
         yield from _by_first("Patient", parcel.patient, profile.patient.identifier_systems)

@@ -217,12 +217,6 @@ class FhirR4Profile(HttpProfile):
     """Hosts other than the server's own that may hold the bytes (signed URLs)."""
 
     @model_validator(mode="after")
-    def _reads_little(self) -> Self:
-        if self.batch_reads and self.binary_upload == "inline":
-            raise ValueError('batch_reads does not go with binary_upload "inline": every photo would be in one answer')
-        return self
-
-    @model_validator(mode="after")
     def _has_share(self) -> Self:
         if (self.binary_upload == "share") != (self.share is not None):
             raise ValueError('binary_upload "share" and the table share belong together')

@@ -12,7 +12,6 @@ from adapter.sandbox.vendors import Fault, RunningVendor
 from adapter.sandbox.vendors.behaviour import Refusal
 from connectors.contract import AsksTogether, Connector, DeliveryError, Parcel, Retry
 from connectors.fhir_batch import Ahead, Look
-from connectors.profile import ProfileError, build_profile
 from mappings.terms import URI
 from tests.connectors.test_contract import parcel
 from tests.connectors.vendor_site import Open, Played
@@ -179,7 +178,10 @@ def test_the_same_look_of_several_is_asked_once() -> None:
     assert len(Ahead([ONE, TWO, ONE])) == 2
 
 
-def test_photos_within_their_resources_are_not_read_in_a_batch() -> None:
-    table = {"name": "x", "kind": "fhir-r4", "base_url": "https://e.example/fhir", "batch_reads": True}
-    with pytest.raises(ProfileError, match="inline"):
-        build_profile(table | {"binary_upload": "inline"}, source="test")
+def test_photos_within_their_resources_are_read_back_one_by_one(opened: Open) -> None:
+    site = opened("hapi", binary_upload="inline")
+    for number in PHOTOS:
+        site.capture(number)
+    site.run()
+    assert [site.rows(number)[0].state for number in PHOTOS] == ["confirmed"] * 2
+    assert [path for _, path in site.vendor.requests].count("/fhir/") == 1

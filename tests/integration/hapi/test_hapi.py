@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -21,7 +22,7 @@ import pytest
 from adapter import consent
 from adapter.bridge import Bridge
 from adapter.delivery.withdrawal import take_back_withdrawn
-from connectors.contract import Connector, DeliveryError, Parcel
+from connectors.contract import AsksTogether, Connector, DeliveryError, Parcel, Receipt
 from connectors.photos_found import NotThisPatient, PhotoSource, open_photo_sources
 from connectors.profile import build_profile
 from connectors.registry import open_connector
@@ -123,6 +124,11 @@ def known(hapi: Hapi, of: Parcel | None = None, **changes: Any) -> Parcel:
     return replace(made, media={**made.media, "identifier": identifier})
 
 
+def together(connector: Connector, parcels: Sequence[tuple[Parcel, Receipt | None]]) -> AbstractContextManager[None]:
+    assert isinstance(connector, AsksTogether)
+    return connector.asked_together(parcels)
+
+
 def test_check_finds_nothing_to_change(connector: Connector) -> None:
     assert {finding.verdict for finding in connector.check()} == {"ok"}
 
@@ -168,6 +174,19 @@ def test_the_servers_own_conditional_create_stops_a_late_second_create(
     other = open_hapi().send(sent)
     monkeypatch.setattr(connector, "_copies", lambda *given: next(looks, None) or real(*given))
     assert connector.send(sent).ids["Media"] == other.ids["Media"] and len(hapi.of(sent)) == 1
+
+
+def test_looks_in_a_batch_are_answered_and_never_from_memory(connector: Connector, hapi: Hapi) -> None:
+    """HAPI FHIR gives the same search the same answer for a minute unless Cache-Control forbids it: in a batch too."""
+    photos = [known(hapi), known(hapi)]
+    for expected in (False, True):
+        with together(connector, [(sent, None) for sent in photos]):
+            receipts = [connector.send(sent) for sent in photos]
+        assert [receipt.duplicate for receipt in receipts] == [expected, expected]
+    with together(connector, list(zip(photos, receipts, strict=True))):
+        seen = [connector.read_back(sent, receipt) for sent, receipt in zip(photos, receipts, strict=True)]
+    assert all(evidence and evidence.matches for evidence in seen)
+    assert [len(hapi.of(sent)) for sent in photos] == [1, 1]
 
 
 def test_a_new_version_updates_the_same_record_and_keeps_the_bytes(connector: Connector, hapi: Hapi) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 import pytest
 
-from connectors.contract import Connector, DeliveryError, Parcel, Receipt, Retry
+from connectors.contract import AsksTogether, Connector, DeliveryError, Parcel, Receipt, Retry
 from connectors.photos_found import NotThisPatient, PhotoSource, open_photo_sources
 from connectors.profile import build_profile
 from connectors.registry import open_connector
@@ -184,6 +184,22 @@ def known(medplum: Medplum, number: int) -> Parcel:
 def second_version(parcel: Parcel, previous: Receipt | None) -> Parcel:
     media = {**parcel.media, "note": [{"text": "corrected"}]}
     return replace(parcel, idempotency_key=f"{media['id']}/2/medplum", media=media, previous=previous)
+
+
+def test_looks_in_a_batch_are_answered_one_by_one(open_medplum: Open, medplum: Medplum) -> None:
+    """Off in the shipped profile, where each entry counts against the quota as a request of its own would."""
+    connector = open_medplum(batch_reads=True)
+    assert {finding.verdict for finding in connector.check()} == {"ok"}
+    assert isinstance(connector, AsksTogether)
+    photos = [known(medplum, next(NUMBERS)), known(medplum, next(NUMBERS))]
+    for expected in (False, True):
+        with connector.asked_together([(sent, None) for sent in photos]):
+            receipts = [connector.send(sent) for sent in photos]
+        assert [receipt.duplicate for receipt in receipts] == [expected, expected]
+    with connector.asked_together(list(zip(photos, receipts, strict=True))):
+        seen = [connector.read_back(sent, receipt) for sent, receipt in zip(photos, receipts, strict=True)]
+    assert all(evidence and evidence.matches for evidence in seen)
+    assert [len(medplum.of(sent)) for sent in photos] == [1, 1]
 
 
 def test_check_finds_nothing_to_change(connector: Connector) -> None:
