@@ -35,7 +35,7 @@ from connectors.dicom_object import (
 from connectors.key_check import check_keys
 from connectors.kinds import DicomWebProfile
 from connectors.pace import own_tally
-from connectors.parcels import by_hand, check_parcel
+from connectors.parcels import by_hand, check_parcel, tried_later
 from connectors.photo_check import answered_photos
 from connectors.session import open_session
 
@@ -82,6 +82,7 @@ class DicomWeb:
     def send(self, parcel: Parcel) -> Receipt:
         check_parcel(parcel)
         if there := self.find(parcel):
+            self._retire_previous(parcel, there)
             return there
         made = dicom_object(parcel, self._profile, self._profile.dicom, self._profile.encounter)
         duplicate = self._check_stored(self._store(made.content), made.instance)
@@ -152,7 +153,10 @@ class DicomWeb:
         old = parcel.previous
         same = old is not None and old.ids.get("Patient") == receipt.ids["Patient"]
         if old and same and self._profile.retract != "person" and old.location != receipt.location:
-            self._take_back(parcel, old)
+            try:
+                self._take_back(parcel, old)
+            except DeliveryError as error:
+                raise tried_later(error, can_look=True) from error
 
     def _query(self, uid: str) -> list[dict[str, Any]]:
         answer = self._session.http.request(

@@ -61,6 +61,15 @@ def by_hand(profile: Profile) -> DeliveryError:
     )
 
 
+def tried_later(error: DeliveryError, *, can_look: bool) -> DeliveryError:
+    """A lost answer to taking the former version away: the next attempt finds the new one there and takes it away
+    again, if it can look; otherwise the error as it is."""
+    if error.retry is not Retry.UNKNOWN or not can_look:
+        return error
+    remedy = "Nothing to do: the new version is there, the former one is taken away with the next attempt."
+    return DeliveryError(str(error), remedy=remedy, retry=Retry.LATER, outage=error.outage)
+
+
 def _is_about_one_patient(parcel: Parcel) -> bool:
     patient = f"{parcel.patient.get('resourceType')}/{parcel.patient.get('id')}"
     subjects = [parcel.media.get("subject", {}), *(each.get("patient", {}) for each in parcel.consents)]

@@ -29,7 +29,7 @@ from connectors.contract import (
 from connectors.key_check import check_keys
 from connectors.kinds import RestProfile
 from connectors.pace import own_tally
-from connectors.parcels import by_hand, check_parcel
+from connectors.parcels import by_hand, check_parcel, tried_later
 from connectors.rendition import rendered
 from connectors.rest_exchange import Exchange, content_of, find_at, text_at
 from connectors.rest_knobs import Lookup
@@ -95,6 +95,7 @@ class Rest:
         known = values(parcel, self._profile)
         known["patient"] = self._patient(parcel, known)
         if self._profile.look is not None and (there := self._look(known)):
+            self._retire_previous(parcel, there, known)
             return there
         self._check_visit(known)
         try:
@@ -209,9 +210,13 @@ class Rest:
         old = parcel.previous
         if old is None or self._profile.retract is None or old.ids.get("Patient") != receipt.ids["Patient"]:
             return
-        if old.ids.get("Document") not in {None, receipt.ids.get("Document")}:
-            replaced = {**known, **_known_of(old), "reason": "Replaced by a newer version"}
+        if old.ids.get("Document") in {None, receipt.ids.get("Document")}:
+            return
+        replaced = {**known, **_known_of(old), "reason": "Replaced by a newer version"}
+        try:
             self._exchange.run(self._profile.retract, replaced, doing="Taking the old document away", accepted=GONE)
+        except DeliveryError as error:
+            raise tried_later(error, can_look=self._profile.look is not None) from error
 
 
 class _NobodyThere(DeliveryError):

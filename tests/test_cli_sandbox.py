@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from adapter.errors import BadInput, Conflict, DermBridgeError, Misconfigured, N
 from adapter.sandbox.vendors import Fault, Vendor, running_vendor
 from adapter.sandbox.vendors.behaviour import Refusal
 from adapter.sandbox.vendors.catalogue import get_behaviour, read_fault
+from adapter.sandbox.vendors.engine import Kind
 from connectors.contract import AlreadyThere, Connector, DeliveryError, Parcel, Retry
 from connectors.profile import build_profile
 from connectors.registry import open_connector
@@ -120,3 +122,16 @@ def test_its_own_codes_mean_what_its_profile_says(
     found = refusal.value
     assert (found.retry, found.retry_after, found.at_most) == (retry, after, at_most)
     assert isinstance(found, AlreadyThere) == ("HC-409" in answer)
+
+
+@pytest.mark.parametrize("kind", ["refuse", "lost-before", "lost-after"])
+def test_the_former_version_goes_even_if_taking_it_away_failed_at_first(halden: Halden, kind: Kind) -> None:
+    vendor, connector, first = halden
+    receipt = connector.send(first)
+    second = replace(first, delivery_id="second", idempotency_key="example/2/halden", previous=receipt)
+    vendor.faults = [Fault(kind, "DELETE", refusal=Refusal(status=503))]
+    with pytest.raises(DeliveryError) as interrupted:
+        connector.send(second)
+    assert interrupted.value.retry is Retry.LATER and vendor.faults == []
+    assert connector.send(second).duplicate
+    assert len(vendor.filed()) == 1
