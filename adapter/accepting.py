@@ -6,6 +6,7 @@ import asyncio
 import errno
 import socket
 import time
+from typing import Any
 
 import structlog
 import uvicorn
@@ -21,6 +22,7 @@ STAND_BACK_SECONDS, STAND_BACK_AT_MOST = 0.0003, 0.003
 FIRST_POLL_SECONDS = 0.01
 ACCEPT_AGAIN_SECONDS = 1.0  # after the machine had no descriptor or memory left for one more
 BACKLOG = 2048  # connections that wait to be accepted; beyond it a caller's system tries again a second later
+HEAD_SECONDS = 30.0  # for the head of a request; uvicorn would wait for it without end
 RELEASED_SECONDS = 2.0  # after a service was killed, until its last process has let go of the address
 
 
@@ -35,6 +37,7 @@ class Sharing(uvicorn.Server):
         self._app = app
         self._member = member
         self._accepting: list[asyncio.Task[None]] = []
+        self._waiting: dict[Any, tuple[Any, float]] = {}
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=[] if sockets else None)
@@ -43,6 +46,8 @@ class Sharing(uvicorn.Server):
         self._accepting = [asyncio.create_task(self._accept_from(one)) for one in sockets or ()]
 
     async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:
+            self._close_silent(time.monotonic())
         return await super().on_tick(counter) or any(task.done() for task in self._accepting)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -54,6 +59,18 @@ class Sharing(uvicorn.Server):
         await super().shutdown(sockets)
         for task in failed:
             task.result()
+
+    def _close_silent(self, now: float) -> None:
+        """Who sends no whole head of a request holds a connection all the same, and many such hold all there are."""
+        waiting: dict[Any, tuple[Any, float]] = {}
+        connections: list[Any] = list(self.server_state.connections)
+        for one in connections:
+            if one.cycle is None or one.cycle.response_complete:
+                last, since = self._waiting.get(one, (None, now))
+                waiting[one] = one.cycle, (since if last is one.cycle else now)
+                if now - waiting[one][1] > HEAD_SECONDS:
+                    one.transport.close()
+        self._waiting = waiting
 
     async def _accept_from(self, listening: socket.socket) -> None:
         listening.setblocking(False)

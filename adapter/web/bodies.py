@@ -5,7 +5,8 @@ Starlette spools multipart parts above 1 MB to disk, so parts are taken from pyt
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
@@ -18,6 +19,7 @@ from adapter.errors import BadInput, TooLarge, UnsupportedMedia
 
 MOST_PARTS = 200
 FORM_OVERHEAD = 2**20
+STALL_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ async def read_body(request: Request, most: int) -> bytes:
     if declared.isdecimal() and int(declared[:18]) <= most:
         pieces, size = [], 0
         try:
-            async for piece in request.stream():
+            async for piece in _in_time(request.stream()):
                 pieces.append(piece)
                 size += len(piece)
                 if size > most:
@@ -63,7 +65,19 @@ async def read_body(request: Request, most: int) -> bytes:
                 return b"".join(pieces)
         except ClientDisconnect:  # as phones do; nobody is left to read the answer
             raise BadInput("the connection ended before the whole request was here; send it again") from None
+        except TimeoutError:
+            raise BadInput(f"nothing more of this came for {STALL_SECONDS:g} seconds; send it again") from None
     raise TooLarge(f"a request may have at most {most} bytes here")
+
+
+async def _in_time(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Raises TimeoutError when the next does not come; however slow, a sender may go on as long as it sends."""
+    while True:
+        async with asyncio.timeout(STALL_SECONDS):
+            piece = await anext(pieces, None)
+        if piece is None:
+            return
+        yield piece
 
 
 def content_type_of(request: Request) -> str:

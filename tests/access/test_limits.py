@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 from collections.abc import Iterator
@@ -12,12 +13,15 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.requests import Request
+from starlette.types import Message
 
 from adapter.access.clients import Asking
 from adapter.access.outbound import MOST_BYTES, GuardedTransport, is_public, known_hosts, outbound_client
 from adapter.errors import BadInput, Misconfigured
 from adapter.fhir_api.exchange import DEEPEST, json_object
 from adapter.settings import load_settings
+from adapter.web import bodies
 from adapter.web.bodies import parse_multipart
 
 
@@ -43,6 +47,19 @@ def test_anything_else_is_bad_input_or_an_object(raw: bytes) -> None:
 def test_a_boundary_that_could_be_none_is_the_senders_error(boundary: str) -> None:
     with pytest.raises(BadInput, match="multipart body"):
         parse_multipart(f"multipart/form-data; boundary={boundary}", b"--a\r\n")
+
+
+def test_a_sender_that_stalls_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "STALL_SECONDS", 0.05)
+    pieces = iter([b"a part"])
+
+    async def receive() -> Message:
+        if (piece := next(pieces, None)) is None:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": piece, "more_body": True}
+
+    with pytest.raises(BadInput, match="send it again"):
+        asyncio.run(bodies.read_body(Request({"type": "http", "headers": []}, receive), 100))
 
 
 @pytest.mark.parametrize("credentials", ["\u00ff", "=", "YQ", "/w==", ""])

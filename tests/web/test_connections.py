@@ -1,4 +1,4 @@
-"""A service that is stopped lets nobody hang, and says so to whoever it did not wait for."""
+"""Connections that go on too long: past the end of the service, or without a request."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 from sqlalchemy import func, select
 
+from adapter import accepting
 from adapter.accepting import listen
 from adapter.access.tokens import issue_token
 from adapter.bridge import Bridge
@@ -55,3 +57,18 @@ def test_an_upload_slower_than_the_grace_is_told_to_come_again_and_nothing_is_ke
     assert "retry-after: 10" in answer.lower() and '"transient"' in answer
     with bridge.db.snapshot() as tx:
         assert tx.execute(select(func.count()).select_from(capture)).scalar_one() == 0
+
+
+@pytest.mark.long  # uvicorn looks once a second
+def test_a_connection_that_never_sends_a_whole_head_is_closed_and_others_stay(
+    bridge: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accepting, "HEAD_SECONDS", 1.5)
+    with stopping_after(bridge, grace=0) as (silent, _stop):
+        silent.sendall(b"GET /healthz HTTP/1.1\r\nHost:")
+        with socket.create_connection(silent.getpeername(), timeout=20) as busy:
+            for _ in range(5):
+                busy.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert busy.recv(10_000).startswith(b"HTTP/1.1 200")
+                time.sleep(0.8)
+        assert silent.recv(100) == b""
