@@ -21,7 +21,7 @@ from tests.connectors.vendor_site import FILING, Open, VendorSite, in_chart, mrn
 
 pytestmark = pytest.mark.long
 
-VENDORS = ("medplum", "oracle-health", "pacs", "hl7v2", "openemr")
+VENDORS = ("medplum", "oracle-health", "pacs", "hl7v2", "openemr", "hapi")
 MANY = int(os.environ.get("DERMBRIDGE_FAULT_RUN", "80")) // len(VENDORS)
 PHOTOS = range(3, MANY + 3)  # each of a patient of its own: p1 and p2 are those to whom some turn out to belong
 ROUNDS = 8
