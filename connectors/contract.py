@@ -230,7 +230,8 @@ class Connector(Protocol):
         7. Sending the same parcel again has no second effect and returns a receipt marked `duplicate`.
         8. The patient is verified at the destination first; none, several or a contradicting one is a refusal.
         9. A new version of a photo replaces the old one in the same patient's record; a copy in the record of
-           another patient is left alone (`retract` takes it away).
+           another patient is left alone (`retract` takes it away). Cut short in between, the same parcel sent again
+           finds the new version there and takes the old one away.
         10. When the answer is lost after the request left, raises with `Retry.UNKNOWN`; never resends blindly.
         """
         ...

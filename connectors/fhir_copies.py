@@ -127,6 +127,17 @@ def find_delivered(parcel: Parcel, place: Place, copies: list[Copy]) -> Copy | N
     return None
 
 
+def find_former(parcel: Parcel, place: Place, copies: list[Copy]) -> Copy | None:
+    """The version that the parcel replaces, where it still counts in this patient's record."""
+    known = parcel.previous.ids if parcel.previous else {}
+    for copy in copies:
+        is_former = known.get(RESOURCE_TYPE[copy.route]) == copy.resource.get("id")
+        counts = copy.resource.get("status") not in {"entered-in-error", "superseded"}
+        if is_former and counts and copy.patient == place.patient and not is_of_delivery(copy.resource, parcel):
+            return copy
+    return None
+
+
 def expected_status(route: str, parcel: Parcel) -> str:
     """The status the resource must have at the destination."""
     status = str(parcel.media.get("status"))

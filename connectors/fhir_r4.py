@@ -36,6 +36,7 @@ from connectors.fhir_copies import (
     expected_status,
     find_copies,
     find_delivered,
+    find_former,
     find_in_record,
     find_updated_at,
     looks_for,
@@ -108,6 +109,8 @@ class FhirR4:
         copies = self._copies(parcel, place)
         delivered = find_delivered(parcel, place, copies)
         if delivered and self._attachments.holds(parcel, delivered):
+            if not self._profile.replaces:
+                self._retire(find_former(parcel, place, copies), parcel)
             return self._receipt_for(delivered, place)
         if self._profile.consent_strategy == "resource":
             references |= file_consents(self._server, parcel, place, references)
@@ -124,8 +127,7 @@ class FhirR4:
             route, stored = self._create(body, guard, self._routes(parcel))
             if stored.created:
                 self._attachments.complete(parcel, RESOURCE_TYPE[route], stored.id)
-                if current is not None and self._profile.retract == "update" and self._may_update(parcel.content_type):
-                    self._server.update(_replaced(current.resource), current.resource)
+                self._retire(current, parcel)
                 return receipt_for(self._profile, route, stored, place, ids)
             copies = self._copies(parcel, place)  # somebody was faster
             if delivered := find_delivered(parcel, place, copies):
@@ -134,6 +136,11 @@ class FhirR4:
         stored = self._server.update(body(current.route), current.resource)
         self._attachments.complete(parcel, RESOURCE_TYPE[current.route], stored.id)
         return receipt_for(self._profile, current.route, stored, place, ids)
+
+    def _retire(self, former: Copy | None, parcel: Parcel) -> None:
+        """What stands beside the new version counts no more, where the destination lets us say so."""
+        if former is not None and self._profile.retract == "update" and self._may_update(parcel.content_type):
+            self._server.update(_replaced(former.resource), former.resource)
 
     def read_back(self, parcel: Parcel, receipt: Receipt) -> Evidence:
         check_parcel(parcel)

@@ -184,7 +184,15 @@ def _hand_over(attempt: Attempt, connector: Connector) -> Receipt | None:
             attempt.note(tx, "absent")
             finish(tx, attempt.work)
         return None
-    return receipt or attempt.step("send", lambda: connector.send(order.parcel))
+    if receipt and not _may_be_unfinished(order, receipt):
+        return receipt
+    return attempt.step("send", lambda: connector.send(order.parcel))
+
+
+def _may_be_unfinished(order: Order, receipt: Receipt) -> bool:
+    """It is there beside a former version, which `send` takes away once the new one is there: if it came to that."""
+    former = order.parcel.previous
+    return former is not None and former.location != receipt.location and _may_not_leave(order) is None
 
 
 def _look(attempt: Attempt, connector: Connector) -> Receipt | None:

@@ -11,6 +11,8 @@ from adapter.delivery import deliver_media, send_again, take_back
 from adapter.delivery.outbox import hold
 from adapter.delivery.withdrawal import take_back_withdrawn
 from adapter.records import get, update_resource
+from connectors.dicomweb import DicomWeb
+from connectors.fhir_server import FhirServer
 from tests.connectors.vendor_site import Open, VendorSite
 
 
@@ -120,3 +122,25 @@ def test_a_withdrawal_takes_back_what_is_there_though_it_failed_or_waits(
         take_back_withdrawn(tx, site.bridge, "p1")
     site.later()
     assert (states(site), site.numbers()) == (["withheld"], [])
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "kind", "step"),
+    [
+        ("pacs", {"retract": "reject"}, DicomWeb, "_retire_previous"),
+        ("medplum", {"replaces": False}, FhirServer, "update"),
+    ],
+)
+def test_a_crash_before_the_former_version_is_taken_away_leaves_no_second_one(
+    name: str, changes: dict[str, Any], kind: type, step: str, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = opened(name, **changes)
+    site.capture()
+    site.run()
+    change(site, note=[{"text": "better"}])
+    with monkeypatch.context() as crashing:
+        crashing.setattr(kind, step, lambda *_: site.crash())
+        site.run()
+    assert site.numbers() == ["1001", "1001"]
+    site.later(minutes=10)
+    assert (states(site), site.numbers()) == (["superseded", "confirmed"], ["1001"])
