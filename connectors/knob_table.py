@@ -1,7 +1,7 @@
 """The questions every EHR answers differently, one by one, and what a profile says to each.
 
-Numbers are those of docs/connectors.md. A key belongs to every question it helps to answer; a question whose keys a
-kind does not have does not arise for it.
+Numbers are those of docs/connectors.md. A key belongs to every question it helps to answer; where a kind has none of a
+question's keys, it does not arise, and the verdict says so.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def is_question(subject: str) -> bool:
 
 
 def verdicts(profile: Profile) -> list[Finding]:
-    """One finding for each question that arises, in order; for several routes those of each route after its name."""
+    """One finding for each question, in order; for several routes those of each route after its name."""
     doubts = {key: why for key, why in profile.unverified.items() if not key.startswith("routes.")}
     if not isinstance(profile, EhrProfile):
         return _verdicts(profile, KNOBS, doubts)
@@ -109,7 +109,7 @@ def find_unset(profile: Profile) -> list[str]:
 
 
 def _verdicts(profile: Profile, knobs: tuple[Knob, ...], doubts: dict[str, str]) -> list[Finding]:
-    return [found for knob in knobs if (found := _verdict(profile, knob, doubts))]
+    return [_verdict(profile, knob, doubts) for knob in knobs]
 
 
 def explained(profile: Profile) -> list[tuple[str, str, str]]:
@@ -117,11 +117,11 @@ def explained(profile: Profile) -> list[tuple[str, str, str]]:
     return list(_explained(profile, ""))
 
 
-def _verdict(profile: Profile, knob: Knob, doubts: dict[str, str]) -> Finding | None:
+def _verdict(profile: Profile, knob: Knob, doubts: dict[str, str]) -> Finding:
     keys = [key for key in knob.keys if _find(profile, key) is not _ABSENT]
-    if not keys:
-        return None
     subject = f"{knob.number} {knob.subject}"
+    if not keys:
+        return Finding(subject, "ok", f"{_NOT_ASKED} of kind {profile.kind}")
     told = _told(profile, keys)
     unset = dict.fromkeys(f"{key}{where}" for key in keys for where in _unset(_find(profile, key)))
     why = {key: reason for key, reason in doubts.items() if any(_overlap(key, each) for each in keys)}
@@ -140,6 +140,7 @@ def _verdict(profile: Profile, knob: Knob, doubts: dict[str, str]) -> Finding | 
 
 
 _ABSENT: Final = object()
+_NOT_ASKED: Final = "does not arise"
 
 
 def _find(table: Any, key: str) -> Any:

@@ -107,6 +107,7 @@ class Signal(Table):
     """`duplicate`: it is there, look; `never`: a person must act; `later`: try again; `look`: it may be there;
     `next-day`, `next-minute`: the quota is used up; `next-route`: not by this way; `sign-in`: our token ended."""
     remedy: str = ""
+    """What people are told to do; empty: what `means` says to everybody."""
     at_most: PositiveInt | None = None
     """For what is tried again: how many attempts there may be before a person must look."""
 
@@ -122,13 +123,16 @@ class OffPeak(Table):
 
     begins: time
     ends: time
+    """As `07:00`."""
     per_minute: PositiveInt
+    """As in `limits`, during these hours."""
 
 
 class Limits(Table):
     """What the destination bears from all our workers together."""
 
     per_minute: PositiveInt | None = None
+    """Requests, or points where there are `weights`; left out: no limit is known."""
     window: Literal["sliding", "minute"] = "sliding"
     """`minute`: the count begins again at each full minute."""
     per_day: PositiveInt | None = None
@@ -160,6 +164,7 @@ class PatientResolution(Table):
     identifier_systems: tuple[str, ...] = ()
     """Tried in this order; empty: all the patient has."""
     create_missing: bool = False
+    """Whether a patient who is not known there is registered by us."""
 
 
 class PatientLookup(Table):
@@ -203,6 +208,7 @@ class PhotoSearch(Table):
     accepts: tuple[MimeType, ...] = PHOTO_TYPES
     """MIME types of attachments that are photos; anything else found is named, and stays there."""
     max_bytes: PositiveInt = 50_000_000
+    """Longer attachments stay there."""
     at_most: int = Field(default=500, ge=1, le=5000)
     """Records of one patient that are looked at."""
     seconds: Seconds = 20.0
@@ -217,6 +223,7 @@ class ArchivedPhotos(Table):
     level: Literal["instance", "study"] = "instance"
     """`study`: by studies, then series, then instances, where the archive offers no search across all of them."""
     sop_classes: tuple[str, ...] = PHOTO_CLASSES
+    """SOP Class UIDs that are photos."""
     max_bytes: PositiveInt = 100_000_000
     """Of an object: pixels that are not compressed take more than a photo."""
     at_most: int = Field(default=500, ge=1, le=5000)
@@ -229,7 +236,9 @@ class EncounterPolicy(Table):
     """Whether a photo is filed under a visit."""
 
     policy: Literal["required", "optional", "omit"] = "optional"
+    """`required`: a photo without a visit waits; `omit`: the visit is not told."""
     identifier_systems: tuple[str, ...] = ()
+    """Of visit numbers, tried in this order; empty: all the visit has."""
     closed: Literal["accept", "refuse"] = "accept"
     """Whether a finished visit still takes photos."""
     within_hours: float | None = Field(default=None, ge=0)
@@ -240,6 +249,7 @@ class Coding(Table):
     """A FHIR Coding."""
 
     system: str = LOINC
+    """Its system, `http://loinc.org`."""
     code: str = PHOTO_DOCUMENT
     display: str = ""
 
@@ -273,6 +283,7 @@ class Landing(Table):
     zone: str = ""
     """`chart attachment`, `clinical inbox`, `results log`, ..."""
     reviewed_by_people: bool = False
+    """Whether somebody there has to accept it before it is in the chart."""
     recorded_as: str = ""
     """Which user the EHR writes down: background, mapped, launching."""
     retracts: str = ""
@@ -283,10 +294,15 @@ class Launch(Table):
     """How the EHR shows DermBridge (SMART App Launch); the launch itself is configured under `[[ehrs]]`."""
 
     shown_in: Literal["", "iframe", "window", "either"] = ""
+    """Whether DermBridge is embedded there or opened beside it."""
     browser: str = ""
+    """Which browser shows it."""
     context: tuple[str, ...] = ()
+    """Launch parameters beside the standard ones."""
     frame_ancestors: tuple[str, ...] = ()
+    """Origins that embed it, for `[[ehrs]]`."""
     camera: Literal["", "allowed", "blocked", "unknown"] = ""
+    """Whether a page embedded there may use the camera."""
 
 
 class Environment(Table):
@@ -295,16 +311,20 @@ class Environment(Table):
     contract: str = ""
     """What must be signed, certified or enabled."""
     sandbox: str = ""
+    """What its test system is like: reset weekly, shared, none."""
     propagation: str = ""
     """How long registrations take to spread."""
     notes: tuple[str, ...] = ()
+    """Anything else to know."""
 
 
 class Tested(Table):
     """The version somebody last saw this profile work with."""
 
     against: str = ""
+    """Product and version."""
     on: str = ""
+    """The day, as 2026-11-24."""
 
     @field_validator("on")
     @classmethod
