@@ -49,14 +49,20 @@ class LiveSession:
     ehr_grant: bytes | None = field(default=None, repr=False)
 
 
+def on_host(name: str, *, https: bool) -> str:
+    """`__Host-` binds a cookie to this host and to https, so that no other host of the domain can plant one (RFC
+    6265bis section 4.1.3.2)."""
+    return f"__Host-{name}" if https else name
+
+
 def cookie_name(actor: Actor, *, https: bool) -> str:
-    """One cookie per chart; `__Host-` binds it to this host and to https (RFC 6265bis section 4.1.3.2)."""
+    """One cookie per chart."""
     chart = f"-{digest(f'{actor.ehr}|{actor.patient_id}')[:12]}" if actor.patient_id else ""
-    return f"{'__Host-' if https else ''}{COOKIE}{chart}"
+    return on_host(f"{COOKIE}{chart}", https=https)
 
 
-def is_session_cookie(name: str) -> bool:
-    return name.removeprefix("__Host-").startswith(COOKIE)
+def is_session_cookie(name: str, *, https: bool) -> bool:
+    return name.startswith(on_host(COOKIE, https=https))
 
 
 def start_session(

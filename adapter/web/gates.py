@@ -55,7 +55,8 @@ class Gate:
         self._looks = LooksTogether(bridge)
         self._idle = timedelta(minutes=bridge.settings.session_idle_minutes)
         ancestors = {origin for ehr in bridge.settings.ehrs for origin in ehr.frame_ancestors}
-        self._headers = security_headers(sorted(ancestors), https=bridge.settings.base_url.startswith("https:"))
+        self._https = bridge.settings.base_url.startswith("https:")
+        self._headers = security_headers(sorted(ancestors), https=self._https)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -123,7 +124,7 @@ class Gate:
         return actor
 
     def _sessions(self, request: Request) -> list[Session]:
-        cookies = _session_cookies(request)
+        cookies = _session_cookies(request, https=self._https)
         if not cookies:
             return []
         # What a page asks by itself (polling, events, refresh) does not keep its user signed in.
@@ -202,14 +203,14 @@ class Gate:
         return signed_in and is_page and request.url.path != "/capture"
 
 
-def _session_cookies(request: Request) -> list[str]:
+def _session_cookies(request: Request, *, https: bool) -> list[str]:
     jar: SimpleCookie = SimpleCookie()
     for header in request.headers.getlist("cookie"):
         try:
             jar.load(header)
         except CookieError:
             continue  # somebody else's malformed cookie on this host
-    return [held.value for name, held in jar.items() if is_session_cookie(name)]
+    return [held.value for name, held in jar.items() if is_session_cookie(name, https=https)]
 
 
 async def _csrf_token(request: Request, receive: Receive) -> tuple[str | None, Receive]:

@@ -26,6 +26,7 @@ from adapter.access.sessions import (
     end_session,
     find_sessions,
     is_session_cookie,
+    on_host,
     start_session,
 )
 from adapter.access.smart import LaunchContext, begin_launch, finish_launch, redirect_uri, role_of
@@ -80,7 +81,9 @@ def callback(web: Web, request: Request) -> Response:
     name = cookie_name(came.actor, https=_is_https(bridge))
     _end_others(bridge, request, response, name, came.actor)
     _set_cookie(response, bridge, name, cookie)
-    _set_cookie(response, bridge, _on_host(bridge, launch_cookie(request.query_params["state"])), "", max_age=0)
+    _set_cookie(
+        response, bridge, on_host(launch_cookie(request.query_params["state"]), https=_is_https(bridge)), "", max_age=0
+    )
     return response
 
 
@@ -135,7 +138,7 @@ def _came_back(web: Web, request: Request) -> _Came:
     begun = take(
         bridge,
         state=query["state"],
-        browser_cookie=request.cookies.get(_on_host(bridge, launch_cookie(query["state"]))),
+        browser_cookie=request.cookies.get(on_host(launch_cookie(query["state"]), https=_is_https(bridge))),
         iss=query.get("iss"),
         arrived_at=redirect_uri(bridge, request.path_params.get("callback")),
     )
@@ -202,14 +205,15 @@ def _tell_failure(bridge: Bridge, address: str, problem: str) -> None:
 
 def _send_off(web: Web, begun: Begun) -> Response:
     response = RedirectResponse(begun.url, 302)
-    name = _on_host(web.bridge, begun.cookie_name)
+    name = on_host(begun.cookie_name, https=_is_https(web.bridge))
     _set_cookie(response, web.bridge, name, begun.browser, max_age=int(LAUNCH_LIFETIME.total_seconds()))
     return response
 
 
 def open_sessions(bridge: Bridge, request: Request) -> dict[str, Session]:
     """The browser's live sessions by the name of their cookie, the newest first."""
-    cookies = {value: name for name, value in request.cookies.items() if is_session_cookie(name)}
+    https = _is_https(bridge)
+    cookies = {value: name for name, value in request.cookies.items() if is_session_cookie(name, https=https)}
     idle = timedelta(minutes=bridge.settings.session_idle_minutes)
     live = find_sessions(bridge.db, list(cookies), now=bridge.now(), idle=idle, touch=False)
     names = {digest(value): name for value, name in cookies.items()}
@@ -226,7 +230,7 @@ def _end_others(bridge: Bridge, request: Request, response: Response, name: str,
             if cookie not in kept:
                 end_session(tx, one.id)
     for cookie in request.cookies:
-        if is_session_cookie(cookie) and cookie not in kept and cookie != name:
+        if is_session_cookie(cookie, https=_is_https(bridge)) and cookie not in kept and cookie != name:
             _set_cookie(response, bridge, cookie, "", max_age=0)
 
 
@@ -236,11 +240,6 @@ def _set_cookie(response: Response, bridge: Bridge, name: str, value: str, *, ma
     parts += ["SameSite=None", "Secure", "Partitioned"] if _is_https(bridge) else ["SameSite=Lax"]
     parts += [f"Max-Age={max_age}"] if max_age is not None else []
     response.headers.append("Set-Cookie", "; ".join(parts))
-
-
-def _on_host(bridge: Bridge, name: str) -> str:
-    """`__Host-` binds a cookie to this host and to https (RFC 6265bis section 4.1.3.2)."""
-    return f"__Host-{name}" if _is_https(bridge) else name
 
 
 def _is_https(bridge: Bridge) -> bool:

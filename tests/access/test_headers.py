@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
+from adapter.access import Actor
+from adapter.access.policy import grants_of
+from adapter.access.sessions import cookie_name, start_session
 from adapter.web.headers import security_headers
 from tests.access.conftest import Serve
 from tests.web.conftest import sign_in
@@ -51,3 +56,14 @@ def test_over_https_browsers_are_told_to_stay_with_it_for_a_year() -> None:
         dict(security_headers([], https=True))[b"strict-transport-security"] == b"max-age=31536000; includeSubDomains"
     )
     assert b"strict-transport-security" not in dict(security_headers([], https=False))
+
+
+def test_over_https_another_host_of_the_domain_cannot_plant_a_session(serve: Serve) -> None:
+    bridge, client = serve(public_url="https://bridge.test")
+    scopes, rights = grants_of("clinician")
+    actor = Actor("person", "Practitioner/a", "A", "clinician", scopes, rights, patient_id="p1")
+    with bridge.db.transaction() as tx:
+        cookie, _ = start_session(tx, actor, at=bridge.now(), lifetime=timedelta(hours=1))
+    name = cookie_name(actor, https=True)
+    for sent, status in ((name, 200), (name.removeprefix("__Host-"), 401)):
+        assert client.get("/patients/p1", headers={"Cookie": f"{sent}={cookie}"}).status_code == status
