@@ -15,7 +15,8 @@ from datetime import tzinfo
 from typing import Any
 
 from connectors.contract import Connector, DeliveryError, Evidence, Finding, Parcel, Receipt, RouteRefused
-from connectors.kinds import FhirR4Profile, Profile, RestProfile
+from connectors.every_kind import Profile
+from connectors.kinds import FhirR4Profile, RestProfile
 from connectors.knobs import Coding, Transform
 from mappings.consent_to_pdf import consent_to_pdf
 from mappings.photo_caption import patient_line

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from connectors.contract import DeliveryError, Evidence, Parcel, Receipt, Retry, RouteRefused
-from connectors.kinds import Profile
+from connectors.every_kind import Profile
 from connectors.knobs import DicomPolicy, EncounterPolicy
 from connectors.parcels import get_content
 from connectors.rendition import rendered

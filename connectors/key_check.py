@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from connectors.contract import DeliveryError, Finding
-from connectors.kinds import HttpProfile
+from connectors.every_kind import HttpProfile
 from connectors.session import Session
 
 

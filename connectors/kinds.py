@@ -5,46 +5,32 @@ Every key does something today: it changes what is sent, or what `connectors che
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, cast
-from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo
 
 from pydantic import (
     Field,
-    PositiveInt,
     ValidatorFunctionWrapHandler,
     WrapValidator,
     field_validator,
     model_validator,
 )
 
+from connectors.every_kind import HttpProfile, Profile
 from connectors.knobs import (
     ArchivedPhotos,
-    Auth,
     Coding,
     DicomPolicy,
     EncounterPolicy,
-    Environment,
-    Landing,
-    Launch,
-    Limits,
     MimeType,
     PatientLookup,
     PatientResolution,
     PhotoSearch,
     Seconds,
     ShareFolder,
-    Signal,
-    Table,
-    Tested,
-    Timeouts,
-    Transform,
 )
 from connectors.layers import merged
-from connectors.profile_keys import has_key
 from connectors.rest_knobs import Lookup, Step
 from connectors.routes import ROUTES, find_route, load
 from mappings.terms import PHOTO_DOCUMENT
@@ -52,79 +38,12 @@ from mappings.terms import PHOTO_DOCUMENT
 Route = Literal["fhir-media", "fhir-documentreference"]
 
 
-class Profile(Table):
-    """What every destination has."""
-
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
-    kind: str
-    max_bytes: PositiveInt = 50_000_000
-    """Of what is sent, after the transform."""
-    accepts: tuple[MimeType, ...] = ()
-    """MIME types the destination takes; empty: whatever the photo is. Others are made JPEG where JPEG is taken."""
-    comparisons: bool = False
-    """Whether a saved comparison may be filed here too: one picture, made what `transform` says."""
-    observations: bool = False
-    """Whether the measurements on a comparison's sheet are filed beside it as Observations (FHIR servers only)."""
-    visit_sheet: Literal["", "contact-sheet", "visit-report"] = ""
-    """One PDF of all photos of a visit, made again when the visit gains or loses one: twelve to a page, or two to a
-    page with all that is known of them."""
-    single_photos: bool = True
-    """With a visit_sheet: whether the photos of a visit are also filed one by one."""
-    transform: Transform = Transform()
-    signals: tuple[Signal, ...] = ()
-    limits: Limits = Limits()
-    timeouts: Timeouts = Timeouts()
-    landing: Landing = Landing()
-    launch: Launch = Launch()
-    environment: Environment = Environment()
-    tested: Tested = Tested()
-    timezone: str = "UTC"
-    """Of the times in templates, captions and messages and of `limits.off_peak`, as `America/New_York`; left out: the
-    site's `time_zone`."""
-    on_withdrawal: Literal["stop", "retract"] = "stop"
-    """When the patient withdraws consent: send nothing more, or take back what is there as well."""
-    requires_consent: bool = False
-    """Deliver only what an active consent permits, even where the site's policy permits treatment without one."""
-    unverified: dict[str, str] = Field({})
-    """Dotted keys of this profile whose value nobody here has seen confirmed -> where it comes from."""
-
-    @property
-    def route_names(self) -> tuple[str, ...]:
-        """What `Receipt.route` may say."""
-        return (self.kind,)
-
-    @property
-    def is_blind(self) -> bool:
-        """Whether only a person can say, after a crash, if what was being sent has arrived (`CannotLook`)."""
-        return False
-
-    @property
-    def reads_back(self) -> bool:
-        """Whether what arrived can be read back; else `read_back` always says None."""
-        return True
-
-    @field_validator("timezone", mode="after")
-    @classmethod
-    def _a_timezone(cls, timezone: str) -> str:
-        try:
-            ZoneInfo(timezone)
-        except (KeyError, ValueError, OSError) as error:
-            raise ValueError("give the name of a time zone, as America/New_York") from error
-        return timezone
-
-    @model_validator(mode="after")
-    def _unverified_keys_exist(self) -> Self:
-        for key in self.unverified:
-            if not has_key(self, key):
-                raise ValueError(f"unverified names {key!r}, which is no key of this profile")
-        return self
-
-
 class DirectoryProfile(Profile):
     """A folder that another program, or a person, collects from."""
 
     kind: Literal["directory"]
     folder: Path
+    """Where; photos lie below it by patient and photo."""
 
     @field_validator("folder", mode="after")
     @classmethod
@@ -132,48 +51,12 @@ class DirectoryProfile(Profile):
         return folder.expanduser()
 
 
-class HttpProfile(Profile):
-    """Whatever is reached over HTTP."""
-
-    base_url: str
-    """May hold `{name}` for each `tenant.name`."""
-    tenant: dict[str, str] = Field({})
-    """What stands for the customer in addresses, headers and fields: practice, site, firm prefix."""
-    auth: Auth = Auth()
-    headers: dict[str, str] = Field({})
-    query: dict[str, str] = Field({})
-    """Parameters added to every address below base_url, as `ah-practice`; may hold `{name}` of `tenant`."""
-    method_override: bool = False
-    """Send PUT and DELETE as POST with X-HTTP-Method-Override, where a proxy lets nothing else through."""
-    code_paths: tuple[str, ...] = ("issue.details.coding.code", "issue.code")
-    """Where in a JSON answer vendor codes stand, for `signals`."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _tenanted(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or not isinstance(values.get("base_url"), str):
-            return values
-        url, tenant = values["base_url"], values.get("tenant", {})
-        for name in re.findall(r"\{(\w+)\}", url):
-            if name not in tenant:
-                raise ValueError(f"base_url needs tenant.{name}")
-            url = url.replace("{" + name + "}", str(tenant[name]))
-        return values | {"base_url": url}
-
-    @field_validator("base_url", mode="after")
-    @classmethod
-    def _absolute(cls, base_url: str) -> str:
-        parts = urlsplit(base_url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.query:
-            raise ValueError("give an absolute http(s) address without user name and query")
-        return base_url.rstrip("/")
-
-
 class FhirR4Profile(HttpProfile):
     """A FHIR R4 server."""
 
     kind: Literal["fhir-r4"]
     routes: tuple[Route, ...] = Field(default=("fhir-media", "fhir-documentreference"), min_length=1)
+    """The resources to file a photo as, in this order; the next where the server does not know one."""
     write_by: Literal["create", "transaction"] = "create"
     """`transaction`: the resource travels in a transaction Bundle."""
     update_accepts: tuple[MimeType, ...] = ()
@@ -183,6 +66,7 @@ class FhirR4Profile(HttpProfile):
     """`access-write`: the bytes follow by `$binary-access-write`; `share`: a file in `share`."""
     share: ShareFolder | None = None
     attachment_url: Literal["relative", "absolute"] = "relative"
+    """How Attachment.url names the Binary."""
     references: Literal["relative", "absolute", "contained", "identifier"] = "relative"
     """How patient and visit are named; `contained` and `identifier` by their numbers, not by the destination's ids."""
     patient: PatientResolution = PatientResolution()
@@ -198,6 +82,7 @@ class FhirR4Profile(HttpProfile):
     omit: tuple[str, ...] = ()
     """Elements the destination rejects, as dotted paths: `meta.security`, `Media.extension`."""
     conditional_create: bool = True
+    """Whether the server heeds If-None-Exist."""
     look_by: Literal["identifier", "patient"] = "identifier"
     """How to find what is there: by our identifiers, or among the patient's documents by our mark in description."""
     look_parameters: dict[str, str] = Field({})
@@ -205,6 +90,7 @@ class FhirR4Profile(HttpProfile):
     replaces: bool = True
     """Whether a new version updates the old resource; otherwise it is created beside it and the old one retracted."""
     retract: Literal["update", "person"] = "update"
+    """`update`: to entered-in-error; `person`: by hand, as landing.retracts says."""
     consent_strategy: Literal["resource", "document", "in-note", "local-only"] = "local-only"
     """`resource`: a Consent; `document`: a PDF of its own (LOINC 59284-0), filed first; `in-note`: a line beside the
     photo."""
@@ -213,6 +99,7 @@ class FhirR4Profile(HttpProfile):
     batch_reads: bool = False
     """Whether the server takes a batch Bundle: what is asked of several photos is then one request."""
     prefer: Literal["return=minimal", "return=representation", ""] = "return=representation"
+    """The Prefer header of writes; empty: none is sent."""
     attachment_hosts: tuple[str, ...] = ()
     """Hosts other than the server's own that may hold the bytes (signed URLs)."""
 
@@ -232,12 +119,15 @@ class RestProfile(HttpProfile):
 
     kind: Literal["rest"]
     patient: Lookup
+    """How to find the patient; it must be one."""
     steps: tuple[Step, ...] = Field(min_length=1)
+    """The requests that file a document, in order."""
     look: Lookup | None = None
     """How to find a document that is there; without it a lost answer waits for a person."""
     read: Step | None = None
     """How to read the document back; without it a delivery stays `accepted`."""
     retract: Step | None = None
+    """How to take a document back; without it a person does."""
     encounter: EncounterPolicy = EncounterPolicy(policy="omit")
     sign_in: Step | None = None
     """For auth.kind "sign_in": the request that gets what later ones name, as `saves`; it may name `client_id` and
@@ -280,19 +170,24 @@ class Hl7v2Profile(Profile):
     port: int = Field(ge=1, le=65535)
     tls: bool = False
     client_certificate: str = ""
+    """Path of a PEM file with certificate and key for mutual TLS."""
     ca_file: str = ""
+    """Path of a PEM file with the certificate authority to trust instead of the system's."""
     message: Literal["ORU^R01", "MDM^T02", "MDM^T04"] = "ORU^R01"
+    """The message that brings a photo."""
     replace_with: Literal["", "MDM^T10", "MDM^T02", "ORU^R01"] = ""
     """The message for a new version; empty: `message`."""
     retract_with: Literal["", "MDM^T11", "ORU^R01"] = ""
     """The message that takes a photo back; empty: a person does."""
     version: Literal["2.3", "2.3.1", "2.4", "2.5", "2.5.1", "2.6", "2.7", "2.8"] = "2.5.1"
+    """MSH-12."""
     msh_3: str = "DERMBRIDGE"
     msh_4: str = ""
     msh_5: str = ""
     msh_6: str = ""
     msh_11: Literal["P", "T", "D"] = "P"
     charset: Literal["UNICODE UTF-8", "8859/1", "ASCII"] = "UNICODE UTF-8"
+    """MSH-18."""
     authorities: dict[str, str] = Field({})
     """FHIR identifier system -> assigning authority (PID-3.4, PV1-19.4); others are not sent."""
     default_authority: str | None = None
@@ -307,6 +202,7 @@ class Hl7v2Profile(Profile):
     obx_5: tuple[str, ...] = ("", "{type}", "{subtype}", "Base64", "{data}")
     """Its components: `{data}` base64, `{type}` and `{subtype}` as IM and JPEG, or AP and PDF, `{url}` for RP."""
     document_type: tuple[str, str, str] = (PHOTO_DOCUMENT, "Photographic image", "LN")
+    """OBR-4 and OBX-3: code, text, coding system."""
     txa_2: str = ""
     """Document type; empty: the code of document_type."""
     txa_17: str = "AU"
@@ -348,7 +244,9 @@ class DimseProfile(Profile):
     host: str
     port: int = Field(ge=1, le=65535)
     called_ae: str = Field(min_length=1, max_length=16)
+    """The AE title of the archive."""
     calling_ae: str = Field(default="DERMBRIDGE", min_length=1, max_length=16)
+    """Ours, as the archive knows it."""
     dicom: DicomPolicy = DicomPolicy()
     encounter: EncounterPolicy = EncounterPolicy()
 

@@ -13,7 +13,8 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from connectors.contract import Finding
-from connectors.kinds import EhrProfile, Profile
+from connectors.every_kind import Profile
+from connectors.kinds import EhrProfile
 from connectors.knobs import Tested
 from connectors.layers import TO_BE_SET
 from connectors.meanings import meanings

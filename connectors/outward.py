@@ -12,7 +12,8 @@ from itertools import pairwise
 from typing import Any, Final
 
 from connectors.contract import Parcel
-from connectors.kinds import FhirR4Profile, Profile
+from connectors.every_kind import Profile
+from connectors.kinds import FhirR4Profile
 from connectors.knobs import Coding
 from mappings.media_to_document_reference import media_to_document_reference
 from mappings.terms import CANON, URI

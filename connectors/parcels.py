@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from connectors.contract import DeliveryError, Parcel, Retry
-from connectors.kinds import Profile
+from connectors.every_kind import Profile
 from connectors.outward import find_capture_identifier
 
 DELIVERABLE = frozenset({"completed", "entered-in-error"})

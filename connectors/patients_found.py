@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from connectors.kinds import EhrProfile, FhirR4Profile, Profile
+from connectors.every_kind import Profile
+from connectors.kinds import EhrProfile, FhirR4Profile
 
 Resource = dict[str, Any]
 

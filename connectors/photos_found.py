@@ -13,7 +13,8 @@ from importlib import import_module
 from typing import Any, Final, Protocol, cast
 
 from connectors.contract import DeliveryError, Retry, Secrets, Tallies, utc_now
-from connectors.kinds import DicomWebProfile, EhrProfile, FhirR4Profile, Profile
+from connectors.every_kind import Profile
+from connectors.kinds import DicomWebProfile, EhrProfile, FhirR4Profile
 from connectors.pace import own_tally
 
 Resource = dict[str, Any]

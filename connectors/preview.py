@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 from connectors.contract import DeliveryError, Parcel
 from connectors.dicom_object import dicom_object
 from connectors.directory import Directory
+from connectors.every_kind import Profile
 from connectors.fhir_copies import RESOURCE_TYPE
 from connectors.fhir_identity import Place
 from connectors.hl7v2 import Hl7v2
@@ -25,7 +26,6 @@ from connectors.kinds import (
     EhrProfile,
     FhirR4Profile,
     Hl7v2Profile,
-    Profile,
     RestProfile,
 )
 from connectors.outward import link_to, photo_body

@@ -15,7 +15,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from connectors.kinds import DirectoryProfile, FhirR4Profile, Profile, find_model
+from connectors.every_kind import Profile
+from connectors.kinds import DirectoryProfile, FhirR4Profile, find_model
 from connectors.knobs import Auth, Timeouts
 from connectors.layers import merged
 from connectors.routes import kinds

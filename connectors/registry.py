@@ -7,7 +7,7 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from connectors.contract import Connector, Secrets, Tallies, utc_now
-from connectors.kinds import Profile
+from connectors.every_kind import Profile
 from connectors.pace import own_tally
 from connectors.profile import ProfileError
 from connectors.routes import find_route, load

@@ -14,7 +14,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from connectors.contract import Parcel, Retry, RouteRefused
-from connectors.kinds import Profile
+from connectors.every_kind import Profile
 from connectors.outward import link_to
 from connectors.parcels import get_content
 from connectors.templates import identifier_of, taken_at

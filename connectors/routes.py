@@ -16,8 +16,8 @@ from typing import Any, Final
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`module:name` of a `connectors.kinds.Profile`, of a `connectors.contract.Connector`, and of a function of parcel
-    and profile that tells what would go out, as pairs of where and what."""
+    """`module:name` of a `connectors.every_kind.Profile`, of a `connectors.contract.Connector`, and of a function of
+    parcel and profile that tells what would go out, as pairs of where and what."""
 
     profile: str
     connector: str

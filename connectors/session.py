@@ -11,8 +11,8 @@ import httpx
 
 from connectors.auth import Credentials
 from connectors.contract import Secrets, Tallies
+from connectors.every_kind import HttpProfile
 from connectors.http import Http, open_transport
-from connectors.kinds import HttpProfile
 from connectors.knobs import Limits
 from connectors.pace import Pace, own_tally
 

@@ -10,7 +10,8 @@ from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from connectors.contract import DeliveryError, Parcel, Retry
-from connectors.kinds import FhirR4Profile, Profile
+from connectors.every_kind import Profile
+from connectors.kinds import FhirR4Profile
 from connectors.outward import delivery_identifier, find_capture_identifier, link_to, mark, of_type, put
 from mappings.photo_caption import caption, title
 

@@ -7,7 +7,8 @@ from typing import Any
 from adapter.bridge import Bridge
 from adapter.delivery.destinations import Destinations, known_profiles
 from connectors.contract import DeliveryError
-from connectors.kinds import EhrProfile, HttpProfile
+from connectors.every_kind import HttpProfile
+from connectors.kinds import EhrProfile
 from connectors.signing_key import read_signing_key
 
 

@@ -26,7 +26,7 @@ from adapter.errors import BadInput, Conflict, Misconfigured, NotFound
 from adapter.records import get
 from adapter.settings import Settings
 from connectors.contract import Finding, Parcel
-from connectors.kinds import Profile
+from connectors.every_kind import Profile
 from connectors.knob_table import explained, is_question, verdicts
 from connectors.preview import Outgoing, preview
 from connectors.profile import ProfileError, build_profile, find_shipped_profiles, parse_profile, read_shipped

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from connectors.contract import Evidence, Finding, Parcel, Receipt, Secrets, Tallies, utc_now
-from connectors.kinds import Profile
+from connectors.every_kind import Profile
 from connectors.parcels import check_parcel, get_content
 from connectors.routes import Route
 
