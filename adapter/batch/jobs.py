@@ -108,6 +108,8 @@ def start_job(tx: Connection, bridge: Bridge, actor: Actor, job_id: str) -> None
     targets = tx.execute(waiting).scalars().all()
     if not targets:
         raise Unprocessable("there is nothing to do for any of these photos; the list says why")
+    # What may be done is what they may now: the glass may have been broken for the preview and mended since.
+    tx.execute(update(job).where(job.c.id == job_id).values(actor=actor.to_json()))
     needs_second_person = OPERATIONS[row.operation].needs_second_person
     if needs_second_person and needs_second_person(tx, bridge, targets):
         tx.execute(update(job).where(job.c.id == job_id).values(state="to-confirm"))

@@ -21,6 +21,7 @@ from adapter.bridge import Bridge
 from adapter.errors import BadInput, Conflict, Forbidden, NotFound, Unprocessable
 from adapter.records import Resource, delete, get, history, update_resource
 from adapter.work import Lane, WorkLoop
+from mappings.terms import CONFIDENTIALITY, coding
 from tests.conftest import Clock
 
 FOREARM = "70559009"
@@ -94,6 +95,26 @@ def test_a_preview_of_somebody_else_is_neither_started_nor_dropped(bridge: Bridg
         drop_preview(tx, SYSTEM, job_id)
     with pytest.raises(NotFound):
         _status(bridge, job_id)
+
+
+def test_a_job_prepared_under_broken_glass_does_no_more_than_who_starts_it_may(
+    bridge: Bridge, photos: list[str]
+) -> None:
+    with bridge.db.transaction() as tx:
+        media = get(tx, "Media", photos[0]).resource
+        update_resource(tx, media | {"meta": {"security": [coding(CONFIDENTIALITY, "V")]}}, at=bridge.now())
+    mended = Actor("person", "Practitioner/x", "x", "clinician", frozenset({"user/Media.crus"}), patient_id="asa")
+    broken = replace(mended, emergency="ETREAT")
+    with bridge.db.transaction() as tx:
+        job_id = prepare_job(
+            tx, bridge, broken, "assign", patient_id="asa", targets=photos[:1], parameters={"view": "regional"}
+        )
+    with bridge.db.transaction() as tx:
+        start_job(tx, bridge, mended, job_id)
+    _run(bridge)
+    status = _status(bridge, job_id)
+    assert (status["done"], status["failed"]) == (0, 1)
+    assert "view" not in _media(bridge, photos[0])
 
 
 def test_a_preview_that_nobody_starts_is_forgotten(bridge: Bridge, photos: list[str], clock: Clock) -> None:
