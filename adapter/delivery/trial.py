@@ -5,6 +5,7 @@ What an integration engineer does first with a new profile: `dermbridge connecto
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +49,8 @@ def try_destination(
             yield _sent_again(connector, parcel)
             yield from [] if keep else _taken_back(connector, parcel, receipt)
         except DeliveryError as error:
-            yield Finding("stopped here", "error", str(error), error.remedy)
+            wait = f" Again in {math.ceil(error.retry_after)} s." if error.retry_after else ""
+            yield Finding("stopped here", "error", f"{error}{wait}", error.remedy)
     finally:
         destinations.close()
 

@@ -14,7 +14,7 @@ from adapter.delivery.rehearsal import examine_destination, keep_secret
 from adapter.delivery.trial import try_destination
 from adapter.errors import BadInput, Conflict, Misconfigured
 from adapter.records import find_where
-from adapter.sandbox.vendors import RunningVendor, running_vendor
+from adapter.sandbox.vendors import Fault, RunningVendor, running_vendor
 from connectors.layers import merged
 
 EXPECTED = {
@@ -73,6 +73,14 @@ def test_a_profile_that_is_not_complete_asks_nobody(bridge: Bridge) -> None:
         found = examine_destination(site, "x", ask=True)
         assert found[-1].subject == "connection" and "nobody asked" in found[-1].detail
         assert running.vendor.requests == []
+
+
+def test_a_trial_that_came_too_soon_says_how_long_to_wait(bridge: Bridge) -> None:
+    with running_vendor("medplum") as running:
+        running.vendor.admit("4711")
+        running.vendor.faults = [Fault("busy", "")]
+        told = tried(with_destination(bridge, running, limits={"pause_seconds": 47}))
+    assert told["stopped here"].detail.endswith("Again in 47 s.")
 
 
 def test_nothing_goes_anywhere_while_a_profile_says_set_me(bridge: Bridge) -> None:
