@@ -106,10 +106,10 @@ def stub(kind: str) -> Iterator[int]:
 def destination(name: str, kind: str, port: int) -> str:
     """Its entry in the settings."""
     if kind in RESENDS:
-        told = f'profile = "hl7v2"\nhost = "127.0.0.1"\nport = {port}\nauthorities = {{ "{MRN_SYSTEM}" = "HOSP" }}\n'
+        told = f'based_on = "hl7v2"\nhost = "127.0.0.1"\nport = {port}\nauthorities = {{ "{MRN_SYSTEM}" = "HOSP" }}\n'
         told += f'resend = "{RESENDS[kind]}"\n'
     else:
-        told = f'profile = "hapi"\nbase_url = "http://127.0.0.1:{port}/fhir"\n'
+        told = f'based_on = "hapi"\nbase_url = "http://127.0.0.1:{port}/fhir"\n'
     return f'[[destinations]]\nname = "{name}"\n{told}'
 
 
