@@ -76,12 +76,15 @@ def _load(text: str, source: str) -> dict[str, Any]:
         raise ProfileError(f"{source}: not TOML ({error}); correct that line.") from error
 
 
-def _with_base(table: dict[str, Any], source: str) -> dict[str, Any]:
+def _with_base(table: dict[str, Any], source: str, over: tuple[str, ...] = ()) -> dict[str, Any]:
+    """`table` laid over what it is based on; `over`: the files it is itself the base of."""
     base = table.pop("based_on", None)
     if base is None:
         return table
+    if base in over:
+        raise ProfileError(f"{source}: based_on {base!r} leads back to itself; name a shipped profile there.")
     if isinstance(base, str) and base.endswith(".toml"):
-        return merged(_with_base(_load(_read(Path(base)), base), base), table)
+        return merged(_with_base(_load(_read(Path(base)), base), base, (*over, base)), table)
     if base not in find_shipped_profiles():
         shipped = ", ".join(find_shipped_profiles())
         raise ProfileError(f"{source}: based_on {base!r} is not shipped; use one of {shipped}, or a .toml file.")

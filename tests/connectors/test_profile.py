@@ -83,3 +83,11 @@ def test_a_mistake_is_told_with_file_key_and_remedy(text: str, told: str, tmp_pa
 def test_a_missing_file_is_told() -> None:
     with pytest.raises(ProfileError, match="cannot be read"):
         read_profile(Path("/nowhere/site.toml"))
+
+
+def test_profiles_that_are_based_on_each_other_are_refused(tmp_path: Path) -> None:
+    one, other = tmp_path / "one.toml", tmp_path / "other.toml"
+    one.write_text(f"based_on = '{other}'")
+    other.write_text(f"based_on = '{one}'")
+    with pytest.raises(ProfileError, match="leads back to itself"):
+        read_profile(one)
