@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
@@ -67,21 +67,24 @@ def _asked(request: Request) -> dict[str, str]:
 
 
 def _question(tx: Connection, bridge: Bridge, asked: dict[str, str]) -> Question:
-    until = _day(bridge, asked.get("until"))
     photo = asked.get("photo", "").rstrip("/").rpartition("/")[2] or None  # an id, a reference or a page's address
     return Question(
         patient_ids=find_patient_ids(tx, asked["patient"]) if "patient" in asked else None,
         photo=photo,
         user=asked.get("user"),
         since=_day(bridge, asked.get("since")),
-        until=until + timedelta(days=1) if until else None,
+        until=_day(bridge, asked.get("until"), further=1),
     )
 
 
-def _day(bridge: Bridge, text: str | None) -> datetime | None:
+def _day(bridge: Bridge, text: str | None, *, further: int = 0) -> datetime | None:
+    """When that day begins at the site, or one so many days later. Raises BadInput."""
+    if not text:
+        return None
     try:
-        return datetime.combine(date.fromisoformat(text), time(), bridge.settings.zone) if text else None
-    except ValueError:
+        day = date.fromisoformat(text) + timedelta(days=further)
+        return datetime.combine(day, time(), bridge.settings.zone).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise BadInput("days are written like 2026-11-23") from None
 
 

@@ -59,6 +59,12 @@ def test_a_long_log_is_read_page_by_page(bridge: Bridge, officer: Browser) -> No
     assert [one for one in seen if one.startswith("m")] == [f"m{number}" for number in reversed(range(120))]
 
 
+@pytest.mark.parametrize("query", ["since=yesterday", "until=9999-12-31"])
+def test_a_day_that_is_none_is_refused(officer: Browser, query: str) -> None:
+    for page in ("/audit", "/audit.csv"):
+        assert officer.get(f"{page}?{query}").status_code == 400
+
+
 def test_a_cell_is_never_a_formula(bridge: Bridge, officer: Browser) -> None:
     with bridge.db.transaction() as tx:
         audit(tx, bridge, "update", SYSTEM, patient_id="p1", references=["Media/m1"], detail="=1+1")
