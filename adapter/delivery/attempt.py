@@ -68,6 +68,11 @@ class Attempt:
         """Whether it is to be sent, or may have been; else there is a receipt for it already."""
         return self.order.state in LEAVING
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it may be tried now: what is to leave must be known to, before it does."""
+        return self.begun or not self.leaves
+
     def begin(self, tx: Connection) -> bool:
         """Say that it is being sent, if it is still as it was found; `begun` once that is durable."""
         return self.leaves and begin(tx, self.order.row.id, self.order.state, at=self.bridge.now())

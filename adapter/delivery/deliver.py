@@ -57,7 +57,7 @@ def deliver(bridge: Bridge, destinations: Destinations, work: Work) -> None:
 def deliver_together(bridge: Bridge, destinations: Destinations, items: Sequence[Work]) -> Sequence[Work]:
     """`deliver` for what one claim leased of one destination; returns what was not begun. Raises LeaseLost."""
     profile = known_profiles(bridge.settings).get(items[0].destination)
-    chained, ends = (profile.is_blind, not profile.reads_back) if profile else (True, False)
+    chained, ends = (profile.is_blind, not profile.reads_back) if profile else (False, False)
     attempts = _open(bridge, items, begun=1 if chained else len(items))
     if not attempts:
         return ()
@@ -65,8 +65,9 @@ def deliver_together(bridge: Bridge, destinations: Destinations, items: Sequence
         connector = _connector(destinations, attempts[0].order.row.destination)
     except DeliveryError as error:
         for attempt in attempts:
-            _set_aside(attempt, error)
-        return ()
+            if attempt.is_ready:
+                _set_aside(attempt, error)
+        return [attempt.work for attempt in attempts if not attempt.is_ready]
     here = Round(connector, chained, ends, deque(attempts))
     try:
         with _asked_together(connector, [(one, None) for one in attempts if one.begun]):
@@ -127,7 +128,7 @@ def _open(bridge: Bridge, items: Sequence[Work], begun: int) -> list[Attempt]:
 def _send(here: Round) -> None:
     """One after the other, as long as it goes quickly."""
     until = time.monotonic() + QUICK_SECONDS
-    while here.waiting and (here.waiting[0].begun or not here.waiting[0].leaves):
+    while here.waiting and here.waiting[0].is_ready:
         attempt = here.waiting.popleft()
         try:
             if attempt.order.state is S.RETRACTING:

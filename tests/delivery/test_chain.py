@@ -12,6 +12,7 @@ from adapter.delivery import needs_a_look
 from adapter.delivery.deliver import deliver_together
 from adapter.delivery.lane import Rounds
 from adapter.delivery.outbox import DeliveryState, mark
+from adapter.errors import Misconfigured
 from adapter.work import Work, claim, postpone
 from connectors.contract import DeliveryError, Parcel, Receipt, Retry
 from tests.conftest import Clock
@@ -96,6 +97,18 @@ def test_an_error_of_ours_takes_no_receipt_and_begins_nothing(
     with pytest.raises(KeyError):
         deliver_together(site.bridge, site.destinations, claimed(site))
     assert states(site) == ["accepted", "sending", "pending", "pending"]
+
+
+def test_where_no_connector_can_be_opened_all_wait_with_the_reason(
+    site: VendorSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def misconfigured(name: str) -> None:
+        raise Misconfigured(f"{name}: the key file is not there")
+
+    monkeypatch.setattr(site.destinations, "get", misconfigured)
+    assert list(Rounds(site.bridge, site.destinations).deliver(claimed(site))) == []
+    assert states(site) == ["pending"] * 4
+    assert all("key file" in site.rows(number)[0].reason for number in PHOTOS)
 
 
 def test_what_a_person_moved_meanwhile_is_not_begun(site: VendorSite, monkeypatch: pytest.MonkeyPatch) -> None:
