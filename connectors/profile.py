@@ -16,21 +16,13 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from connectors.every_kind import Profile
-from connectors.kinds import DirectoryProfile, FhirR4Profile, find_model
-from connectors.knobs import Auth, Timeouts
+from connectors.kinds import find_model
 from connectors.layers import merged
 from connectors.routes import kinds
-
-__all__ = ["Auth", "DirectoryProfile", "FhirR4Profile", "Profile", "Timeouts"]
 
 
 class ProfileError(ValueError):
     """A profile cannot be used; the message names file, key and remedy."""
-
-
-def read_profile(path: Path) -> Profile:
-    """Read one TOML file. Raises ProfileError."""
-    return parse_profile(_read(path), source=str(path))
 
 
 def find_shipped_profiles() -> list[str]:

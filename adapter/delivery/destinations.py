@@ -17,11 +17,12 @@ from adapter.delivery.allowance import SharedTally
 from adapter.errors import Misconfigured, NotFound
 from adapter.settings import Settings, environment, settings_file
 from connectors.contract import Connector, Tallies
+from connectors.every_kind import Profile
 from connectors.knob_table import find_unset
 from connectors.pace import own_tally
 from connectors.patients_found import find_profile
 from connectors.photos_found import PhotoSource, open_photo_sources
-from connectors.profile import Profile, ProfileError, build_profile
+from connectors.profile import ProfileError, build_profile
 from connectors.registry import open_connector
 
 if TYPE_CHECKING:  # speaks HTTP, which a site that asks nobody need not load

@@ -31,7 +31,7 @@ from adapter.errors import Conflict, NotFound
 from adapter.records import Stored, new_id
 from adapter.work import Work, cancel, cancel_all, enqueue, enqueue_all
 from connectors.contract import CANNOT_LOOK
-from connectors.profile import Profile
+from connectors.every_kind import Profile
 from mappings.capture_to_media import is_bound
 from mappings.external_photo import is_external
 from mappings.photos_to_picture import VISIT_SHEETS, derivation_of

@@ -17,7 +17,7 @@ from adapter.delivery.destinations import known_profiles
 from adapter.records import Stored
 from adapter.records.pictures import pictures_of
 from adapter.work import Work, cancel, enqueue
-from connectors.profile import Profile
+from connectors.every_kind import Profile
 from mappings.capture_to_media import is_bound
 from mappings.photos_to_picture import VISIT_SHEETS, derivation_of
 

@@ -14,7 +14,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 import jinja2
-import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -80,15 +79,6 @@ def build_sandbox(settings: SandboxSettings, ehr: SandboxEhr | None = None) -> S
     app.add_middleware(_Gate, site=site)
     app.state.ehr, app.state.grants, app.state.feed = ehr, grants, site.feed
     return app
-
-
-def serve_sandbox(settings: SandboxSettings) -> None:
-    """Serve until interrupted."""
-    ehr = open_ehr(settings)
-    try:
-        uvicorn.run(build_sandbox(settings, ehr), host=settings.http_host, port=settings.http_port, log_level="warning")
-    finally:
-        ehr.bridge.close()
 
 
 class _Gate:

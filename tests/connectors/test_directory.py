@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from connectors.directory import UNFINISHED, Directory
-from connectors.profile import DirectoryProfile
+from connectors.kinds import DirectoryProfile
 from tests.connectors.test_contract import PHOTO, parcel
 
 STEPS: dict[str, Callable[[Directory, Any], Any]] = {

@@ -13,8 +13,8 @@ from connectors.contract import DeliveryError
 from connectors.fhir_batch import search_token
 from connectors.fhir_server import FhirServer
 from connectors.http import Http
+from connectors.kinds import FhirR4Profile
 from connectors.knobs import Timeouts
-from connectors.profile import FhirR4Profile
 
 BASE = "https://ehr.example/fhir"
 PHOTO = b"\xff\xd8 bytes \xff\xd9"

@@ -6,18 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from connectors.profile import (
-    DirectoryProfile,
-    FhirR4Profile,
-    ProfileError,
-    find_shipped_profiles,
-    parse_profile,
-    read_profile,
-)
+from connectors.every_kind import Profile
+from connectors.kinds import DirectoryProfile, FhirR4Profile
+from connectors.profile import ProfileError, build_profile, find_shipped_profiles, parse_profile
 from connectors.registry import open_connector
 from connectors.routes import ROUTES
 
 SITE = 'name = "site"\nkind = "fhir-r4"\nbase_url = "https://ehr.example/fhir/"\n'
+
+
+def based_on(file: Path) -> Profile:
+    return build_profile({"based_on": str(file)}, source=str(file))
 
 
 @pytest.mark.parametrize("name", find_shipped_profiles())
@@ -74,7 +73,7 @@ def test_a_mistake_is_told_with_file_key_and_remedy(text: str, told: str, tmp_pa
     file = tmp_path / "site.toml"
     file.write_text(text)
     with pytest.raises(ProfileError) as error:
-        read_profile(file)
+        based_on(file)
     assert told in str(error.value)
     assert "site.toml" in str(error.value)
     assert "pw@" not in str(error.value)
@@ -82,7 +81,7 @@ def test_a_mistake_is_told_with_file_key_and_remedy(text: str, told: str, tmp_pa
 
 def test_a_missing_file_is_told() -> None:
     with pytest.raises(ProfileError, match="cannot be read"):
-        read_profile(Path("/nowhere/site.toml"))
+        based_on(Path("/nowhere/site.toml"))
 
 
 def test_profiles_that_are_based_on_each_other_are_refused(tmp_path: Path) -> None:
@@ -90,4 +89,4 @@ def test_profiles_that_are_based_on_each_other_are_refused(tmp_path: Path) -> No
     one.write_text(f"based_on = '{other}'")
     other.write_text(f"based_on = '{one}'")
     with pytest.raises(ProfileError, match="leads back to itself"):
-        read_profile(one)
+        based_on(one)
