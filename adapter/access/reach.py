@@ -115,14 +115,14 @@ def sensitivity(actor: Actor, resource_type: str) -> list[Condition]:
 
 
 def visible(actor: Actor, resource_type: str) -> list[Alternatives]:
-    """`sensitivity` as alternatives: what is open to this actor, and their own of each level that is not.
+    """`sensitivity` as alternatives, where each has an index: what is open to everybody, and one's own of other levels.
 
-    Each has an index. As one condition they would be looked up row by row, through every restricted photo there is for
-    who may see none.
+    As one condition they would be looked up row by row, through every restricted photo there is for who may see none.
     """
     if resource_type not in MADE_BY or not (closed := levels_closed(actor)):
         return []
     columns = TABLES[resource_type].c
     level, is_own = columns.confidentiality, columns[MADE_BY[resource_type]] == actor.id
-    opened = level == ONLY_OPEN if set(closed) == OPENED_BY.keys() else level.not_in(closed)
-    return [[opened, *(and_(is_own, level == one) for one in closed)]]
+    if closed != [*OPENED_BY]:
+        return [[or_(level.not_in(closed), is_own)]]
+    return [[level == ONLY_OPEN, *(and_(is_own, level == one) for one in closed)]]
