@@ -14,13 +14,11 @@ from typing import Literal
 from sqlalchemy import Connection
 
 from adapter.access.actor import Actor
-from adapter.access.scopes import SCOPE, grants_for, grants_in, meet, parse_scopes
+from adapter.access.scopes import grants_for, grants_in, meet
 from adapter.errors import Forbidden, OutOfReach, Unprocessable
 from adapter.records.confinement import same_patients
 from adapter.records.extraction import Resource, confidentiality_of
 from mappings.external_photo import holder_of
-
-__all__ = ["ROLES", "SCOPE", "Letter", "Right", "grants_of", "parse_scopes"]
 
 Letter = Literal["c", "r", "u", "d", "s"]
 Right = Literal[
