@@ -190,7 +190,7 @@ def config(tmp_path: Path) -> Path:
     file = tmp_path / "dermbridge.toml"
     file.write_text(
         f'default_authority = "HOSP"\nidentifier_systems = {{ HOSP = "{SYSTEM}" }}\n'
-        f'[[destinations]]\nname = "archive"\nprofile = "directory"\nfolder = "{tmp_path / "archive"}"\n'
+        f'[[destinations]]\nname = "archive"\nbased_on = "directory"\nfolder = "{tmp_path / "archive"}"\n'
     )
     return file
 
