@@ -167,9 +167,14 @@ class DicomWeb:
             accepted=frozenset({204, 404}),
             headers={"Accept": DICOM_JSON},
         )
-        found = answer.parsed() if answer.status == 200 else []
-        items = found if isinstance(found, list) else []
-        return [each for each in items if _value(each, "00080018") == uid]
+        found = answer.parsed() if answer.status == 200 and answer.content else []
+        if not isinstance(found, list):  # a login page or a proxy must not read as "nothing is there"
+            raise DeliveryError(
+                f"Looking for the instance: HTTP {answer.status} brought no DICOM JSON, request {answer.request_id}.",
+                remedy="See whether base_url is that of the archive, and what else answers there; it is tried again.",
+                retry=Retry.LATER,
+            )
+        return [each for each in found if isinstance(each, dict) and _value(each, "00080018") == uid]
 
     def _check_stored(self, answer: Answer, instance: str) -> bool:
         """Whether it was there before. 200 does not mean stored, nor 409 that it is not there: the lists say."""

@@ -38,6 +38,7 @@ from connectors.templates import filled, identifier_of, values
 
 ROUTE: Final = "rest"
 GONE: Final = frozenset({404, 410})
+NOTHING: Final = GONE | {204}
 
 
 class Rest:
@@ -189,7 +190,15 @@ class Rest:
 
     def _search(self, lookup: Lookup, known: Mapping[str, Any], doing: str) -> list[Any]:
         answer = self._exchange.run(lookup, known, doing=doing, accepted=GONE)
-        body = None if answer.status in GONE else answer.parsed()
+        if answer.status in NOTHING:
+            return []
+        body = answer.parsed()
+        if not isinstance(body, (dict, list)):  # a login page or a proxy must not read as "nothing is there"
+            raise DeliveryError(
+                f"{doing}: HTTP {answer.status} brought no JSON, request {answer.request_id}.",
+                remedy="See whether something else answers there in the vendor's stead; it is tried again.",
+                retry=Retry.LATER,
+            )
         items = find_at(body, lookup.items) if lookup.items else body
         listed = items if isinstance(items, list) else [items] if isinstance(items, dict) and items else []
         wanted = {path: str(filled(template, known)) for path, template in lookup.matches.items()}

@@ -135,3 +135,13 @@ def test_the_former_version_goes_even_if_taking_it_away_failed_at_first(halden: 
     assert interrupted.value.retry is Retry.LATER and vendor.faults == []
     assert connector.send(second).duplicate
     assert len(vendor.filed()) == 1
+
+
+@pytest.mark.parametrize("path", ["/persons", "/attachments"])
+def test_a_login_page_in_the_vendors_stead_is_no_answer(halden: Halden, path: str) -> None:
+    vendor, connector, parcel = halden
+    connector.send(parcel)
+    vendor.faults = [Fault("refuse", "GET", path, refusal=Refusal(status=200, body="<html>Sign in</html>"))]
+    with pytest.raises(DeliveryError, match="brought no JSON") as error:
+        connector.send(parcel)
+    assert error.value.retry is Retry.LATER and len(vendor.filed()) == 1

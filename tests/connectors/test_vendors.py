@@ -31,6 +31,13 @@ def test_a_photo_is_filed_once_in_the_right_chart(name: str, opened: Open) -> No
     assert (row.state, site.numbers()) == (in_chart(name), ["1001"]), row.reason
 
 
+def test_a_login_page_in_the_archives_stead_is_no_answer(opened: Open) -> None:
+    site = opened("pacs")
+    site.vendor.faults = [Fault("refuse", "GET", refusal=Refusal(status=200, body="<html>Sign in</html>"))]
+    (found, *_) = site.destinations.get("x").check()
+    assert found.verdict == "error" and "no DICOM JSON" in found.detail
+
+
 # What these make of a photo cannot hold a PDF.
 PHOTOS_ONLY = {"athenaflow"}
 # How a visit's PDF arrives where not as it is: a message with a link, a DICOM object.
