@@ -40,7 +40,7 @@ def fhir_routes(server: FhirServer, prefix: str = "/fhir") -> list[Route]:
 
 async def _read_request(http: HttpRequest, request_id: str, most: int) -> Request:
     path = http.path_params.get("path", "").strip("/")
-    params = tuple(parse_params(http.url.query))
+    params = tuple(parse_params(http.scope["query_string"].decode("latin-1")))
     if "\x00" in path or any("\x00" in text for param in params for text in param):
         raise BadInput("an address may not hold the character U+0000")
     return Request(
