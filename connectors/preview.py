@@ -86,7 +86,7 @@ def fhir_requests(parcel: Parcel, given: Profile) -> Told:
 def steps(parcel: Parcel, given: Profile) -> Told:
     profile = cast(RestProfile, given)
     made = rendered(parcel, profile)
-    known = values(made, profile) | {"patient": "<patient>", "document": "<document>"}
+    known = values(made, profile) | {"patient": "<patient>", "document": "<document>", "base64": f"<{made.size} bytes>"}
     for step in (profile.sign_in, *profile.steps):
         if step is None:
             continue

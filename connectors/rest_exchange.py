@@ -111,10 +111,11 @@ class Exchange:
 
 def _pieces(step: Step, parcel: Parcel) -> Iterator[tuple[dict[str, Any], bytes]]:
     """What a step is told of each piece it is made for, and the piece: the whole where it is not cut."""
-    carries = step.body in {"multipart", "bytes"} or step.chunk_bytes is not None
+    in_fields = "{base64}" in str(step.fields)
+    carries = in_fields or step.body in {"multipart", "bytes"} or step.chunk_bytes is not None
     content = get_content(parcel) if carries else b""
     if step.chunk_bytes is None:
-        yield {}, content
+        yield {"base64": base64.b64encode(content).decode()} if in_fields else {}, content
         return
     for offset in range(0, len(content), step.chunk_bytes):
         piece = content[offset : offset + step.chunk_bytes]
@@ -145,7 +146,13 @@ def saved(step: Step, answer: Answer, *, doing: str = "Filing the document") -> 
     body = answer.parsed()
     whole = {"location": answer.headers.get("location", "").rstrip("/").rpartition("/")[2]}
     whole["text"] = answer.content.decode("utf-8", "replace").strip()
-    found = {name: whole[path] if path in whole else text_at(body, path) for name, path in step.saves.items()}
+    whole |= {f"header:{name}": value for name, value in answer.headers.items()}
+    found = {
+        name: whole.get(path.lower(), "")
+        if path.lower() in whole or path.startswith("header:")
+        else text_at(body, path)
+        for name, path in step.saves.items()
+    }
     if missing := [name for name, value in found.items() if not value]:
         raise DeliveryError(
             f"{doing}: HTTP {answer.status} brought no {', '.join(missing)}, request {answer.request_id}.",

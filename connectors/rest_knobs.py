@@ -21,7 +21,7 @@ class Asked(Table):
     path: str
     body: Literal["none", "multipart", "json", "form", "bytes"] = "none"
     fields: dict[str, Any] = Field({})
-    """Templates; for `json` they may be nested."""
+    """Templates; for `json` they may be nested. Those of a step may name `base64`, the whole document."""
     headers: dict[str, str] = Field({})
 
 
@@ -39,8 +39,8 @@ class Step(Asked):
     files: bool = True
     """Whether the document may be there after this request. Where not, a lost answer lets the delivery begin anew."""
     saves: dict[str, str] = Field({})
-    """Name -> dotted path in the JSON answer (a number indexes a list), `location` for the tail of Location, or `text`
-    for the whole answer. An answer without it did not do what was asked."""
+    """Name -> dotted path in the JSON answer (a number indexes a list), `location` for the tail of Location,
+    `header:NAME` for another header, or `text` for the whole answer. An answer without it did not do what was asked."""
     content_path: str = ""
     """For reading back: dotted path of base64 content; empty: the body itself is the document."""
 

@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -20,6 +21,7 @@ from adapter.sandbox.vendors.behaviour import Refusal
 from adapter.sandbox.vendors.catalogue import get_behaviour, read_fault
 from adapter.sandbox.vendors.engine import Kind
 from connectors.contract import AlreadyThere, Connector, DeliveryError, Parcel, Retry
+from connectors.preview import preview
 from connectors.profile import build_profile
 from connectors.registry import open_connector
 
@@ -145,3 +147,23 @@ def test_a_login_page_in_the_vendors_stead_is_no_answer(halden: Halden, path: st
     with pytest.raises(DeliveryError, match="brought no JSON") as error:
         connector.send(parcel)
     assert error.value.retry is Retry.LATER and len(vendor.filed()) == 1
+
+
+def test_a_photo_travels_as_base64_within_json_and_its_number_comes_in_a_header(tmp_path: Path) -> None:
+    own = tmp_path / "plain.toml"
+    own.write_text((HALDEN / "behaviour.toml").read_text().replace('file = "image"', 'file = "image.data"'))
+    step: dict[str, Any] = {"path": "persons/{patient}/attachments", "body": "json"}
+    step |= {"fields": {"externalRef": "{delivery}", "takenOn": "-", "category": "-", "image": {"data": "{base64}"}}}
+    changes = {"tenant": {"practice": "7"}, "steps": [step | {"saves": {"document": "header:Content-Type"}}]}
+    with running_vendor(str(own)) as running:
+        running.vendor.admit("4711", "1970-01-01")
+        table = running.destination("halden", based_on=str(HALDEN / "halden.toml"), **changes)
+        profile = build_profile(table, source="test")
+        with closing(open_connector(profile, lambda _: "x")) as connector:
+            parcel = invented_parcel("halden", grey_photo(), ["urn:x"])
+            assert "bytes>" in preview(parcel, profile)[0].what
+            assert connector.send(parcel).ids["Document"] == "application/json"
+            assert running.vendor.filed()[0].content == grey_photo()
+            receipt = connector.find(parcel)
+            evidence = connector.read_back(parcel, receipt) if receipt else None
+            assert evidence is not None and evidence.matches

@@ -68,7 +68,7 @@ class RestRoute(_Table):
     method: str
     path: str
     does: Literal["find-patient", "store", "keep-bytes", "store-kept", "list", "read", "delete", "say"]
-    file: str = ""  # the multipart part that holds the document
+    file: str = ""  # the multipart part that holds the document, or the JSON path of its base64
     required: tuple[str, ...] = ()  # form fields or JSON paths
     mrn: str = ""  # where the patient's number stands: a name of `path` or a query parameter
     name: str = ""  # where the document's own name stands in the form or JSON

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from email import message_from_bytes
@@ -79,6 +80,9 @@ def _store(vendor: Vendor, route: RestRoute, request: Request, known: dict[str, 
 
 def _parts(request: Request, file: str) -> tuple[dict[str, str], bytes, str]:
     """Form fields (the file's own name as `filename`), the file and its type."""
+    if request.headers.get("content-type", "").startswith("application/json"):
+        told = json.loads(request.body)
+        return told, base64.b64decode(str(at(told, file) or "")), "image/jpeg"
     head = b"Content-Type: " + request.headers.get("content-type", "").encode() + b"\r\n\r\n"
     fields: dict[str, str] = {}
     content, content_type = b"", ""
