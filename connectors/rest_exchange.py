@@ -143,16 +143,7 @@ def _body(asked: Asked, known: Known, content: bytes, parcel: Parcel | None) -> 
 
 def saved(step: Step, answer: Answer, *, doing: str = "Filing the document") -> dict[str, str]:
     """What the step saves of its answer. Raises DeliveryError when something of it is not there."""
-    body = answer.parsed()
-    whole = {"location": answer.headers.get("location", "").rstrip("/").rpartition("/")[2]}
-    whole["text"] = answer.content.decode("utf-8", "replace").strip()
-    whole |= {f"header:{name}": value for name, value in answer.headers.items()}
-    found = {
-        name: whole.get(path.lower(), "")
-        if path.lower() in whole or path.startswith("header:")
-        else text_at(body, path)
-        for name, path in step.saves.items()
-    }
+    found = {name: _said(answer, path) for name, path in step.saves.items()}
     if missing := [name for name, value in found.items() if not value]:
         raise DeliveryError(
             f"{doing}: HTTP {answer.status} brought no {', '.join(missing)}, request {answer.request_id}.",
@@ -160,6 +151,19 @@ def saved(step: Step, answer: Answer, *, doing: str = "Filing the document") -> 
             retry=Retry.UNKNOWN,
         )
     return found
+
+
+def _said(answer: Answer, path: str) -> str:
+    """What an answer says where `saves` looks; empty when it says nothing."""
+    kind, _, name = path.partition(":")
+    match kind:
+        case "location":
+            return answer.headers.get("location", "").rstrip("/").rpartition("/")[2]
+        case "header":
+            return answer.headers.get(name.lower(), "")
+        case "text":
+            return answer.content.decode("utf-8", "replace").strip()
+    return text_at(answer.parsed(), path)
 
 
 def find_at(node: Any, path: str) -> Any:
