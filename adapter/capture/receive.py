@@ -37,6 +37,7 @@ from adapter.work import Work, enqueue
 from mappings.capture_to_media import Capture, capture_to_media
 from mappings.provenance import Agent, Entity, hashed, provenance
 from mappings.security_labels import labelled_minor
+from mappings.terms import URI
 from mappings.wrong_patient import quarantined
 
 _BESIDE = ThreadPoolExecutor(8, "capture")  # sealing: most of it is waiting for the disk
@@ -295,7 +296,7 @@ def _media(
         device=metadata.device or found.device,
         note=metadata.note,
         flags=metadata.sensitivity,
-        identifiers=tuple((one.system, one.value) for one in metadata.identifiers),
+        identifiers=_named_by_sender(tx, metadata),
     )
     content = photo.clean.content(binary_id, created=photo.taken_at or at)
     media = capture_to_media(described, content, media_id=capture_id, issued_at=at)
@@ -323,6 +324,14 @@ def _session_visit(tx: Connection, actor: Actor, whose: Whose) -> str | None:
     """Only of the same patient: who sees every chart was launched in one and photographs in any."""
     visit = find(tx, "Encounter", actor.encounter_id) if actor.encounter_id and whose.patient_id else None
     return visit.id if visit and patient_of(visit.resource) == whose.patient_id else None
+
+
+def _named_by_sender(tx: Connection, metadata: Metadata) -> tuple[tuple[str, str], ...]:
+    """Raises Unprocessable for the name of another photo here, for which an EHR would take this one."""
+    for one in metadata.identifiers:
+        if one.system == URI and find(tx, "Media", one.value.lower().removeprefix("urn:uuid:")):
+            raise Unprocessable("one of the identifiers is that of another photo here; send the photo without it")
+    return tuple((one.system, one.value) for one in metadata.identifiers)
 
 
 def _owned(tx: Connection, reference: str | None, element: str, whose: Whose) -> str | None:

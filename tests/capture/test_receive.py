@@ -29,6 +29,7 @@ from adapter.identity import bind_waiting, merge_patients
 from adapter.records import TABLES, Stored, create, find_by_index, find_where, get, update_resource
 from adapter.records.binaries import get_binary, open_binary
 from mappings.fhir_check import check_resource
+from mappings.terms import URI
 
 PHOTOS = Path(__file__).parents[1] / "data" / "photos"
 MRN = "urn:oid:2.16.840.1.113883.19.5"
@@ -249,6 +250,16 @@ def test_what_the_sender_names_as_sensitive_decides_who_may_open_it_and_never_lo
         actor = Actor("person", "Practitioner/7", "Eve", role, *grants_of(role))
         opened[role] = [can_see(actor, one.resource) for one in (hiv, abuse)]
     assert opened == {"clinician": [True, False], "engineer": [False, False], "privacy-officer": [True, True]}
+
+
+def test_a_photo_cannot_be_sent_under_the_name_of_another(bridge: Bridge) -> None:
+    _patient(bridge)
+    first = _send(bridge, patient="Patient/asa").id
+    named = [{"system": URI, "value": f"urn:uuid:{first.upper()}"}]
+    with pytest.raises(Unprocessable, match="another photo"):
+        _send(bridge, PHOTO + b"tail", patient="Patient/asa", identifiers=named)
+    own = [{"system": URI, "value": "urn:uuid:0f8fad5b-d9cb-469f-a165-70867728950e"}]
+    assert _send(bridge, PHOTO + b"tail", patient="Patient/asa", identifiers=own).status == 201
 
 
 def test_a_visit_of_another_patient_is_refused(bridge: Bridge) -> None:
