@@ -28,7 +28,7 @@ from connectors.contract import (
     utc_now,
 )
 from connectors.kinds import Hl7v2Profile
-from connectors.mllp import exchange
+from connectors.mllp import exchange, reach
 from connectors.outward import delivery_identifier, link_to
 from connectors.pace import Pace, own_tally
 from connectors.parcels import by_hand, check_parcel, get_content
@@ -67,15 +67,12 @@ class Hl7v2:
         self._one_at_a_time = threading.Lock()
 
     def check(self) -> list[Finding]:
-        import socket
-
-        address = f"{self._profile.host}:{self._profile.port}"
         try:
-            socket.create_connection((self._profile.host, self._profile.port), self._profile.timeouts.connect).close()
-        except OSError as error:
-            remedy = "Check host, port and firewall, and that the receiver listens."
-            return [Finding("connection", "error", f"{address} does not answer ({type(error).__name__})", remedy)]
-        return [Finding("connection", "ok", f"{address} accepts connections; send one message to a test system next")]
+            reach(self._profile).close()
+        except DeliveryError as error:
+            return [Finding("connection", "error", str(error), error.remedy)]
+        told = f"{self._profile.host}:{self._profile.port} accepts connections{' by TLS' if self._profile.tls else ''}"
+        return [Finding("connection", "ok", f"{told}; send one message to a test system next")]
 
     def find(self, parcel: Parcel) -> Receipt | None:
         check_parcel(parcel)

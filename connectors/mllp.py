@@ -30,16 +30,7 @@ def exchange(profile: Hl7v2Profile, message: bytes, control_id: str) -> Message:
     Acknowledgements for other messages are passed over; with `acknowledge = "application"` a positive commit answer
     is waited beyond.
     """
-    try:
-        connection = _connected(profile)
-    except ProfileError as error:
-        remedy = "Put the file in its place; it is tried again."
-        raise DeliveryError(str(error), remedy=remedy, retry=Retry.LATER) from error
-    except OSError as error:
-        why, remedy = why_unreachable(error)
-        told = f"{profile.host}:{profile.port} could not be reached: {why}."
-        raise DeliveryError(told, remedy=remedy, retry=Retry.LATER, outage=True) from error
-    with connection:
+    with reach(profile) as connection:
         try:
             connection.settimeout(profile.timeouts.write)
             connection.sendall(frame(message))
@@ -55,6 +46,19 @@ def exchange(profile: Hl7v2Profile, message: bytes, control_id: str) -> Message:
         except (OSError, MessageError) as error:
             raise _lost(why_unreachable(error)[0]) from error
     raise _lost("the connection was closed")
+
+
+def reach(profile: Hl7v2Profile) -> socket.socket:
+    """A connection, TLS included. Raises DeliveryError."""
+    try:
+        return _connected(profile)
+    except ProfileError as error:
+        remedy = "Put the file in its place; it is tried again."
+        raise DeliveryError(str(error), remedy=remedy, retry=Retry.LATER) from error
+    except OSError as error:
+        why, remedy = why_unreachable(error)
+        told = f"{profile.host}:{profile.port} could not be reached: {why}."
+        raise DeliveryError(told, remedy=remedy, retry=Retry.LATER, outage=True) from error
 
 
 def _connected(profile: Hl7v2Profile) -> socket.socket:

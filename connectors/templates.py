@@ -87,8 +87,13 @@ def filled(template: Any, known: Mapping[str, Any], *, in_path: bool = False) ->
     try:
         return template.format_map({k: _Text(v) if isinstance(v, str) else v for k, v in usable.items()})
     except (KeyError, ValueError, IndexError, AttributeError) as error:
+        wrong = (
+            f"names {{{error.args[0]}}}, not known here"
+            if isinstance(error, KeyError)
+            else f"is wrong ({type(error).__name__})"
+        )
         raise DeliveryError(
-            f"The profile's template names something that is not known here ({type(error).__name__}).",
+            f"A template of the profile {wrong}.",
             remedy=f"Correct the template; it may name {', '.join(sorted(known))}.",
             retry=Retry.NEVER,
         ) from error

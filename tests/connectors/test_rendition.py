@@ -110,7 +110,7 @@ def test_templates_know_the_photo_and_refuse_what_they_do_not_know() -> None:
         "b": {"c": "m1.jpg"},
     }
     assert filled("x/{identifier}", {"identifier": "a/b?c"}, in_path=True) == "x/a%2Fb%3Fc"
-    with pytest.raises(DeliveryError, match="not known") as error:
+    with pytest.raises(DeliveryError, match=r"names \{departement\}, not known here") as error:
         filled("{departement}", known)
     assert error.value.retry is Retry.NEVER and "filename" in error.value.remedy
 

@@ -152,6 +152,18 @@ def test_a_certificate_file_that_is_not_there_is_told_with_its_key(key: str, tmp
     assert not error.value.outage
 
 
+@pytest.mark.parametrize(("trusted", "told"), [(True, "by TLS"), (False, "not to be trusted")])
+def test_checking_an_engine_that_speaks_tls_looks_at_its_certificate(
+    authority: Authority, engine: RunningVendor, trusted: bool, told: str
+) -> None:
+    changes = {"tls": True, "client_certificate": authority.issue("us")}
+    changes |= {"ca_file": str(authority.pem)} if trusted else {}
+    table = engine.destination("x", **changes, authorities={MRN: "HOSP"})
+    with closing(open_connector(build_profile(table, source="test"), str)) as connector:
+        (found,) = connector.check()
+    assert told in found.detail and found.verdict == ("ok" if trusted else "error")
+
+
 @pytest.mark.parametrize(("shown", "tls"), [(True, True), (False, True), (True, False)])
 def test_mutual_tls_over_mllp(authority: Authority, engine: RunningVendor, shown: bool, tls: bool) -> None:
     changes = {"tls": tls, "ca_file": str(authority.pem), "authorities": {MRN: "HOSP", VISIT: "HOSP"}}
