@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from datetime import timedelta
+from datetime import timedelta, tzinfo
 from typing import Any
 
+from sqlalchemy import Row
 from sqlalchemy.exc import DBAPIError
 
 from adapter.bridge import Bridge, open_bridge
 from adapter.db.schema import check_schema
-from adapter.delivery.circuit import circuits
+from adapter.delivery.circuit import circuits, how_it_stands
 from adapter.delivery.destinations import Destinations
 from adapter.errors import DermBridgeError
 from adapter.governance import settle
@@ -99,12 +100,16 @@ def _destinations(bridge: Bridge) -> list[dict[str, Any]]:
 
 
 def _down(bridge: Bridge) -> dict[str, str]:
-    """Destinations with outages since they last answered."""
+    """Destinations that are stopped, or had outages since they last answered."""
     try:
         with bridge.db.snapshot() as tx:
-            return {row.destination: f"{row.failures} outages in a row ({row.reason})" for row in circuits(tx)}
+            return {row.destination: _told(row, bridge.settings.zone) for row in circuits(tx)}
     except DBAPIError:
         return {}
+
+
+def _told(row: Row[Any], zone: tzinfo) -> str:
+    return how_it_stands(row, zone) + (f" ({row.reason})" if row.reason else "")
 
 
 def _exposure(settings: Settings) -> list[dict[str, Any]]:

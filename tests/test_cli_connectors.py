@@ -121,6 +121,9 @@ def test_looking_for_what_nobody_asked_to_look_for_says_so(site: Path) -> None:
 def test_a_destination_is_stopped_for_maintenance_and_goes_on(site: Path) -> None:
     assert "until `dermbridge connectors resume shelf`" in run("stop", "shelf", "--because", "upgrade until 06:00")
     assert answer("list")[0]["state"] == "stopped: upgrade until 06:00"
+    found = json.loads(CliRunner().invoke(cli, ["doctor", "--json"]).stdout)
+    (told,) = [each for each in found if each["subject"] == "destination shelf"]
+    assert told["verdict"] == "warning" and told["detail"].startswith("stopped: upgrade until 06:00;")
     assert "shelf goes on; 0 deliveries" in run("resume", "shelf")
     assert answer("list")[0]["state"] == "no outages"
 

@@ -7,7 +7,7 @@ time is over one delivery goes ahead as a probe: its success closes the circuit,
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, bindparam, delete, func, select, update
@@ -79,3 +79,16 @@ def find_circuit(tx: Connection, destination: str) -> Row[Any] | None:
 def circuits(tx: Connection) -> list[Row[Any]]:
     """Every destination with outages since it last answered."""
     return list(tx.execute(select(circuit).order_by(circuit.c.destination)))
+
+
+def how_it_stands(row: Row[Any] | None, zone: tzinfo) -> str:
+    """How a destination (a row of `find_circuit`) stands, for people."""
+    if row is None:
+        return "no outages"
+    until = row.open_until and row.open_until.astimezone(zone)
+    told = (
+        f"stopped: {row.held}" if row.held else "",
+        f"outages in a row: {row.failures}" if row.failures else "",
+        f"left alone until {until:%H:%M:%S}" if until else "",
+    )
+    return ", ".join(filter(None, told))

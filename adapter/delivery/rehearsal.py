@@ -13,12 +13,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, select
 
 from adapter.access.policy import check_ours
 from adapter.bridge import Bridge
 from adapter.db.tables import delivery
-from adapter.delivery.circuit import circuits
+from adapter.delivery.circuit import circuits, how_it_stands
 from adapter.delivery.destinations import Destinations
 from adapter.delivery.orders import parcel_of, read_known
 from adapter.delivery.outbox import DeliveryState, deliver_media, send_again
@@ -46,22 +46,13 @@ def overview(bridge: Bridge) -> list[dict[str, Any]]:
         down = {row.destination: row for row in circuits(tx)}
     rows = []
     for name in destinations.names:
-        state = _standing(bridge, down.get(name))
+        state = how_it_stands(down.get(name), bridge.settings.zone)
         try:
             routes = ", ".join(destinations.profile(name).route_names)
         except Misconfigured as error:
             routes, state = "", str(error)
         rows.append({"name": name, "routes": routes, "state": state})
     return rows
-
-
-def _standing(bridge: Bridge, row: Row[Any] | None) -> str:
-    if row is None:
-        return "no outages"
-    outages = f"outages in a row: {row.failures}" if row.failures else ""
-    until = row.open_until and row.open_until.astimezone(bridge.settings.zone)
-    alone = f"left alone until {until:%H:%M:%S}" if until else ""
-    return ", ".join(filter(None, [f"stopped: {row.held}" if row.held else "", outages, alone]))
 
 
 def examine_destination(bridge: Bridge, name: str, *, ask: bool) -> list[Finding]:
