@@ -122,7 +122,7 @@ def _verdict(profile: Profile, knob: Knob, doubts: dict[str, str]) -> Finding:
     keys = [key for key in knob.keys if _find(profile, key) is not _ABSENT]
     subject = f"{knob.number} {knob.subject}"
     if not keys:
-        return Finding(subject, "ok", f"{_NOT_ASKED} of kind {profile.kind}")
+        return Finding(subject, "ok", f"does not arise for kind {profile.kind}")
     told = _told(profile, keys)
     unset = dict.fromkeys(f"{key}{where}" for key in keys for where in _unset(_find(profile, key)))
     why = {key: reason for key, reason in doubts.items() if any(_overlap(key, each) for each in keys)}
@@ -141,7 +141,6 @@ def _verdict(profile: Profile, knob: Knob, doubts: dict[str, str]) -> Finding:
 
 
 _ABSENT: Final = object()
-_NOT_ASKED: Final = "does not arise"
 
 
 def _find(table: Any, key: str) -> Any:
