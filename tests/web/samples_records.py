@@ -111,7 +111,7 @@ def admin() -> dict[str, Any]:
         destinations=[
             {
                 "name": name,
-                "based_on": "hapi",
+                "profile": "hapi",
                 "address": "https://ehr.example/fhir",
                 "check_href": "/admin/destinations/ehr/check",
                 "deliveries_href": "/deliveries?destination=ehr",
