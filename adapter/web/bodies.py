@@ -6,7 +6,7 @@ Starlette spools multipart parts above 1 MB to disk, so parts are taken from pyt
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
@@ -54,30 +54,25 @@ async def read_body(request: Request, most: int) -> bytes:
     """Raises TooLarge as soon as the limit is passed, BadInput when the sender breaks off."""
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared[:18]) <= most:
-        pieces, size = [], 0
+        pieces, size, now = [], 0, asyncio.get_running_loop().time
         try:
-            async for piece in _in_time(request.stream()):
-                pieces.append(piece)
-                size += len(piece)
-                if size > most:
-                    break
-            else:
-                return b"".join(pieces)
+            async with asyncio.timeout(STALL_SECONDS) as stall:  # however slow, who goes on sending is waited for
+                renewed = now()
+                async for piece in request.stream():
+                    pieces.append(piece)
+                    size += len(piece)
+                    if size > most:
+                        break
+                    if now() > renewed + 1:  # a timer for every piece would cost more than taking it in
+                        renewed = now()
+                        stall.reschedule(renewed + STALL_SECONDS)
+                else:
+                    return b"".join(pieces)
         except ClientDisconnect:  # as phones do; nobody is left to read the answer
             raise BadInput("the connection ended before the whole request was here; send it again") from None
         except TimeoutError:
             raise BadInput(f"nothing more of this came for {STALL_SECONDS:g} seconds; send it again") from None
     raise TooLarge(f"a request may have at most {most} bytes here")
-
-
-async def _in_time(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Raises TimeoutError when the next does not come; however slow, a sender may go on as long as it sends."""
-    while True:
-        async with asyncio.timeout(STALL_SECONDS):
-            piece = await anext(pieces, None)
-        if piece is None:
-            return
-        yield piece
 
 
 def content_type_of(request: Request) -> str:
