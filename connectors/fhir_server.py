@@ -263,8 +263,8 @@ def _first_of(answer: Answer) -> Answer:
     """What a transaction-response says of its only entry (http://hl7.org/fhir/R4/http.html#transaction-response)."""
     bundle = answer.resource()
     entry: Resource = next(iter(bundle.get("entry", [])), {}) if is_shaped(bundle) else {}
-    said = entry_answer(entry, answer)
-    return said or entry_answer(entry | {"response": {"status": str(answer.status)}}, answer) or answer
+    response = {"status": str(answer.status)} | entry.get("response", {})  # what it does not say is the whole's
+    return entry_answer(entry | {"response": response}, answer) or answer
 
 
 def _stored(answer: Answer, kind: str, *, created: bool) -> Stored:

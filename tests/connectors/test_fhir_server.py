@@ -144,3 +144,10 @@ def test_a_create_is_conditional_where_the_profile_says_so(offered: bool, header
     stored = opened.create({"resourceType": "Media"}, unless=identifier)
     assert server.requests[0].headers.get("if-none-exist") == header
     assert stored.created is not offered  # 200 means "it was there" only when we asked
+
+
+def test_an_entry_of_a_transaction_without_a_status_has_that_of_the_whole_and_keeps_its_location() -> None:
+    entry = {"response": {"location": "Media/7/_history/1"}}
+    server = Server(fhir=as_json({"resourceType": "Bundle", "type": "transaction-response", "entry": [entry]}))
+    stored = open_server(server, write_by="transaction").create({"resourceType": "Media"})
+    assert (stored.id, stored.version) == ("7", "1")
