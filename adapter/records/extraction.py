@@ -184,7 +184,7 @@ def confidentiality_of(resource: Resource) -> str:
     local = {one.get("code") for one in labels if one.get("system", "").endswith("/CodeSystem/photo-label")}
     if local >= {"minor", "intimate"} or any(level not in _CONFIDENTIALITY for level in levels):
         return "V"
-    return max([*levels, "N"], key=_CONFIDENTIALITY.index)
+    return max(("N", *map(str, levels)), key=_CONFIDENTIALITY.index)
 
 
 def replaced_by(resource: Resource) -> str | None:
