@@ -174,7 +174,7 @@ def derived_from(resource: Resource) -> list[str]:
     return [_versionless(one["valueReference"]["reference"]) for one in named]
 
 
-_CONFIDENTIALITY = "ULMNRV"  # http://terminology.hl7.org/CodeSystem/v3-Confidentiality, least restricted first
+_CONFIDENTIALITY = [*"ULMNRV"]  # http://terminology.hl7.org/CodeSystem/v3-Confidentiality, least restricted first
 
 
 def confidentiality_of(resource: Resource) -> str:
