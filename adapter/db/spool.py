@@ -3,8 +3,11 @@
 A commit costs several times what appending to a file does, and makes every connection forget what it had read. The
 files lie on the database's own disk, so they are as safe as it is; PostgreSQL may lie elsewhere, and has none.
 
-Each process that keeps lines has a file of its own, locked for as long as it may grow (flock(2)); each line stands
+Each process that keeps lines has a file of its own, locked for as long as more may come (flock(2)); each line stands
 behind its CRC-32. Any process may move them. Whoever does must know one that comes again, as it may after a crash.
+
+A file is filled with zeros when it is begun: what replaces them needs no entry in the journal of the file system, which
+costs as much as the write. So lines end at the first zero.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import os
 import threading
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -24,8 +27,9 @@ from adapter.durable_file import sync_folder
 
 log = structlog.get_logger()
 
-ENOUGH = 2**20  # bytes of one file: bounds what is read again after a crash, or by another process
+ENOUGH = 2**20  # bytes of one file, more only where one batch is larger: bounds what is read again after a crash
 _DAMAGED = ".damaged"
+_sync: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)  # macOS has none
 
 
 class Spool:
@@ -35,6 +39,7 @@ class Spool:
         self.folder = folder
         self._keeping = threading.Lock()
         self._file: int | None = None
+        self._name = folder
         self._size = 0
         self._moving = threading.Lock()
         self._moved: dict[Path, int] = {}
@@ -43,16 +48,16 @@ class Spool:
         """On the disk on return. Raises OSError; then none of them counts. A line is given without its end."""
         data = b"".join(b"%08x %b\n" % (zlib.crc32(line), line) for line in lines)
         with self._keeping:
+            if self._size + len(data) > ENOUGH:
+                self._end()
             try:
                 file = self._begin() if self._file is None else self._file
-                _write(file, data)
-                os.fsync(file)
+                _write(file, data, self._size)
+                _sync(file)
             except OSError:
                 self._give_up()
                 raise
             self._size += len(data)
-            if self._size >= ENOUGH:
-                self._end()
 
     @contextmanager
     def moving(self, most: int) -> Iterator[list[bytes]]:
@@ -79,10 +84,11 @@ class Spool:
 
     def _begin(self) -> int:
         self.folder.mkdir(mode=0o700, exist_ok=True)
-        name = self.folder / f"{time.time_ns():020}-{os.getpid()}"
-        self._file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._size = 0
+        self._name = self.folder / f"{time.time_ns():020}-{os.getpid()}"
+        self._file = os.open(self._name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._file, fcntl.LOCK_EX)
+        _write(self._file, bytes(ENOUGH), 0)
+        os.fsync(self._file)
         for folder in (self.folder, self.folder.parent):
             sync_folder(folder)
         return self._file
@@ -91,13 +97,16 @@ class Spool:
         """Take back what was written of it, as far as the disk lets us: nobody will be told that it was kept."""
         if self._file is not None:
             with suppress(OSError):
-                os.ftruncate(self._file, self._size)
+                if self._size:
+                    os.ftruncate(self._file, self._size)
+                else:
+                    self._name.unlink()
         self._end()
 
     def _end(self) -> None:
         if self._file is not None:
             os.close(self._file)
-            self._file = None
+            self._file, self._size = None, 0
 
     def _every(self) -> list[Path]:
         try:
@@ -109,25 +118,22 @@ class Spool:
         return [one for one in self._every() if one.suffix != _DAMAGED]
 
     def _read(self, file: Path, reached: dict[Path, int], most: int) -> list[bytes]:
-        """Whole lines only: the last one may be half written."""
-        start = reached.get(file, 0)
-        if most <= 0 or file.stat().st_size <= start:
-            return []
         with file.open("rb") as opened:
-            opened.seek(start)
-            found = opened.read().split(b"\n")[:-1][:most]
-        reached[file] = start + sum(len(one) + 1 for one in found)
+            opened.seek(reached.get(file, 0))
+            found = _whole(opened.read())[:most]
+        reached[file] = reached.get(file, 0) + sum(len(one) + 1 for one in found)
         return [line for one in found if (line := _checked(one)) is not None]
 
     def _remove_moved(self, file: Path) -> None:
-        """A file that cannot grow any more, and holds nothing but what was moved and a line that nobody waited for."""
+        """A file to which nothing more comes, and of which everything was moved."""
         with file.open("rb") as opened:
             try:
                 fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return
-            *lines, half = opened.read().split(b"\n")
-            if not (lines or half) or sum(len(line) + 1 for line in lines) > self._moved.get(file, 0):
+            data = opened.read()
+            lines = _whole(data)
+            if not data or sum(len(line) + 1 for line in lines) > self._moved.get(file, 0):
                 return  # just begun, or not all moved
             if any(_checked(line) is None for line in lines):
                 log.error("spool.damaged", file=file.name)
@@ -137,13 +143,19 @@ class Spool:
             self._moved.pop(file, None)
 
 
+def _whole(data: bytes) -> list[bytes]:
+    """The lines before the zeros. Half a line was told to nobody: its writer was killed, or is still at it."""
+    return data.partition(b"\0")[0].split(b"\n")[:-1]
+
+
 def _checked(kept: bytes) -> bytes | None:
     """The line behind its checksum; None when it is not what was kept."""
     checksum, _, line = kept.partition(b" ")
     return line if checksum == b"%08x" % zlib.crc32(line) else None
 
 
-def _write(file: int, data: bytes) -> None:
+def _write(file: int, data: bytes, at: int) -> None:
     rest = memoryview(data)
     while rest:
-        rest = rest[os.write(file, rest) :]
+        written = os.pwrite(file, rest, at)
+        rest, at = rest[written:], at + written

@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import resource
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -25,6 +27,10 @@ def kept(tmp_path: Path) -> Spool:
 def take(one: Spool, most: int = ALL) -> list[bytes]:
     with one.moving(most) as lines:
         return lines
+
+
+def content(file: Path) -> bytes:
+    return file.read_bytes().rstrip(b"\0")
 
 
 def files(one: Spool) -> list[Path]:
@@ -65,7 +71,7 @@ def test_a_file_ends_when_it_is_large_and_goes_when_it_was_moved(kept: Spool, mo
     monkeypatch.setattr(spool, "ENOUGH", 100)
     for n in range(30):
         kept.keep([b"line %d" % n])
-    assert len(files(kept)) > 3
+    assert len(files(kept)) > 3 and {one.stat().st_size for one in files(kept)} == {100}
     assert take(kept, 29) == [b"line %d" % n for n in range(29)]
     assert take(kept) == [b"line 29"]
     assert len(files(kept)) <= 1
@@ -113,8 +119,7 @@ def test_half_a_line_was_told_to_nobody_and_is_passed_over(kept: Spool) -> None:
     kept.keep([b"1"])
     kept.close()
     (file,) = files(kept)
-    with file.open("ab") as opened:
-        opened.write(b"0badc0de hal")
+    file.write_bytes(content(file) + b"0badc0de hal" + bytes(100))
     assert (take(kept), files(kept), kept.damaged()) == ([b"1"], [], [])
 
 
@@ -133,24 +138,45 @@ def test_a_file_cut_back_after_it_was_read_goes(kept: Spool) -> None:
     take(kept)
     (file,) = files(kept)
     kept.close()
-    os.truncate(file, file.stat().st_size // 2)
+    os.truncate(file, len(content(file)) // 2)
     assert (take(kept), files(kept)) == ([], [])
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
 
 
 def test_what_the_disk_refuses_is_not_kept_and_the_next_is(kept: Spool) -> None:
     kept.keep([b"1"])
-    size = files(kept)[0].stat().st_size
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, before[1]))
-    try:
-        with pytest.raises(OSError, match="too large"):
-            kept.keep([b"2", b"refused" * 10])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, ignored)
+    with files_of_at_most(len(content(files(kept)[0])) + 20), pytest.raises(OSError, match="too large"):
+        kept.keep([b"2", b"refused" * 10])
     kept.keep([b"3"])
     assert take(kept) == [b"1", b"3"]
+
+
+def test_a_full_disk_is_not_filled_with_files(kept: Spool) -> None:
+    with files_of_at_most(1000):
+        for _ in range(3):
+            with pytest.raises(OSError, match="too large"):
+                kept.keep([b"1"])
+    assert files(kept) == []
+    kept.keep([b"2"])
+    assert take(kept) == [b"2"]
+
+
+def test_more_at_once_than_a_file_holds_is_kept(kept: Spool) -> None:
+    lines = [b"%d" % n * 700 for n in range(2000)]
+    kept.keep([b"first"])
+    kept.keep(lines)
+    assert take(kept) == [b"first", *lines]
 
 
 def test_a_line_that_is_not_what_was_kept_is_told_and_its_file_stays(kept: Spool) -> None:

@@ -192,7 +192,7 @@ def test_a_look_that_the_disk_does_not_take_is_refused(bridge: Bridge, monkeypat
     if bridge.db.spool is None:
         return
     with monkeypatch.context() as patched:
-        patched.setattr(os, "write", full)
+        patched.setattr(os, "pwrite", full)
         with pytest.raises(Unavailable, match="is the disk full"):
             look(bridge, "m1")
     look(bridge, "m2")
