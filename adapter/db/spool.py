@@ -60,15 +60,20 @@ class Spool:
             self._size += len(data)
 
     @contextmanager
-    def moving(self, most: int) -> Iterator[list[bytes]]:
-        """At most so many lines that were not moved, oldest first of each file; they are, when no error leaves."""
+    def moving(self, most: int) -> Iterator[tuple[list[bytes], bool]]:
+        """(at most so many lines that were not moved, whether there may be more), oldest first of each file.
+
+        They are moved when no error leaves. What is kept meanwhile is no reason to say that there is more: who moves
+        until there is none would never end while others look.
+        """
         with self._moving:
-            lines: list[bytes] = []
+            found: list[bytes] = []
             reached = dict(self._moved)
             for file in self._files():
                 with suppress(FileNotFoundError):  # another process was quicker
-                    lines += self._read(file, reached, most - len(lines))
-            yield lines
+                    found += self._read(file, reached, most - len(found))
+            lines = [line for one in found if (line := _checked(one)) is not None]
+            yield lines, len(found) == most
             self._moved = {file: reached.get(file, 0) for file in self._files()}
             for file in tuple(self._moved):
                 with suppress(FileNotFoundError):
@@ -122,7 +127,7 @@ class Spool:
             opened.seek(reached.get(file, 0))
             found = _whole(opened.read())[:most]
         reached[file] = reached.get(file, 0) + sum(len(one) + 1 for one in found)
-        return [line for one in found if (line := _checked(one)) is not None]
+        return found
 
     def _remove_moved(self, file: Path) -> None:
         """A file to which nothing more comes, and of which everything was moved."""
@@ -145,7 +150,8 @@ class Spool:
 
 def _whole(data: bytes) -> list[bytes]:
     """The lines before the zeros. Half a line was told to nobody: its writer was killed, or is still at it."""
-    return data.partition(b"\0")[0].split(b"\n")[:-1]
+    end = data.find(b"\0")
+    return data[: end if end >= 0 else None].split(b"\n")[:-1]
 
 
 def _checked(kept: bytes) -> bytes | None:

@@ -80,14 +80,14 @@ def _write(bridge: Bridge, told: Sequence[New]) -> None:
 
 def settle(bridge: Bridge) -> None:
     """Every look that is durable by now stands in the log: for whoever is about to read it, outside a transaction."""
-    if bridge.db.spool is None:
+    if (spool := bridge.db.spool) is None:
         return
-    while True:
-        with bridge.db.spool.moving(SETTLED_TOGETHER) as lines:
-            if not lines:
-                return
-            with bridge.db.transaction(wakes=False) as tx:
-                _insert(tx, lines)
+    more = True
+    while more:
+        with spool.moving(SETTLED_TOGETHER) as (lines, more):
+            if lines:
+                with bridge.db.transaction(wakes=False) as tx:
+                    _insert(tx, lines)
 
 
 def _insert(tx: Connection, lines: Sequence[bytes]) -> None:

@@ -25,7 +25,7 @@ def kept(tmp_path: Path) -> Spool:
 
 
 def take(one: Spool, most: int = ALL) -> list[bytes]:
-    with one.moving(most) as lines:
+    with one.moving(most) as (lines, _):
         return lines
 
 
@@ -52,9 +52,31 @@ def test_without_anything_kept_there_is_nothing(kept: Spool) -> None:
 
 def test_what_could_not_be_moved_comes_again(kept: Spool) -> None:
     kept.keep([b"1"])
-    with pytest.raises(ZeroDivisionError), kept.moving(ALL) as lines:
+    with pytest.raises(ZeroDivisionError), kept.moving(ALL) as (lines, _):
         lines.append(b"%d" % (1 // 0))
     assert take(kept) == [b"1"]
+
+
+def test_who_moves_is_told_of_more_until_what_there_was_is_moved_whatever_comes_meanwhile(kept: Spool) -> None:
+    kept.keep([b"1", b"2", b"3"])
+    told = []
+    for comes in (b"4", b"5"):
+        with kept.moving(2) as (lines, more):
+            kept.keep([comes])
+        told.append((lines, more))
+    assert told == [([b"1", b"2"], True), ([b"3", b"4"], True)]
+    with kept.moving(2) as (lines, more):
+        kept.keep([b"6"])
+    assert (lines, more) == ([b"5"], False)
+
+
+def test_a_damaged_line_hides_no_line_behind_it(kept: Spool) -> None:
+    kept.keep([b"1", b"2", b"3"])
+    (file,) = files(kept)
+    file.write_bytes(file.read_bytes().replace(b" 1", b" x"))
+    assert (take(kept, 2), take(kept, 2)) == ([b"2"], [b"3"])
+    with Spool(kept.folder).moving(2) as (lines, more):
+        assert (lines, more) == ([b"2"], True)
 
 
 def test_another_process_takes_what_this_one_keeps_and_this_one_goes_on(kept: Spool) -> None:
