@@ -68,14 +68,19 @@ class Spool:
         """
         with self._moving:
             found: list[bytes] = []
-            reached = dict(self._moved)
-            for file in self._files():
+            files = self._files()
+            reached = {file: self._moved.get(file, 0) for file in files}
+            read = []
+            for file in files:
                 with suppress(FileNotFoundError):  # another process was quicker
                     found += self._read(file, reached, most - len(found))
+                read.append(file)
+                if len(found) == most:  # however many files wait, only these are opened
+                    break
             lines = [line for one in found if (line := _checked(one)) is not None]
             yield lines, len(found) == most
-            self._moved = {file: reached.get(file, 0) for file in self._files()}
-            for file in tuple(self._moved):
+            self._moved = reached
+            for file in read:
                 with suppress(FileNotFoundError):
                     self._remove_moved(file)
 
@@ -124,9 +129,9 @@ class Spool:
 
     def _read(self, file: Path, reached: dict[Path, int], most: int) -> list[bytes]:
         with file.open("rb") as opened:
-            opened.seek(reached.get(file, 0))
+            opened.seek(reached[file])
             found = _whole(opened.read())[:most]
-        reached[file] = reached.get(file, 0) + sum(len(one) + 1 for one in found)
+        reached[file] += sum(len(one) + 1 for one in found)
         return found
 
     def _remove_moved(self, file: Path) -> None:
@@ -138,14 +143,14 @@ class Spool:
                 return
             data = opened.read()
             lines = _whole(data)
-            if not data or sum(len(line) + 1 for line in lines) > self._moved.get(file, 0):
+            if not data or sum(len(line) + 1 for line in lines) > self._moved[file]:
                 return  # just begun, or not all moved
             if any(_checked(line) is None for line in lines):
                 log.error("spool.damaged", file=file.name)
                 file.rename(file.with_name(file.name + _DAMAGED))
             else:
                 file.unlink()
-            self._moved.pop(file, None)
+            del self._moved[file]
 
 
 def _whole(data: bytes) -> list[bytes]:
