@@ -6,13 +6,14 @@ proves what it did with `Evidence`. It holds no state that a restart would miss 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, Final, Literal, Protocol, runtime_checkable
+
+import orjson
 
 Secrets = Callable[[str], str]
 """Gives the secret of a name, or raises KeyError or OSError."""
@@ -122,12 +123,11 @@ class Receipt:
     duplicate: bool = False  # it was already there; nothing was written
 
     def to_json(self) -> str:
-        values = asdict(self) | {"received_at": self.received_at and self.received_at.isoformat()}
-        return json.dumps(values, sort_keys=True)
+        return orjson.dumps(self, option=orjson.OPT_SORT_KEYS).decode()
 
     @classmethod
     def from_json(cls, text: str) -> Receipt:
-        values = json.loads(text)
+        values = orjson.loads(text)
         moment = values.pop("received_at")
         return cls(**values, received_at=datetime.fromisoformat(moment) if moment else None)
 

@@ -15,7 +15,7 @@ from adapter.delivery.attempt import Arrived, Attempt
 from adapter.delivery.orders import may_not_stay
 from adapter.delivery.outbox import SEEN, DeliveryState, mark, mark_all, start_retraction
 from adapter.records import New, Resource, create_all, insert_all, new_id
-from adapter.work import are_held, finish_all, postpone
+from adapter.work import finish_held, postpone
 from connectors.contract import Receipt
 from mappings.provenance import Agent, Entity, provenance
 
@@ -36,7 +36,6 @@ def accept(arrived: Arrived, *, ends: bool = False, following: Attempt | None = 
     concerned = [*attempts, *([following] if following else [])]
     with bridge.db.transaction(wakes=False) as tx:  # the loop looks when the round is over
         wrong = may_not_stay(tx, bridge, [attempt.order.row for attempt in concerned])
-        held = are_held(tx, [attempt.work for attempt in concerned]) if ends or following else False
         attempts[0].answered(tx)
         at = bridge.now()
         last_word = {"reason": NOT_READ_BACK} if ends else {}
@@ -56,10 +55,10 @@ def accept(arrived: Arrived, *, ends: bool = False, following: Attempt | None = 
                 attempt.mark(tx, S.RETRACTING, reason=reason)
                 postpone(tx, attempt.work, due_at=at, reason=reason)
         staying = [one for one in arrived if one[0].order.row.id not in wrong]
-        if ends and held:  # else whoever has them now ends them
-            finish_all(tx, [attempt.work for attempt, _ in staying])
+        if ends:
+            finish_held(tx, [attempt.work for attempt, _ in staying])
             staying = []
-        begun = following is not None and held and following.order.row.id not in wrong and following.begin(tx)
+        begun = following is not None and following.order.row.id not in wrong and following.begin(tx)
     if following is not None:
         following.begun = begun
     return staying

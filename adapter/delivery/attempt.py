@@ -74,8 +74,8 @@ class Attempt:
         return self.begun or not self.leaves
 
     def begin(self, tx: Connection) -> bool:
-        """Say that it is being sent, if it is still as it was found; `begun` once that is durable."""
-        return self.leaves and begin(tx, self.order.row.id, self.order.state, at=self.bridge.now())
+        """Say that it is being sent, if it is still ours and as it was found; `begun` once that is durable."""
+        return self.leaves and begin(tx, self.order.row.id, self.order.state, self.work, at=self.bridge.now())
 
     def mark(self, tx: Connection, state: DeliveryState, **values: Any) -> None:
         mark(tx, self.order.row.id, state, at=self.bridge.now(), **values)

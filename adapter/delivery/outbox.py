@@ -23,13 +23,14 @@ from sqlalchemy import Connection, Row, and_, bindparam, case, func, insert, lit
 
 from adapter.bridge import Bridge
 from adapter.db.engine import batches
+from adapter.db.inserting import change_rows
 from adapter.db.tables import circuit, delivery
 from adapter.delivery.circuit import LEFT_ALONE, STOPPED
 from adapter.delivery.destinations import known_profiles
 from adapter.delivery.visits import goes_alone, renew_sheets, renew_sheets_of
 from adapter.errors import Conflict, NotFound
 from adapter.records import Stored, new_id
-from adapter.work import Work, cancel, cancel_all, enqueue, enqueue_all
+from adapter.work import IS_HELD, Work, cancel, cancel_all, enqueue, enqueue_all, holding
 from connectors.contract import CANNOT_LOOK
 from connectors.every_kind import Profile
 from mappings.capture_to_media import is_bound
@@ -220,23 +221,22 @@ _OF_PHOTO = (
 
 def mark(tx: Connection, delivery_id: str, state: DeliveryState, *, at: datetime, **values: Any) -> None:
     """Move one delivery along `TRANSITIONS`. Raises Conflict for any other move."""
-    moved = {"moved": delivery_id, "state": state, "updated_at": at, "reason": None, "remedy": None}
-    if tx.execute(_move(state), moved | values).rowcount != 1:
-        raise Conflict(f"delivery {delivery_id} cannot become {state} from its present state; look at it again")
+    mark_all(tx, state, [{"id": delivery_id} | values], at=at)
 
 
 def mark_all(tx: Connection, state: DeliveryState, rows: Sequence[Mapping[str, Any]], *, at: datetime) -> None:
     """`mark` for many: rows of `id` and the values, all with the same keys."""
     moved = {"state": state, "updated_at": at, "reason": None, "remedy": None}
     moves = [moved | {"moved" if name == "id" else name: value for name, value in row.items()} for row in rows]
-    if moves and tx.execute(_move(state), moves).rowcount != len(moves):
-        raise Conflict(f"one of {len(moves)} deliveries cannot become {state} from its present state; look at it again")
+    if change_rows(tx, _move(state), moves) != len(moves):
+        which = f"one of {len(rows)} deliveries" if len(rows) > 1 else f"delivery {rows[0]['id']}"
+        raise Conflict(f"{which} cannot become {state} from its present state; look at it again")
 
 
-def begin(tx: Connection, delivery_id: str, found: DeliveryState, *, at: datetime) -> bool:
-    """Mark as being sent what is still in the state it was found in; False when somebody moved it meanwhile."""
+def begin(tx: Connection, delivery_id: str, found: DeliveryState, item: Work, *, at: datetime) -> bool:
+    """Mark as being sent what is ours and in the state it was found in; False when somebody moved it meanwhile."""
     moved = {"moved": delivery_id, "state": S.SENDING, "updated_at": at, "reason": None, "remedy": None}
-    return tx.execute(_BEGIN, moved | {"found": found}).rowcount == 1
+    return change_rows(tx, _BEGIN, [moved | {"found": found} | holding(item)]) == 1
 
 
 @cache
@@ -245,7 +245,7 @@ def _move(state: DeliveryState) -> Any:
     return update(delivery).where(delivery.c.id == bindparam("moved"), delivery.c.state.in_(sources))
 
 
-_BEGIN = _move(S.SENDING).where(delivery.c.state == bindparam("found"))
+_BEGIN = _move(S.SENDING).where(delivery.c.state == bindparam("found"), IS_HELD)
 
 
 def explain(tx: Connection, delivery_id: str, *, reason: str, remedy: str) -> None:

@@ -3,9 +3,9 @@
 from adapter.work.haste import hasten
 from adapter.work.loop import Lane, WorkLoop
 from adapter.work.queue import (
+    IS_HELD,
     LeaseLost,
     Work,
-    are_held,
     bury,
     cancel,
     cancel_all,
@@ -16,6 +16,8 @@ from adapter.work.queue import (
     enqueue_all,
     finish,
     finish_all,
+    finish_held,
+    holding,
     postpone,
     release_expired,
     revive,
@@ -23,12 +25,12 @@ from adapter.work.queue import (
 from adapter.work.standing import Queue, dead_letters, get_dead_letter, queues, waiting
 
 __all__ = [
+    "IS_HELD",
     "Lane",
     "LeaseLost",
     "Queue",
     "Work",
     "WorkLoop",
-    "are_held",
     "bury",
     "cancel",
     "cancel_all",
@@ -40,8 +42,10 @@ __all__ = [
     "enqueue_all",
     "finish",
     "finish_all",
+    "finish_held",
     "get_dead_letter",
     "hasten",
+    "holding",
     "postpone",
     "queues",
     "release_expired",

@@ -34,6 +34,7 @@ from sqlalchemy import (
 )
 
 from adapter.db.engine import Database, insert_or
+from adapter.db.inserting import change_rows
 from adapter.db.tables import work, work_key
 from adapter.errors import DermBridgeError
 
@@ -224,51 +225,44 @@ def extend(db: Database, items: Iterable[Work], *, now: datetime, lease: timedel
     """Heartbeat: keep the leases of work that is still being done."""
     with db.transaction() as tx:
         for item in items:
-            tx.execute(_CHANGE, _holding(item) | {"lease_until": now + lease})
+            tx.execute(_CHANGE, holding(item) | {"lease_until": now + lease})
 
 
 _HELD = and_(work.c.id == bindparam("held_id"), work.c.lease_token == bindparam("token"), work.c.state == "leased")
+IS_HELD = exists().where(_HELD)  # in a statement of somebody else's, given `holding`
 _FINISH = delete(work).where(_HELD)
-_FREE_KEYS = delete(work_key).where(work_key.c.work_id == bindparam("held_id"))
+# Before the row itself, which says whose they are.
+_FREE_KEYS = delete(work_key).where(work_key.c.work_id == bindparam("held_id"), IS_HELD)
 _CHANGE = update(work).where(_HELD)
 _IDS: BindParameter[int] = bindparam("held_ids", expanding=True)
 _ALL_HELD = and_(work.c.id.in_(_IDS), work.c.lease_token == bindparam("token"), work.c.state == "leased")
 _COUNT_HELD = select(func.count()).where(_ALL_HELD)
-_FINISH_ALL = delete(work).where(_ALL_HELD)
-_FREE_ALL_KEYS = delete(work_key).where(work_key.c.work_id.in_(_IDS))
 
 
 def finish(tx: Connection, item: Work) -> None:
     """Done, together with whatever else this transaction says. Raises LeaseLost."""
-    if tx.execute(_FINISH, _holding(item)).rowcount != 1:
-        raise LeaseLost(f"work {item.id} ({item.kind}) was taken over; its effect here is rolled back")
-    tx.execute(_FREE_KEYS, {"held_id": item.id})
+    finish_all(tx, [item])
 
 
 def finish_all(tx: Connection, items: Sequence[Work]) -> None:
-    """`finish` for what one claim leased, in two statements."""
-    if not items:
-        return
-    held = _held_by(items)
-    if tx.execute(_FINISH_ALL, held).rowcount != len(items):
-        raise LeaseLost("some of the work was taken over; its effect here is rolled back")
-    tx.execute(_FREE_ALL_KEYS, held)
+    """`finish` for many."""
+    if not finish_held(tx, items):
+        told = ", ".join(f"{item.id} ({item.kind})" for item in items[:3])
+        raise LeaseLost(f"work {told} or what is done with it was taken over; its effect here is rolled back")
+
+
+def finish_held(tx: Connection, items: Sequence[Work]) -> bool:
+    """`finish` for what is still ours; False when some of it is not, which whoever took it over ends."""
+    held = [holding(item) for item in items]
+    change_rows(tx, _FREE_KEYS, held)
+    return change_rows(tx, _FINISH, held) == len(items)
 
 
 def check_held(tx: Connection, items: Sequence[Work]) -> None:
     """Before what cannot be rolled back. Raises LeaseLost unless all that one claim leased is still ours."""
-    if not are_held(tx, items):
+    asked = {"held_ids": [item.id for item in items], "token": items[0].lease_token}
+    if tx.execute(_COUNT_HELD, asked).scalar_one() != len(items):
         raise LeaseLost("some of the work was taken over or finished; nothing was done here")
-
-
-def are_held(tx: Connection, items: Sequence[Work]) -> bool:
-    """Whether all that one claim leased is still ours."""
-    return bool(tx.execute(_COUNT_HELD, _held_by(items)).scalar_one() == len(items))
-
-
-def _held_by(items: Sequence[Work]) -> dict[str, Any]:
-    """The parameters of `_ALL_HELD`."""
-    return {"held_ids": [item.id for item in items], "token": items[0].lease_token}
 
 
 def postpone(tx: Connection, item: Work, *, due_at: datetime, reason: str) -> None:
@@ -307,11 +301,11 @@ def cancel_all(tx: Connection, idempotency_keys: Sequence[str]) -> int:
     return len(found)
 
 
-def _holding(item: Work) -> dict[str, Any]:
-    """The parameters of `_HELD`."""
+def holding(item: Work) -> dict[str, Any]:
+    """The parameters of `IS_HELD`."""
     return {"held_id": item.id, "token": item.lease_token}
 
 
 def _change(tx: Connection, item: Work, **values: Any) -> None:
-    if tx.execute(_CHANGE, _holding(item) | values).rowcount != 1:
+    if tx.execute(_CHANGE, holding(item) | values).rowcount != 1:
         raise LeaseLost(f"work {item.id} ({item.kind}) was taken over; its effect here is rolled back")

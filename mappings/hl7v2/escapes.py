@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cached_property
 
 _SEQUENCE = r"([HN]|[FSTREP]|X(?:[0-9A-Fa-f]{2})+|\.[A-Za-z]{2}[+-]?\d*)"
 _SWITCH = r"(?:C[0-9A-Fa-f]{4}|M[0-9A-Fa-f]{4}(?:[0-9A-Fa-f]{2})?)"
@@ -31,7 +32,6 @@ class Escapes:
         mark = re.escape(self._escape)
         self._pattern = re.compile(mark + _SEQUENCE + mark)
         self._switch = re.compile(mark + f"({_SWITCH})" + mark)
-        self._letters = {character: letter for letter, character in self._characters.items()}
 
     def decode(self, text: str) -> str:
         """Text with every known sequence replaced; raises MessageError when `\\Xdd..\\` is not in the character set."""
@@ -63,11 +63,10 @@ class Escapes:
 
     def encode(self, text: str) -> str:
         """Text fit for a component: delimiters and control characters escaped."""
-        return "".join(map(self._encode_character, text))
+        return text.translate(self._escaped)
 
-    def _encode_character(self, character: str) -> str:
-        if letter := self._letters.get(character):
-            return f"{self._escape}{letter}{self._escape}"
-        if character < " ":
-            return f"{self._escape}X{ord(character):02X}{self._escape}"
-        return character
+    @cached_property
+    def _escaped(self) -> dict[int, str]:
+        sequences = {code: f"X{code:02X}" for code in range(ord(" "))}
+        sequences |= {ord(character): letter for letter, character in self._characters.items()}
+        return {code: f"{self._escape}{sequence}{self._escape}" for code, sequence in sequences.items()}

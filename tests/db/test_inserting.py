@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import bindparam, literal, select, update
 from sqlalchemy.exc import IntegrityError
 
 from adapter.bridge import Bridge
-from adapter.db.inserting import insert_rows
+from adapter.db.inserting import change_rows, insert_rows
 from adapter.db.tables import audit_event, audit_tail, search_index
 
 AT = datetime(2026, 11, 23, 9, 30, 1, 234567, tzinfo=UTC)
@@ -55,3 +55,16 @@ def test_no_rows_are_no_statement_and_a_taken_key_is_told(bridge: Bridge) -> Non
         insert_rows(tx, audit_event, [])
     with pytest.raises(IntegrityError), bridge.db.transaction() as tx:
         insert_rows(tx, audit_event, [event("a"), event("a")])
+
+
+def test_a_statement_with_values_of_its_own_changes_what_it_says_and_counts_it(bridge: Bridge) -> None:
+    kept = update(audit_event).where(
+        audit_event.c.id == bindparam("asked"), audit_event.c.deleted == literal(value=False)
+    )
+    with bridge.db.transaction() as tx:
+        insert_rows(tx, audit_event, [event("a"), event("b"), event("c", deleted=True)])
+        assert change_rows(tx, kept, [{"asked": one, "patient": f"p{one}", "date": AT} for one in "abcd"]) == 2
+        assert change_rows(tx, kept, []) == 0
+    with bridge.db.snapshot() as tx:
+        read = tx.execute(select(audit_event.c.patient, audit_event.c.date).order_by(audit_event.c.id)).all()
+    assert [tuple(one) for one in read] == [("pa", AT), ("pb", AT), (None, None)]
