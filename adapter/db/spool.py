@@ -7,7 +7,7 @@ Each process that keeps lines has a file of its own, locked for as long as more 
 behind its CRC-32. Any process may move them. Whoever does must know one that comes again, as it may after a crash.
 
 A file is filled with zeros when it is begun: what replaces them needs no entry in the journal of the file system, which
-costs as much as the write. So lines end at the first zero.
+costs as much as the write. So lines end at the first zero as long as more may come, then at the last.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 import structlog
 
@@ -29,6 +31,7 @@ log = structlog.get_logger()
 
 ENOUGH = 2**20  # bytes of one file, more only where one batch is larger: bounds what is read again after a crash
 _DAMAGED = ".damaged"
+T = TypeVar("T")
 _sync: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)  # macOS has none
 
 
@@ -43,6 +46,7 @@ class Spool:
         self._size = 0
         self._moving = threading.Lock()
         self._moved: dict[Path, int] = {}
+        self._wrong: set[Path] = set()
 
     def keep(self, lines: Iterable[bytes]) -> None:
         """On the disk on return. Raises OSError; then none of them counts. A line is given without its end."""
@@ -51,51 +55,58 @@ class Spool:
             if self._size + len(data) > ENOUGH:
                 self._end()
             try:
-                file = self._begin() if self._file is None else self._file
-                _write(file, data, self._size)
-                _sync(file)
+                self._append(data)
             except OSError:
                 self._give_up()
                 raise
-            self._size += len(data)
 
-    @contextmanager
-    def moving(self, most: int) -> Iterator[tuple[list[bytes], bool]]:
-        """(at most so many lines that were not moved, whether there may be more), oldest first of each file.
+    def move(self, read: Callable[[bytes], T], into: Callable[[list[T]], None], most: int) -> None:
+        """Everything kept before this to `into`, at most so many lines at a time, oldest first of each file.
 
-        They are moved when no error leaves. What is kept meanwhile is no reason to say that there is more: who moves
-        until there is none would never end while others look.
+        They are moved once `into` returns. `read` raises ValueError for a line that nobody can have kept. Raises
+        OSError when a file cannot be read.
         """
         with self._moving:
-            found: list[bytes] = []
             files = self._files()
-            reached = {file: self._moved.get(file, 0) for file in files}
-            read = []
+            self._moved = {file: self._moved.get(file, 0) for file in files}
+            waiting = self._waiting(files, read)
+            while some := list(islice(waiting, most)):
+                into([told for _, _, found in some for told in found])
+                for file, size, _ in some:
+                    self._moved[file] += size
             for file in files:
-                with suppress(FileNotFoundError):  # another process was quicker
-                    found += self._read(file, reached, most - len(found))
-                read.append(file)
-                if len(found) == most:  # however many files wait, only these are opened
-                    break
-            lines = [line for one in found if (line := _checked(one)) is not None]
-            yield lines, len(found) == most
-            self._moved = reached
-            for file in read:
-                with suppress(FileNotFoundError):
-                    self._remove_moved(file)
+                self._remove_moved(file)
 
     def damaged(self) -> list[str]:
         """Names of files with lines that are not what was kept; they stay for somebody to look at."""
-        return sorted(one.name for one in self._every() if one.suffix == _DAMAGED)
+        return sorted(one.name for one in self._every() if one.suffix == _DAMAGED or one in self._wrong)
 
     def close(self) -> None:
         with self._keeping:
             self._end()
 
+    def _append(self, data: bytes) -> None:
+        file = self._begin() if self._file is None else self._file
+        _write(file, data, self._size)
+        _sync(file)
+        self._size += len(data)
+        if not self._is_there(file):
+            log.error("spool.removed", file=self._name.name)
+            kept = os.pread(file, self._size, 0)
+            self._end()
+            self._append(kept)
+
+    def _is_there(self, file: int) -> bool:
+        """Or did somebody delete, move or replace it, so that nobody would find what comes into it?"""
+        try:
+            return os.path.samestat(self._name.stat(), os.fstat(file))
+        except FileNotFoundError:
+            return False
+
     def _begin(self) -> int:
         self.folder.mkdir(mode=0o700, exist_ok=True)
         self._name = self.folder / f"{time.time_ns():020}-{os.getpid()}"
-        self._file = os.open(self._name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._file = os.open(self._name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._file, fcntl.LOCK_EX)
         _write(self._file, bytes(ENOUGH), 0)
         os.fsync(self._file)
@@ -127,42 +138,61 @@ class Spool:
     def _files(self) -> list[Path]:
         return [one for one in self._every() if one.suffix != _DAMAGED]
 
-    def _read(self, file: Path, reached: dict[Path, int], most: int) -> list[bytes]:
-        with file.open("rb") as opened:
-            opened.seek(reached[file])
-            found = _whole(opened.read())[:most]
-        reached[file] += sum(len(one) + 1 for one in found)
-        return found
+    def _waiting(self, files: Iterable[Path], read: Callable[[bytes], T]) -> Iterator[tuple[Path, int, list[T]]]:
+        """(file, bytes of the line in it, what it says: nothing when it is not what was kept). One file at a time."""
+        for file in files:
+            for line in self._lines(file):
+                told: list[T] = []
+                try:
+                    told.append(read(_checked(line)))
+                except ValueError:
+                    self._wrong.add(file)
+                yield file, len(line) + 1, told
+
+    def _lines(self, file: Path) -> list[bytes]:
+        """Those that were not moved. Half a line was told to nobody: its writer was killed, or is still at it."""
+        try:
+            with file.open("rb") as opened:
+                has_ended = _has_ended(opened)
+                opened.seek(self._moved[file])
+                data = opened.read()
+        except FileNotFoundError:  # another process was quicker
+            return []
+        return (data.rstrip(b"\0") if has_ended else data.partition(b"\0")[0]).split(b"\n")[:-1]
 
     def _remove_moved(self, file: Path) -> None:
         """A file to which nothing more comes, and of which everything was moved."""
-        with file.open("rb") as opened:
-            try:
-                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return
-            data = opened.read()
-            lines = _whole(data)
-            if not data or sum(len(line) + 1 for line in lines) > self._moved[file]:
-                return  # just begun, or not all moved
-            if any(_checked(line) is None for line in lines):
-                log.error("spool.damaged", file=file.name)
-                file.rename(file.with_name(file.name + _DAMAGED))
-            else:
-                file.unlink()
-            del self._moved[file]
+        try:
+            with file.open("rb") as opened:
+                just_begun = not os.fstat(opened.fileno()).st_size
+                if just_begun or not _has_ended(opened) or self._lines(file):
+                    return
+                if file in self._wrong:
+                    log.error("spool.damaged", file=file.name)
+                    file.rename(file.with_name(file.name + _DAMAGED))
+                else:
+                    file.unlink()
+        except FileNotFoundError:  # another process was quicker
+            pass
+        except OSError as error:  # moved all the same; whoever moves next tries again
+            log.error("spool.not_removed", file=file.name, error=str(error))
 
 
-def _whole(data: bytes) -> list[bytes]:
-    """The lines before the zeros. Half a line was told to nobody: its writer was killed, or is still at it."""
-    end = data.find(b"\0")
-    return data[: end if end >= 0 else None].split(b"\n")[:-1]
+def _has_ended(opened: BinaryIO) -> bool:
+    """Whether its writer has closed it, or is no more."""
+    try:
+        fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
-def _checked(kept: bytes) -> bytes | None:
-    """The line behind its checksum; None when it is not what was kept."""
+def _checked(kept: bytes) -> bytes:
+    """The line behind its checksum. Raises ValueError when it is not what was kept."""
     checksum, _, line = kept.partition(b" ")
-    return line if checksum == b"%08x" % zlib.crc32(line) else None
+    if checksum != b"%08x" % zlib.crc32(line):
+        raise ValueError("this is not what was kept")
+    return line
 
 
 def _write(file: int, data: bytes, at: int) -> None:

@@ -22,8 +22,8 @@ from sqlalchemy import Connection
 
 from adapter.bridge import Bridge
 from adapter.errors import Unavailable
-from adapter.records import New, Stored, insert_all
-from adapter.records.rows import find_all
+from adapter.records import New, Stored, find_all, insert_all
+from adapter.records.search_parameters import columns_of, index_rows, search_parameters
 
 SETTLED_TOGETHER = 250  # in one transaction: bounds how long the one writer is held up
 
@@ -82,19 +82,23 @@ def settle(bridge: Bridge) -> None:
     """Every look that is durable by now stands in the log: for whoever is about to read it, outside a transaction."""
     if (spool := bridge.db.spool) is None:
         return
-    more = True
-    while more:
-        with spool.moving(SETTLED_TOGETHER) as (lines, more):
-            if lines:
-                with bridge.db.transaction(wakes=False) as tx:
-                    _insert(tx, lines)
+
+    def insert(told: Sequence[New]) -> None:
+        with bridge.db.transaction(wakes=False) as tx:
+            _insert(tx, told)
+
+    try:
+        spool.move(_look, insert, SETTLED_TOGETHER)
+    except OSError as error:
+        reason = f"the looks kept in {spool.folder} cannot be read; give its files to the user that DermBridge runs as"
+        raise Unavailable(reason) from error
 
 
-def _insert(tx: Connection, lines: Sequence[bytes]) -> None:
+def _insert(tx: Connection, told: Sequence[New]) -> None:
     """What the log does not have yet: after a crash a look may come again."""
-    told = {one.after.id: one for one in map(_look, lines)}
-    known = find_all(tx, "AuditEvent", told)
-    insert_all(tx, [one for event_id, one in told.items() if event_id not in known])
+    looks = {one.after.id: one for one in told}
+    known = find_all(tx, "AuditEvent", looks)
+    insert_all(tx, [one for event_id, one in looks.items() if event_id not in known])
 
 
 def _line(told: New) -> bytes:
@@ -104,11 +108,21 @@ def _line(told: New) -> bytes:
 
 
 def _look(line: bytes) -> New:
-    event_id, at, body, columns, rows = orjson.loads(line)
-    about = {"resource_type": "AuditEvent", "resource_id": event_id}
-    columns["date"] = datetime.fromisoformat(columns["date"])
-    after = Stored("AuditEvent", event_id, 1, datetime.fromisoformat(at), body)
-    return New(after, columns, [{**about, "param": param, "value": value} for param, value in rows])
+    """Raises ValueError for what is not of `_line`: one line that nobody can read must not hold up all others."""
+    try:
+        event_id, at, body, columns, rows = orjson.loads(line)
+        about = {"resource_type": "AuditEvent", "resource_id": event_id}
+        columns["date"] = datetime.fromisoformat(columns["date"])
+        after = Stored("AuditEvent", event_id, 1, datetime.fromisoformat(at), body)
+        index = [{**about, "param": param, "value": value} for param, value in rows]
+        if columns.keys() != _COLUMNS:  # kept by another version of DermBridge
+            columns, index = columns_of(after.resource), index_rows(after.resource)
+    except (TypeError, KeyError) as error:
+        raise ValueError("this is no look") from error
+    return New(after, columns, index)
+
+
+_COLUMNS = {one.column for one in search_parameters("AuditEvent") if one.column}
 
 
 class LooksTogether:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 from sqlalchemy import func, select
 from starlette.types import Message, Receive, Scope, Send
@@ -183,6 +184,30 @@ def test_a_look_found_changed_before_it_was_moved_is_a_finding(bridge: Bridge) -
     assert [one.problem for one in verify(bridge.db).problems] == [
         f"looks kept in {file.name}.damaged are not what was written"
     ]
+
+
+def test_a_look_kept_by_another_version_is_found_by_what_this_one_searches(bridge: Bridge) -> None:
+    if bridge.db.spool is None:
+        return
+    with answering() as looked:
+        look(bridge, "m1")
+        event_id, at, body, columns, rows = orjson.loads(looks._line(looked.take()[0]))
+    columns["subject"] = columns.pop("patient")
+    bridge.db.spool.keep([orjson.dumps([event_id, at, body, columns, rows])])
+    bridge.db.spool.keep([b"{}"])
+    assert logged(bridge) == 1
+    assert [one.problem for one in verify(bridge.db).problems] == [
+        f"looks kept in {bridge.db.spool.damaged()[0]} are not what was written"
+    ]
+
+
+def test_looks_that_cannot_be_read_are_told_to_whoever_asks_for_the_log(bridge: Bridge) -> None:
+    if bridge.db.spool is None:
+        return
+    look(bridge, "m1")
+    (bridge.db.spool.folder / "00").mkdir()  # root may open any file
+    with pytest.raises(Unavailable, match="give its files to the user"):
+        settle(bridge)
 
 
 def test_a_look_that_the_disk_does_not_take_is_refused(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
