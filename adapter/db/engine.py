@@ -77,6 +77,9 @@ class Database:
                 url, pool_size=half, max_overflow=half, pool_pre_ping=True, hide_parameters=True
             )
             self.writing_engine = self.engine
+        self._reading_engine = self.engine
+        if not self.is_sqlite:  # whose own READ COMMITTED would show each statement another state
+            self._reading_engine = self.engine.execution_options(isolation_level="REPEATABLE READ")
 
     @contextmanager
     def transaction(self, *, wakes: bool = True) -> Iterator[Connection]:
@@ -98,7 +101,7 @@ class Database:
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
         """A reading transaction over one consistent state. Raises Unavailable as `transaction` does."""
-        with _as_unavailable(), self.engine.connect() as connection:
+        with _as_unavailable(), self._reading_engine.connect() as connection:
             yield connection
 
     def wake(self) -> None:

@@ -47,6 +47,16 @@ def test_an_error_rolls_back_only_its_own_transaction(bridge: Bridge) -> None:
     assert _count(bridge) == 1
 
 
+def test_a_snapshot_shows_one_state_whatever_is_committed_meanwhile(bridge: Bridge) -> None:
+    counted = select(func.count()).select_from(access_token)
+    with bridge.db.snapshot() as tx:
+        before = tx.execute(counted).scalar_one()
+        with bridge.db.transaction() as writing:
+            writing.execute(insert(access_token), _row("t1", bridge))
+        assert (before, tx.execute(counted).scalar_one()) == (0, 0)
+    assert _count(bridge) == 1
+
+
 def test_many_writers_at_once_all_become_durable(bridge: Bridge) -> None:
     def write(writer: int) -> None:
         for number in range(25):

@@ -76,6 +76,19 @@ def test_a_tail_of_many_pages_is_read_to_its_end(log: Bridge) -> None:
     assert [one.event_id for one in verify(log.db).problems if one.problem.startswith("the event is missing")] == [last]
 
 
+def test_what_is_told_and_sealed_meanwhile_is_no_finding(log: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = verification._check_tail
+
+    def checked(tx: Connection, verdict: Verdict) -> int:
+        found = waiting(tx, verdict)
+        seal(log)
+        _write(log, 1)
+        return found
+
+    monkeypatch.setattr(verification, "_check_tail", checked)
+    assert (verify(log.db).problems, verify(log.db).events) == ([], EVENTS + 2)
+
+
 def test_an_empty_log_holds(bridge: Bridge) -> None:
     verdict = verify(bridge.db)
     assert (verdict.events, verdict.found, verdict.newest) == (0, 0, None)
