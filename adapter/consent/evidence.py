@@ -38,13 +38,15 @@ def seal_evidence(bridge: Bridge, content: bytes, content_type: str | None) -> E
     return Evidence(bridge.vault.seal(content), kind)
 
 
-def keep_evidence(tx: Connection, bridge: Bridge, evidence: Evidence, patient_id: str, *, at: datetime) -> Source:
-    """Own the sealed bytes as a Binary that only those who may see the patient may see."""
+def keep_evidence(
+    tx: Connection, bridge: Bridge, evidence: Evidence, consent_id: str, patient_id: str, *, at: datetime
+) -> Source:
+    """Own the sealed bytes as a Binary that those may see who may read the Consent, the first that the form made."""
     row = whole_blob(
         evidence.sealed,
         binary_id=new_id(at),
         content_type=evidence.content_type,
-        security_context=f"Patient/{patient_id}",
+        security_context=f"Consent/{consent_id}",
         at=at,
     )
     bridge.vault.keep(tx, evidence.sealed, content_type=row.content_type, patient_id=patient_id, at=at)

@@ -54,7 +54,8 @@ def record(
     at = bridge.now()
     if form.signed_at > at + CLOCK_SKEW:
         raise Unprocessable("the consent is signed in the future; correct the time of signing")
-    kept = _keep_source(tx, bridge, source, source_content_type, patient_id, form.method, at)
+    first = _id_of(f"{form.id}.{next(iter(form.choices), '')}")
+    kept = _keep_source(tx, bridge, source, source_content_type, first, patient_id, form.method, at)
     form = replace(form, source=kept or form.source)
     consents = _consents(form, at)
     try:
@@ -131,11 +132,12 @@ def withdraw(
         return current
     at = bridge.now()
     by = performer or patient_ref
-    kept = _keep_source(tx, bridge, source, source_content_type, patient_id, how, at)
+    denial_id = _id_of(f"withdrawal.{consent_id}")
+    kept = _keep_source(tx, bridge, source, source_content_type, denial_id, patient_id, how, at)
     try:
         ended, denial = forms.withdraw(
             current.resource,
-            deny_id=_id_of(f"withdrawal.{consent_id}"),
+            deny_id=denial_id,
             withdrawn_at=at,
             recorded_at=at,
             performer=by,
@@ -220,6 +222,7 @@ def _keep_source(
     bridge: Bridge,
     source: bytes | Evidence | None,
     content_type: str | None,
+    consent_id: str,
     patient_id: str,
     method: str,
     at: datetime,
@@ -229,7 +232,7 @@ def _keep_source(
             raise Unprocessable("a signed consent needs its evidence: send the picture of the paper or the signature")
         return None
     evidence = seal_evidence(bridge, source, content_type) if isinstance(source, bytes) else source
-    return keep_evidence(tx, bridge, evidence, patient_id, at=at)
+    return keep_evidence(tx, bridge, evidence, consent_id, patient_id, at=at)
 
 
 def _agents(actor: Actor, performer: str | Json, witness: str | Json | None) -> list[Agent]:

@@ -62,8 +62,8 @@ class Upload:
 def read_binary(server: FhirServer, tx: Connection, request: Request, _prepared: Any) -> Answer:
     row = get_binary(tx, request.segments[1])
     patient_id = check_context(server, tx, request, row)
-    pictured = (row.security_context,) if row.security_context.startswith("Media/") else ()
-    access = Access("read", (f"Binary/{row.id}", *pictured), patient_id)  # who saw a photo is asked by its Media
+    shown = (row.security_context,) if row.security_context.startswith(("Media/", "Consent/")) else ()
+    access = Access("read", (f"Binary/{row.id}", *shown), patient_id)  # who saw a photo is asked by its Media
     etag = 'W/"1"' if request.wants_json else f'"{row.sha256}"'
     headers = _SAFE | {"ETag": etag, "Last-Modified": http_date(row.created_at)}
     if is_unchanged(request, etag, row.created_at):

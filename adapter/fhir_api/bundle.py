@@ -115,6 +115,8 @@ def _transaction(server: FhirServer, entries: list[Entry]) -> list[Answer]:
     }
     answers: dict[int, Answer] = {}
     ordered = sorted(entries, key=lambda one: _ORDER.index(one.request.method))
+    for one in entries:
+        server.settle_for(one.request)
     with server.bridge.db.transaction() as tx:
         names: Mapping[str, str] | None = None
         for one in ordered:

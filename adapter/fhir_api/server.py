@@ -148,8 +148,7 @@ class FhirServer:
         if interaction.writes:
             with self.bridge.db.transaction() as writing:
                 return self._audited(writing, request, interaction.handle(self, writing, request, prepared))
-        if request.segments[0] == "AuditEvent":
-            self.settle()
+        self.settle_for(request)
         with self.bridge.db.snapshot() as reading:
             answer = interaction.handle(self, reading, request, prepared)
         return self._audited(None, request, answer)
@@ -157,6 +156,11 @@ class FhirServer:
     def prepare(self, request: Request) -> Any:
         """What `perform` does before its transaction: check the rights, validate the body, seal bytes."""
         return self._interaction(request).prepare(self, request)
+
+    def settle_for(self, request: Request) -> None:
+        """Outside a transaction, before `request` reads the log."""
+        if request.segments[:1] == ("AuditEvent",):
+            self.settle()
 
     def check_interaction(self, request: Request, code: str, resource_type: str) -> None:
         """Raises NotFound for a type not served, NotAllowed, NotAuthenticated or Forbidden."""

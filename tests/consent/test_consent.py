@@ -118,14 +118,14 @@ def test_the_same_form_from_two_senders_at_once_is_recorded_by_one(strict: Bridg
         record(strict, form(strict))
 
 
-def test_the_signed_paper_is_kept_bit_exact_under_the_patient(strict: Bridge) -> None:
+def test_the_signed_paper_is_kept_bit_exact_for_those_who_may_read_the_consent(strict: Bridge) -> None:
     given = form(strict, method="paper-photo")
     (stored,) = record(strict, given, source=PNG, source_content_type="image/png")
     binary_id = stored.resource["sourceAttachment"]["url"].removeprefix("Binary/")
     with strict.db.snapshot() as tx:
         row = get_binary(tx, binary_id)
         assert open_binary(tx, strict.vault, row).read() == PNG
-    assert row.security_context == "Patient/p1"
+    assert row.security_context == stored.reference
 
 
 def test_a_signature_without_its_picture_is_refused(strict: Bridge) -> None:

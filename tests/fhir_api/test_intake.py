@@ -16,7 +16,6 @@ from starlette.applications import Starlette
 from adapter.access import Actor
 from adapter.access.policy import grants_of
 from adapter.bridge import Bridge
-from adapter.consent.evidence import keep_evidence, seal_evidence
 from adapter.db.tables import audit_event, binary, blob, media
 from adapter.fhir_api import fhir_routes
 from adapter.fhir_api.offered import fhir_server
@@ -29,7 +28,9 @@ SMART, RIGHTS = grants_of("clinician")
 APP = Actor("person", "Practitioner/d1", "A doctor", "clinician", SMART, RIGHTS, patient_id="p1")
 MACHINE = Actor("machine", "client", "A machine", "machine", frozenset({"system/*.crs"}))
 READER = Actor("machine", "reader", "A reader", "machine", frozenset({"system/*.rs"}))
-ACTORS = {"app": APP, "machine": MACHINE, "reader": READER}
+OF_CHARTS = Actor("machine", "charts", "Charts", "machine", frozenset({"system/Patient.r", "system/Binary.r"}))
+OF_CONSENTS = Actor("machine", "consents", "Consents", "machine", frozenset({"system/Consent.r", "system/Binary.r"}))
+ACTORS = {"app": APP, "machine": MACHINE, "reader": READER, "of-charts": OF_CHARTS, "of-consents": OF_CONSENTS}
 
 
 def picture(width: int = 90) -> bytes:
@@ -138,12 +139,11 @@ def test_bytes_posted_beside_a_photo_never_stand_in_for_it(bridge: Bridge, clien
         assert clean is not None and clean.clean_view is not None
 
 
-def test_the_signed_form_of_a_consent_cannot_be_made_a_photo_and_stays(bridge: Bridge, client: httpx.Client) -> None:
-    with bridge.db.transaction() as tx:
-        form = keep_evidence(tx, bridge, seal_evidence(bridge, picture(), "image/jpeg"), "p1", at=bridge.now())
-    answer = post(client, media_of(content={"contentType": "image/jpeg", "url": form.reference}))
+def test_the_signed_form_of_a_consent_cannot_be_made_a_photo_and_stays(client: httpx.Client) -> None:
+    form = post(client, consent_of(sourceAttachment=scanned())).json()["sourceAttachment"]["url"]
+    answer = post(client, media_of(content={"contentType": "image/jpeg", "url": form}))
     assert answer.status_code == 422 and "another record" in answer.text
-    assert client.get(form.reference).status_code == 200
+    assert client.get(form).status_code == 200
 
 
 def test_the_picture_of_another_photo_cannot_be_taken(client: httpx.Client) -> None:
@@ -197,6 +197,10 @@ def consent_of(rule: str = "permit", **more: Any) -> dict[str, Any]:
     } | more
 
 
+def scanned() -> dict[str, str]:
+    return {"contentType": "image/jpeg", "data": base64.b64encode(picture()).decode()}
+
+
 def test_a_consent_is_recorded_by_the_consent_room(client: httpx.Client) -> None:
     answer = post(client, consent_of())
     assert answer.status_code == 201, answer.text
@@ -204,12 +208,22 @@ def test_a_consent_is_recorded_by_the_consent_room(client: httpx.Client) -> None
     assert stored["provision"]["type"] == "permit" and stored["performer"] == [{"reference": "Patient/p1"}]
     provenances = client.get("Provenance", params={"target": f"Consent/{stored['id']}"}).json()
     assert len(provenances["entry"]) == 1
-    scanned = {"contentType": "image/jpeg", "data": base64.b64encode(picture()).decode()}
-    signed = post(client, consent_of("deny", sourceAttachment=scanned)).json()
-    assert signed["sourceAttachment"]["url"].startswith("Binary/")
+    form = post(client, consent_of("deny", sourceAttachment=scanned())).json()["sourceAttachment"]["url"]
+    assert client.get(form, headers={"as": "of-consents"}).content == picture()
+    assert client.get(form, headers={"as": "of-charts"}).status_code == 403
     assert post(client, consent_of(category=[{"text": "another"}])).status_code == 422
     assert post(client, consent_of("permit", status="inactive")).status_code == 422
     assert post(client, consent_of(patient={"reference": "Patient/p2"})).status_code in (403, 404)
+
+
+def test_a_transaction_that_reads_the_audit_log_finds_who_looked_just_before(client: httpx.Client) -> None:
+    media_id = post(client, media_of()).json()["id"]
+    assert client.get(f"Media/{media_id}", headers={"as": "machine"}).status_code == 200
+    entry = {"request": {"method": "GET", "url": f"AuditEvent?entity=Media/{media_id}&action=R"}}
+    bundle = {"resourceType": "Bundle", "type": "transaction", "entry": [entry]}
+    answer = client.post("", json=bundle, headers={"Content-Type": "application/fhir+json", "as": "reader"}).json()
+    (seen,) = answer["entry"][0]["resource"]["entry"]
+    assert seen["resource"]["agent"][0]["who"]["identifier"]["value"] == "client"
 
 
 def test_the_capability_statement_offers_what_works(client: httpx.Client) -> None:
