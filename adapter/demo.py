@@ -84,7 +84,7 @@ class Story:
         self.console.print(f"\n[bold cyan]{self.number:2}[/] [bold]{title}[/]")
 
     def proof(self, text: str) -> None:
-        self.console.print(f"   [green]✓[/] {text}", highlight=False)
+        self.console.print(f"   [green]✓[/] {text}", highlight=False, soft_wrap=True)  # an address stays whole
 
     def check(self, holds: bool, promise: str) -> None:
         if not holds:
@@ -154,7 +154,7 @@ def run_demo(*, once: bool, data_dir: Path | None = None) -> None:
             console.print(f"\n[bold green]Every promise held[/] in {time.monotonic() - began:.1f} s.")
             if not once:
                 origin = story.ehr.settings.origin
-                console.print(f"Open the EHR at {origin}, choose a user and a patient. Ctrl-C ends.")
+                console.print(f"Open the EHR at {origin}, choose a user and a patient. Ctrl-C ends.", soft_wrap=True)
                 threading.Event().wait()
     except KeyboardInterrupt:
         console.print(f"\nended; everything is kept under {folder}")

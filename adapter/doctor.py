@@ -28,7 +28,7 @@ def examine(settings: Settings) -> list[dict[str, Any]]:
     findings = [_found("settings", "ok", f"photos and keys under {settings.data_dir}"), *_environment()]
     try:
         bridge = open_bridge(settings)
-    except DermBridgeError as error:
+    except (DermBridgeError, OSError) as error:
         return [*findings, _found("installation", "error", str(error))]
     try:
         findings += [_database(bridge), _disk(settings), *_audit(bridge), *_destinations(bridge), *_exposure(settings)]

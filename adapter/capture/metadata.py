@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
 from adapter.errors import BadInput, Unprocessable
 from mappings.body_sites import UnknownBodySite, get_body_site
@@ -106,7 +107,7 @@ def read_metadata(values: dict[str, Any], *, accept_unlisted_sites: bool) -> Met
     try:
         metadata = Metadata.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors(include_input=False))
+        problems = "; ".join(map(_told, error.errors(include_input=False)))
         raise BadInput(f"the capture metadata is not valid: {problems}") from None
     if metadata.body_site is not None:
         try:
@@ -114,3 +115,7 @@ def read_metadata(values: dict[str, Any], *, accept_unlisted_sites: bool) -> Met
         except UnknownBodySite as error:
             raise Unprocessable(str(error), issue_type="code-invalid", expression="body_site") from None
     return metadata
+
+
+def _told(problem: ErrorDetails) -> str:
+    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ')}"

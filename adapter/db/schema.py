@@ -80,6 +80,10 @@ def _is_empty(db: Database) -> bool:
 def check_schema(db: Database) -> None:
     if (found := current(db)) == head():
         return
+    if found is None and _is_empty(db):
+        raise Misconfigured(
+            "the database has no tables yet: `dermbridge serve`, or `dermbridge db upgrade`, makes them"
+        )
     if found is not None and found not in revisions():
         raise Misconfigured(
             f"the database is at revision {found}, which this version does not know; upgrade DermBridge"

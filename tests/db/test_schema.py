@@ -57,3 +57,8 @@ def test_another_schema_is_refused_with_what_to_do(
 def test_starting_a_service_does_not_import_alembic() -> None:
     program = "import sys, adapter.serve; sys.exit('alembic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_a_database_without_tables_is_not_called_old(db: Database) -> None:
+    with pytest.raises(Misconfigured, match="no tables yet"):
+        check_schema(db)
