@@ -164,11 +164,12 @@ class DicomWeb:
             f"instances?SOPInstanceUID={uid}&includefield=00100020",
             doing="Looking for the instance",
             write=False,
-            accepted=frozenset({204, 404}),
+            accepted=GONE,
             headers={"Accept": DICOM_JSON},
         )
-        found = answer.parsed() if answer.status == 200 and answer.content else []
-        if not isinstance(found, list):  # a login page or a proxy must not read as "nothing is there"
+        # PS3.18 10.6.3.1; 204 before 2020. A wrong address, a login page or a proxy is no "nothing is there".
+        found = [] if answer.status == 204 else answer.parsed() if answer.status == 200 else None
+        if not isinstance(found, list):
             raise DeliveryError(
                 f"Looking for the instance: HTTP {answer.status} brought no DICOM JSON, request {answer.request_id}.",
                 remedy="See whether base_url is that of the archive, and what else answers there; it is tried again.",

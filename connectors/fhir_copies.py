@@ -55,12 +55,16 @@ class Copy:
 def find_copies(server: FhirServer, profile: FhirR4Profile, parcel: Parcel, place: Place) -> list[Copy]:
     """Every resource of this capture at the destination, the previous receipt's included."""
     copies: list[Copy] = []
+    refused: list[RouteRefused] = []
     for route in profile.routes:
         try:
             found = _search(server, profile, parcel, place, RESOURCE_TYPE[route])
-        except RouteRefused:
+        except RouteRefused as error:
+            refused.append(error)
             continue
         copies += [copy_of(route, resource, parcel, place) for resource in found]
+    if len(refused) == len(profile.routes):  # nobody was asked, so nobody said that it is not there
+        raise refused[0]
     previous = parcel.previous
     kind = RESOURCE_TYPE.get(previous.route, "") if previous else ""
     if previous and kind in previous.ids and previous.ids[kind] not in {copy.resource.get("id") for copy in copies}:

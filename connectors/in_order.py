@@ -51,19 +51,24 @@ class InOrder:
     def find(self, parcel: Parcel) -> Receipt | None:
         asked = self._lost.get(parcel.idempotency_key)
         blind: CannotLook | None = None
+        refused: RouteRefused | None = None
+        was_asked = False
         for _, connector in self._routes:
             if asked is not None and connector is not asked:
                 continue
             try:
                 if receipt := connector.find(parcel):
                     return receipt
+                was_asked = True
             except CannotLook as error:
                 blind = blind or error
-            except RouteRefused:
-                continue
+            except RouteRefused as error:
+                refused = error
         if blind is not None:
             blind.may_resend = blind.may_resend and asked is not None  # else it may be with another route as well
             raise blind
+        if refused is not None and not was_asked:  # that nobody answers there is no absence
+            raise refused
         self._lost.pop(parcel.idempotency_key, None)
         return None
 

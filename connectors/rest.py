@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
+from connectors.answers import Answer
 from connectors.contract import (
     AlreadyThere,
     CannotLook,
@@ -38,7 +39,6 @@ from connectors.templates import filled, identifier_of, values
 
 ROUTE: Final = "rest"
 GONE: Final = frozenset({404, 410})
-NOTHING: Final = GONE | {204}
 
 
 class Rest:
@@ -189,20 +189,18 @@ class Rest:
         return self._receipt({**known, "document": text_at(found[0], lookup.id)}, duplicate=True)
 
     def _search(self, lookup: Lookup, known: Mapping[str, Any], doing: str) -> list[Any]:
-        answer = self._exchange.run(lookup, known, doing=doing, accepted=GONE)
-        if answer.status in NOTHING:
-            return []
-        body = answer.parsed()
-        if not isinstance(body, (dict, list)):  # a login page or a proxy must not read as "nothing is there"
+        answer = self._exchange.run(lookup, known, doing=doing, accepted=GONE.union(lookup.none))
+        found = listed(answer, lookup)
+        if found is None:
             raise DeliveryError(
-                f"{doing}: HTTP {answer.status} brought no JSON, request {answer.request_id}.",
-                remedy="See whether something else answers there in the vendor's stead; it is tried again.",
+                f"{doing}: HTTP {answer.status} neither lists anything nor says that there is nothing,"
+                f" request {answer.request_id}.",
+                remedy="Correct path and items in the profile, or see what else answers there; where the vendor means"
+                " that there is nothing, name the status in `none`. It is tried again.",
                 retry=Retry.LATER,
             )
-        items = find_at(body, lookup.items) if lookup.items else body
-        listed = items if isinstance(items, list) else [items] if isinstance(items, dict) and items else []
         wanted = {path: str(filled(template, known)) for path, template in lookup.matches.items()}
-        return [each for each in listed if all(text_at(each, path) == value for path, value in wanted.items())]
+        return [each for each in found if all(text_at(each, path) == value for path, value in wanted.items())]
 
     def _receipt(self, known: Mapping[str, Any], *, duplicate: bool = False) -> Receipt:
         ids = {"Patient": known["patient"], "Document": known.get("document"), "Encounter": known.get("visit")}
@@ -226,6 +224,22 @@ class Rest:
             self._exchange.run(self._profile.retract, replaced, doing="Taking the old document away", accepted=GONE)
         except DeliveryError as error:
             raise tried_later(error, can_look=self._profile.look is not None) from error
+
+
+def listed(answer: Answer, lookup: Lookup) -> list[Any] | None:
+    """What is there; None where the answer does not say: a wrong address, a login page or a proxy is no absence."""
+    body = answer.parsed()
+    is_told = body is not None or answer.content.strip() in {b"", b"null"}  # rather than a web server's own page
+    if answer.status == 204 or (answer.status in lookup.none and is_told):
+        return []
+    if answer.status >= 300 or not isinstance(body, (dict, list)):
+        return None
+    *tables, last = lookup.items.split(".")
+    holder = find_at(body, ".".join(tables)) if lookup.items else {"": body}
+    if not isinstance(holder, dict) or (last not in holder and holder.get("resourceType") != "Bundle"):
+        return None
+    items = holder.get(last)
+    return items if isinstance(items, list) else [items] if isinstance(items, dict) and items else []
 
 
 class _NobodyThere(DeliveryError):

@@ -57,6 +57,9 @@ class Lookup(Asked):
     birth_date: str = ""
     """Dotted path of the birth date, compared when both are known."""
     birth_date_format: str = "%Y-%m-%d"
+    none: tuple[int, ...] = ()
+    """Statuses, beside 204, by which this vendor says that nothing is there: `[404]`. Where none is named, a 404 may be
+    a wrong address as well, and nothing is concluded from it."""
     identifier_systems: tuple[str, ...] = ()
     """For the patient: which identifier `{identifier}` is; empty: the first."""
 

@@ -38,7 +38,16 @@ from adapter.errors import Misconfigured, NotFound
 from adapter.records import Stored
 from adapter.work import Work, check_held, finish, finish_all, postpone
 from adapter.work.loop import back_off
-from connectors.contract import AsksTogether, CannotLook, Connector, DeliveryError, Evidence, Receipt, Retry
+from connectors.contract import (
+    AsksTogether,
+    CannotLook,
+    Connector,
+    DeliveryError,
+    Evidence,
+    Receipt,
+    Retry,
+    RouteRefused,
+)
 from mappings.photos_to_picture import VISIT_SHEETS, derivation_of
 
 S = DeliveryState
@@ -202,6 +211,8 @@ def _look(attempt: Attempt, connector: Connector) -> Receipt | None:
     parcel = attempt.order.parcel
     try:
         return attempt.step("find", lambda: connector.find(parcel))
+    except RouteRefused as error:  # a wrong address, perhaps: what may be there is not given up for it
+        raise DeliveryError(str(error), remedy=error.remedy, retry=Retry.LATER) from error
     except CannotLook as error:
         presumed = error.presumed
         if not error.may_resend or presumed is None:

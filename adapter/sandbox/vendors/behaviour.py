@@ -77,6 +77,7 @@ class RestRoute(_Table):
     answer: str = ""
     item: str = ""
     refusal: Refusal = Refusal()
+    empty: Refusal | None = None  # how an empty list is told
 
 
 class DicomWebBehaviour(_Table):

@@ -49,6 +49,8 @@ def _act(vendor: Vendor, route: RestRoute, request: Request, known: dict[str, An
         return Response(200)
     if route.does == "list":
         held = [each for each in vendor.documents.values() if each.mrn == mrn and each.active]
+        if not held and route.empty:
+            return refused(route.empty)
         items = ", ".join(_filled(route.item, {"id": each.document_id, "name": each.name}) for each in held)
         return _said(route, known | {"items": items})
     if route.does in {"read", "delete"}:
