@@ -9,6 +9,7 @@ import base64
 import json
 import re
 import threading
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,26 +23,57 @@ from adapter.errors import Unavailable
 
 KEPT = timedelta(minutes=5)
 AGAIN = timedelta(minutes=1)
+FAILED = timedelta(seconds=10)
+PATIENCE = timedelta(seconds=3)
 
 
 @dataclass
 class PublishedKeys:
-    """The key sets of many addresses, for one process. `now` comes with each call."""
+    """The key sets of many addresses, for one process. `now` comes with each call.
+
+    An address is asked in a thread of its own, once at a time: whoever needs its keys waits PATIENCE at most from then
+    on, so that one that hangs, however slowly it trickles, holds up no others.
+    """
 
     http: httpx.Client
-    _held: dict[str, tuple[KeySet, datetime]] = field(default_factory=dict)
+    _asked: dict[str, tuple[Future[KeySet], datetime]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def get(self, url: str, whose: str, *, kid: str | None, now: datetime) -> KeySet:
         """The keys published at `url`. Raises Unavailable."""
         with self._lock:
-            keys, fetched_at = self._held.get(url, (None, now))
-            if keys is not None and now < fetched_at + (KEPT if _has(keys, kid) else AGAIN):
-                return keys
-        keys = read_keys(get_json(self.http, url, whose), whose)
-        with self._lock:
-            self._held[url] = keys, now
-        return keys
+            found = self._asked.get(url)
+            if found is None or not _is_good(*found, kid, now):
+                found = self._asked[url] = self._ask(url, whose), now
+        answer, asked_at = found
+        wait = PATIENCE - max(now - asked_at, timedelta())
+        try:
+            return answer.result(max(wait.total_seconds(), 0))
+        except TimeoutError:
+            raise Unavailable(f"{whose} has not answered yet; try again") from None
+        except Unavailable as error:
+            raise Unavailable(str(error)) from None  # one's own: several threads may raise it
+
+    def _ask(self, url: str, whose: str) -> Future[KeySet]:
+        answer: Future[KeySet] = Future()
+
+        def fetch() -> None:
+            try:
+                answer.set_result(read_keys(get_json(self.http, url, whose), whose))
+            except Exception as error:  # noqa: BLE001 (outermost edge of a thread: whoever waits is told)
+                answer.set_exception(error)
+
+        threading.Thread(target=fetch, name="jwks", daemon=True).start()
+        return answer
+
+
+def _is_good(answer: Future[KeySet], asked_at: datetime, kid: str | None, now: datetime) -> bool:
+    """Whether this is still the answer, or will be."""
+    if not answer.done():
+        return True
+    if answer.exception() is not None:
+        return now < asked_at + FAILED
+    return now < asked_at + (KEPT if kid is None or any(key.kid == kid for key in answer.result().keys) else AGAIN)
 
 
 def read_keys(content: dict[str, Any], whose: str) -> KeySet:
@@ -78,7 +110,3 @@ def _part(token: str, which: int) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _has(keys: KeySet, kid: str | None) -> bool:
-    return kid is None or any(key.kid == kid for key in keys.keys)
