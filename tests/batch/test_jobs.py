@@ -17,6 +17,7 @@ from adapter.batch import (
     tally,
     undo_job,
 )
+from adapter.batch.operation import Change
 from adapter.bridge import Bridge
 from adapter.errors import BadInput, Conflict, Forbidden, NotFound, Unprocessable
 from adapter.records import Resource, delete, get, history, update_resource
@@ -141,12 +142,12 @@ def test_after_a_crash_the_job_goes_on_and_nothing_is_done_twice(
     assign = operations.OPERATIONS["assign"]
     original = assign.apply
 
-    def crash(*given: object) -> operations.Change:
+    def crash(*given: object) -> Change:
         if given[3] == photos[2]:
             raise SystemExit("killed")
         return original(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setitem(operations.OPERATIONS, "assign", replace(assign, apply=crash))  # type: ignore[arg-type]
+    monkeypatch.setitem(operations.OPERATIONS, "assign", replace(assign, apply=crash))
     with pytest.raises(SystemExit):
         _run(bridge)
     assert _status(bridge, job_id)["done"] == 2
