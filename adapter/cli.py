@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -314,6 +315,9 @@ def import_drive(
             items = run_import(bridge, SYSTEM, folder, known, lambda _item: progress.advance(task))
     rows = [vars(item) for item in items]
     show(rows, ["path", "verdict", "reason"], as_json=as_json, empty="there are no files in this folder")
+    if not as_json:
+        counts = Counter(item.verdict for item in items)
+        out.print(", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()), highlight=False)
     raise typer.Exit(int(any(item.verdict in ("refused", "no-rule") for item in items)))
 
 

@@ -28,7 +28,7 @@ from adapter.bridge import Bridge
 from adapter.capture.inspection import inspect
 from adapter.capture.metadata import read_metadata
 from adapter.capture.receive import Upload, receive
-from adapter.errors import BadInput, DermBridgeError, TooLarge
+from adapter.errors import BadInput, Conflict, DermBridgeError, TooLarge
 
 COLUMNS = ("patient_system", "patient", "taken_at", "body_site", "laterality", "view", "sensitivity", "note")
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}|(\*)|([^{*]+)")
@@ -73,6 +73,8 @@ def read_rules(file: Path) -> list[Rule]:
 
 
 def _rule(row: dict[str, str], number: int) -> Rule:
+    if None in row:
+        raise BadInput(f"row {number} of the rules has more fields than the header; put a text with a comma in quotes")
     if not row["pattern"] or re.search(r"[{}]", _USED.sub("", row["pattern"])):
         raise BadInput(f"row {number} of the rules needs a pattern whose {{placeholders}} are small letters and _")
     parts, names = [], set()
@@ -83,6 +85,8 @@ def _rule(row: dict[str, str], number: int) -> Rule:
         else:
             parts.append("[^/]*" if star else re.escape(text))
     values = {column: row[column] for column in COLUMNS if row.get(column)}
+    if ("patient" in values) != ("patient_system" in values):
+        raise BadInput(f"row {number} of the rules needs patient and patient_system together, or neither")
     used = {name for value in values.values() for name in _USED.findall(value)}
     if used - names:
         raise BadInput(f"row {number} of the rules uses {{{sorted(used - names)[0]}}}, which its pattern does not name")
@@ -124,9 +128,12 @@ def run_import(
 def _import(bridge: Bridge, actor: Actor, path: Path, item: PlannedItem) -> None:
     try:
         data = _read(bridge, path)
-        subject = item.metadata.get("patient", {}).get("value", "")
+        subject = "|".join(item.metadata.get("patient", {}).values())
         key = hashlib.sha256(hashlib.sha256(data).digest() + subject.encode()).hexdigest()
         answer = receive(bridge, actor, Upload(data, item.metadata, idempotency_key=f"drive:{key}", source="drive"))
+    except Conflict:
+        item.verdict, item.reason = "refused", "this photo of this patient is stored already, with another time"
+        return
     except DermBridgeError as refusal:
         item.verdict, item.reason = "refused", str(refusal)
         return
@@ -175,7 +182,7 @@ def _filled(value: str, found: re.Match[str]) -> str:
 def _metadata(values: dict[str, str]) -> dict[str, Any]:
     metadata: dict[str, Any] = {k: v for k, v in values.items() if k not in ("patient", "patient_system", "taken_at")}
     if "patient" in values:
-        metadata["patient"] = {"system": values.get("patient_system", ""), "value": values["patient"]}
+        metadata["patient"] = {"system": values["patient_system"], "value": values["patient"]}
     if taken := values.get("taken_at"):
         metadata["taken_at"] = _moment(taken)
     if flags := values.get("sensitivity"):

@@ -150,11 +150,31 @@ def test_what_a_rule_calls_sensitive_is_labelled_and_an_unknown_word_stores_noth
     ("text", "words"),
     [
         ("path,patient\n", "pattern"),
+        ("pattern,patient\n{mrn}/*.jpg,{mrn}\n", "patient_system"),
+        ("pattern,note\n*.jpg,left arm, in winter\n", "in quotes"),
         ("pattern,patient\n{MRN}/*.jpg,1\n", "small letters"),
         ("pattern,colour\n", "colour"),
-        ("pattern,patient\n*.jpg,{mrn}\n", "mrn"),
+        ("pattern,note\n*.jpg,{mrn}\n", "mrn"),
     ],
 )
 def test_wrong_rules_are_named(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(BadInput, match=words):
         read_rules(_rules(tmp_path, text))
+
+
+def test_a_copy_in_the_folder_of_another_day_is_refused_as_the_same_photo(
+    bridge: Bridge, drive: Path, tmp_path: Path
+) -> None:
+    (drive / "4711/20240202").mkdir()
+    (drive / "4711/20240202/a.jpg").write_bytes((drive / "4711/20240131/a.JPG").read_bytes())
+    rules = read_rules(_rules(tmp_path))
+    done = {item.path: item for item in run_import(bridge, SYSTEM, drive, rules, lambda _item: None)}
+    copy = done["4711/20240202/a.jpg"]
+    assert (copy.verdict, copy.reason) == ("refused", "this photo of this patient is stored already, with another time")
+
+
+def test_one_number_of_two_systems_is_two_patients(bridge: Bridge, drive: Path, tmp_path: Path) -> None:
+    for system in ("urn:oid:1.2.3", "urn:oid:1.2.4"):
+        rules = read_rules(_rules(tmp_path, f"pattern,patient_system,patient\n4712/*/c.jpg,{system},4712\n"))
+        run_import(bridge, SYSTEM, drive, rules, lambda _item: None)
+    assert _stored(bridge) == 2
