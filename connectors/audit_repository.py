@@ -19,6 +19,7 @@ import httpx
 
 from connectors.contract import DeliveryError, Retry
 from connectors.http import FHIR_JSON
+from connectors.reaching import trusting
 from mappings.audit_event_to_dicom import octet_counted, syslog_message
 
 SYSLOG_TLS_PORT = 6514  # RFC 5425 section 4.1
@@ -35,8 +36,7 @@ class Trust:
 
     def context(self) -> ssl.SSLContext:
         """Raises OSError or ssl.SSLError for files of no use."""
-        context = ssl.create_default_context(cafile=self.ca)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context = trusting(self.ca)
         if self.certificate is not None:
             context.load_cert_chain(self.certificate, self.key)
         return context

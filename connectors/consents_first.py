@@ -9,12 +9,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import tzinfo
 from typing import Any
 
-from connectors.contract import Connector, DeliveryError, Evidence, Finding, Parcel, Receipt, RouteRefused
+from connectors.contract import AsksTogether, Connector, DeliveryError, Evidence, Finding, Parcel, Receipt, RouteRefused
 from connectors.every_kind import Profile
 from connectors.kinds import FhirR4Profile, RestProfile
 from connectors.knobs import Coding, Transform
@@ -40,6 +41,11 @@ class ConsentsFirst:
 
     def find(self, parcel: Parcel) -> Receipt | None:
         return self._photos.find(parcel)
+
+    def asked_together(self, parcels: Sequence[tuple[Parcel, Receipt | None]]) -> AbstractContextManager[None]:
+        """Of the photos; consents are few, and asked for one by one."""
+        photos = self._photos
+        return photos.asked_together(parcels) if isinstance(photos, AsksTogether) else nullcontext()
 
     def send(self, parcel: Parcel) -> Receipt:
         for consent in parcel.consents:

@@ -7,12 +7,10 @@ have been written; the delivery queue does the minutes to days.
 from __future__ import annotations
 
 import logging
-import ssl
 import uuid
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from functools import cache
 from typing import Any, Final, Protocol
 from urllib.parse import unquote, urlencode, urljoin, urlsplit
 
@@ -23,7 +21,7 @@ from connectors.answers import BUSY, Answer, check_answer, find_retry_after
 from connectors.contract import DeliveryError, Retry
 from connectors.knobs import Auth, Counted, Limits, Signal, Timeouts
 from connectors.pace import Pace
-from connectors.reaching import tls_context, why_unreachable
+from connectors.reaching import tls_context, usual_tls, why_unreachable
 from connectors.signals import as_error, codes_at, find_signal
 
 FHIR_JSON: Final = "application/fhir+json"
@@ -67,14 +65,8 @@ def open_transport(auth: Auth | None = None) -> httpx.HTTPTransport:
     just closed would count as a lost answer. Raises ProfileError when a certificate file of `auth` is of no use."""
     limits = httpx.Limits(max_connections=20, max_keepalive_connections=10, keepalive_expiry=4.0)
     own = auth is not None and (auth.ca_file or auth.client_certificate)
-    verify = tls_context(auth.ca_file, auth.client_certificate) if auth and own else _usual_tls()
+    verify = tls_context(auth.ca_file, auth.client_certificate) if auth and own else usual_tls()
     return httpx.HTTPTransport(limits=limits, trust_env=False, verify=verify)
-
-
-@cache
-def _usual_tls() -> ssl.SSLContext:
-    """Reading all certificate authorities takes some tens of milliseconds: once is enough."""
-    return httpx.create_ssl_context()
 
 
 class Http:

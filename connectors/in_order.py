@@ -6,11 +6,13 @@ photo would be two copies.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
 
 from connectors.contract import (
+    AsksTogether,
     CannotLook,
     Connector,
     DeliveryError,
@@ -90,6 +92,17 @@ class InOrder:
                 return receipt
         assert refused is not None  # a profile has at least one route
         raise refused
+
+    @contextmanager
+    def asked_together(self, parcels: Sequence[tuple[Parcel, Receipt | None]]) -> Iterator[None]:
+        """What has a receipt is asked of its own route, anything else of the first: few get beyond it."""
+        with ExitStack() as stack:
+            for names, connector in self._routes:
+                is_first = connector is self._routes[0][1]
+                mine = [one for one in parcels if (one[1].route in names if one[1] else is_first)]
+                if mine and isinstance(connector, AsksTogether):
+                    stack.enter_context(connector.asked_together(mine))
+            yield
 
     def read_back(self, parcel: Parcel, receipt: Receipt) -> Evidence | None:
         return self._route_of(receipt).read_back(parcel, receipt)

@@ -1,11 +1,15 @@
-"""Reaching a destination: TLS as its profile says, and what stood in the way told so that somebody can mend it."""
+"""Reaching others: whom TLS trusts, and what stood in the way told so that somebody can mend it."""
 
 from __future__ import annotations
 
 import socket
 import ssl
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 from typing import Final
+
+import httpx
 
 from connectors.profile import ProfileError
 
@@ -18,10 +22,26 @@ _CAUSES: Final = (  # the first that fits; SSLError and gaierror are OSErrors
 )
 
 
+def trusting(ca: str | Path | None = None) -> ssl.SSLContext:
+    """TLS with whoever shows a certificate of the authority in a PEM file, and of no other; without one, of those that
+    the public and the operator of this machine trust. Raises OSError."""
+    if ca:
+        return ssl.create_default_context(cafile=ca)
+    context = httpx.create_ssl_context()
+    context.load_default_certs()  # the system's, as a hospital's own
+    return context
+
+
+@cache
+def usual_tls() -> ssl.SSLContext:
+    """`trusting()`, not to be changed: reading all authorities takes some tens of milliseconds, so once is enough."""
+    return trusting()
+
+
 def tls_context(ca_file: str, client_certificate: str) -> ssl.SSLContext:
     """TLS to one destination; both are paths of PEM files or empty. Raises ProfileError naming the file."""
     try:
-        context = ssl.create_default_context(cafile=ca_file or None)
+        context = trusting(ca_file)
     except OSError as error:
         raise _unreadable("ca_file", ca_file, error) from error
     if client_certificate:

@@ -12,7 +12,6 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Iterable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +21,7 @@ import httpx
 
 from adapter.errors import Misconfigured, Unavailable
 from adapter.settings import Settings
+from connectors.reaching import trusting, usual_tls
 
 MOST_BYTES = 2**20
 TIMEOUT = 10.0
@@ -34,7 +34,7 @@ def outbound_client(settings: Settings) -> httpx.Client:
     private = {
         f"https://{host}": GuardedTransport(known, _trusting(host, file)) for host, file in settings.ca_files.items()
     }
-    usual = GuardedTransport(known, _trusted())
+    usual = GuardedTransport(known, usual_tls())
     return httpx.Client(timeout=TIMEOUT, follow_redirects=False, transport=usual, mounts=private)
 
 
@@ -86,15 +86,9 @@ class _GuardedBackend(httpcore.SyncBackend):
         return found[0]
 
 
-@cache
-def _trusted() -> ssl.SSLContext:
-    """Whom we trust for https; reading the list of them takes longer than all else here."""
-    return httpx.create_ssl_context()
-
-
 def _trusting(host: str, file: Path) -> ssl.SSLContext:
     try:
-        return ssl.create_default_context(cafile=file)
+        return trusting(file)
     except OSError as error:  # an SSLError is one
         raise Misconfigured(
             f"ca_files: {file} for {host} cannot be read ({type(error).__name__}); name the PEM file of its authority"

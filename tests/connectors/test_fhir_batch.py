@@ -12,11 +12,15 @@ from adapter.sandbox.vendors import Fault, RunningVendor
 from adapter.sandbox.vendors.behaviour import Refusal
 from connectors.contract import AsksTogether, Connector, DeliveryError, Parcel, Retry
 from connectors.fhir_batch import Ahead, Look
+from connectors.in_order import InOrder
+from connectors.kinds import EhrProfile
+from connectors.profile import build_profile
 from mappings.terms import URI
 from tests.connectors.test_contract import parcel
 from tests.connectors.vendor_site import Open, Played
 
 PHOTOS = (1, 2)  # the first round of a destination
+ROUND = [("POST", "/fhir/"), *[("POST", "/fhir/Media")] * 2, ("POST", "/fhir/")]
 
 
 def photo(number: int, patient: str = "1") -> Parcel:
@@ -54,14 +58,31 @@ def refusals(connector: Connector, parcels: Sequence[Parcel]) -> list[DeliveryEr
     return found
 
 
+def without_bytes(requests: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(method, path) for method, path in requests if "/Binary" not in path]
+
+
 def test_all_looks_of_a_round_are_one_request_and_so_is_the_reading_back(opened: Open) -> None:
     site = opened("hapi")
     for number in PHOTOS:
         site.capture(number)
     site.run()
     assert [site.rows(number)[0].state for number in PHOTOS] == ["confirmed"] * 2
-    beside = [(method, path) for method, path in site.vendor.requests if "/Binary" not in path]
-    assert beside == [("POST", "/fhir/"), *[("POST", "/fhir/Media")] * 2, ("POST", "/fhir/")]
+    assert without_bytes(site.vendor.requests) == ROUND
+
+
+def test_a_route_among_several_asks_for_a_round_at_once(here: tuple[RunningVendor, Connector]) -> None:
+    running, _ = here
+    alone = build_profile(running.destination("x"), source="x")
+    connector = InOrder(EhrProfile.model_construct(routes=(alone,)), str)
+    photos = [photo(number) for number in PHOTOS]
+    with ahead(connector, photos):
+        receipts = [connector.send(each) for each in photos]
+    with connector.asked_together(list(zip(photos, receipts, strict=True))):
+        seen = [connector.read_back(*each) for each in zip(photos, receipts, strict=True)]
+    connector.close()
+    assert all(each and each.matches for each in seen)
+    assert without_bytes(running.vendor.requests) == ROUND
 
 
 @pytest.mark.parametrize("lie", ["fewer", "more", "reversed"])
