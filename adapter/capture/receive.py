@@ -142,7 +142,8 @@ def _store(tx: Connection, bridge: Bridge, actor: Actor, photo: _Photo, sealing:
     decision = consent.decide(tx, bridge, patient_id)
     if not decision.permit and not photo.metadata.consent.pending:
         raise Unprocessable(
-            f"{decision.because}; record the consent first, or send consent.pending to hold the photo until then"
+            f"{decision.because} Nothing was kept, nor what was said with it: record the consent, or the refusal, "
+            "by itself; or send consent.pending to hold the photo until then"
         )
     capture_id, binary_id = new_id(at), new_id(at)
     described = _media(tx, bridge, actor, photo, capture_id, binary_id, at)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from adapter import governance
 from adapter.access import SYSTEM
 from adapter.bridge import Bridge
 from adapter.capture.bounded import BoundedRenderer
 from adapter.capture.rendition import DEFAULT_SIZES
-from adapter.db.tables import binary
 from adapter.errors import BadInput
 from adapter.records import get, new_id
 from adapter.records.binaries import BinaryRow, create_binary, get_binary, open_binary, whole_blob
@@ -63,14 +62,3 @@ def clean_binary_id(tx: Connection, media_id: str) -> str:
     """The Binary that `Media.content.url` names."""
     url: str = get(tx, "Media", media_id).resource["content"]["url"]
     return url.removeprefix("Binary/")
-
-
-def find_rendition(tx: Connection, media_id: str, name: str) -> BinaryRow | None:
-    """A rendition, or None while it is not made yet."""
-    found = tx.execute(
-        select(binary.c.id)
-        .where(binary.c.security_context == f"Media/{media_id}", binary.c.rendition == name)
-        .order_by(binary.c.id)
-        .limit(1)
-    ).scalar_one_or_none()
-    return None if found is None else get_binary(tx, found)

@@ -26,6 +26,7 @@ from adapter.web.bodies import FORM_OVERHEAD, content_type_of, parse_multipart, 
 from adapter.web.gate import actor_of, get_photo, session_of
 from adapter.web.pages import Web
 from adapter.web.photo_card import SHOWN_BY_BROWSERS
+from adapter.work import find_dead_reason
 
 _DIGEST = re.compile(r"(?:^|[,\s])sha-256=:([A-Za-z0-9+/]{43}=):")
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
@@ -146,7 +147,8 @@ def _rendition(*preferred: str | None) -> Callable[[Connection, Bridge, Stored],
             if row is not None and (row.content_type in SHOWN_BY_BROWSERS or rendition == preferred[0]):
                 opened = open_binary(tx, bridge.vault, row)
                 return Content(row.content_type, opened.size, f'"{row.sha256}"', opened.iter)
-        raise NotFound("this view of the photo is being made; ask again in a moment")
+        why_never = find_dead_reason(tx, f"render:{media.id}")
+        raise NotFound(why_never or "this view of the photo is being made; ask again in a moment")
 
     return content
 

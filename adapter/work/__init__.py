@@ -22,7 +22,7 @@ from adapter.work.queue import (
     release_expired,
     revive,
 )
-from adapter.work.standing import Queue, dead_letters, get_dead_letter, queues, waiting
+from adapter.work.standing import Queue, dead_letters, find_dead_reason, get_dead_letter, queues, waiting
 
 __all__ = [
     "IS_HELD",
@@ -40,6 +40,7 @@ __all__ = [
     "due_lines",
     "enqueue",
     "enqueue_all",
+    "find_dead_reason",
     "finish",
     "finish_all",
     "finish_held",

@@ -42,6 +42,12 @@ def dead_letters(tx: Connection, *, after: int = 0, count: int = 50) -> tuple[li
     return rows[:count], rows[count - 1].id if len(rows) > count else None
 
 
+def find_dead_reason(tx: Connection, idempotency_key: str) -> str | None:
+    """Why this will not be done by itself; None when it may still be, or was."""
+    of_key = (work.c.idempotency_key == idempotency_key, work.c.state == "dead")
+    return tx.execute(select(work.c.reason).where(*of_key)).scalar_one_or_none()
+
+
 def get_dead_letter(tx: Connection, work_id: int) -> Row[Any]:
     """Raises NotFound."""
     row = tx.execute(select(work).where(work.c.id == work_id, work.c.state == "dead")).one_or_none()

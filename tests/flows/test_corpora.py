@@ -17,12 +17,12 @@ from adapter.access import SYSTEM
 from adapter.app import work_lanes
 from adapter.bridge import Bridge
 from adapter.capture.receive import Upload, original_blob_id, receive
-from adapter.capture.render import clean_binary_id, find_rendition
+from adapter.capture.render import clean_binary_id
 from adapter.db.tables import adt_message, work, work_key
 from adapter.delivery.destinations import Destinations
 from adapter.errors import DermBridgeError
 from adapter.identity import receive_messages
-from adapter.records.binaries import get_binary, open_binary
+from adapter.records.binaries import find_rendition, get_binary, open_binary
 from adapter.settings import Settings, load_settings
 from adapter.work import WorkLoop
 
@@ -100,7 +100,7 @@ def test_a_kept_file_gets_its_renditions_or_says_why_not(bridge: Bridge, loop: W
                 assert dead[media_id].reason, name
                 assert dead[media_id].remedy, name
             else:
-                assert find_rendition(tx, media_id, "thumbnail"), name
+                assert find_rendition(tx, f"Media/{media_id}", "thumbnail"), name
     assert not {kept[media_id] for media_id in dead} & {file.name for file in PHOTOS}
 
 

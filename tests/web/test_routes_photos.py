@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from adapter.bridge import Bridge
+from adapter.capture.render import render_photo
 from adapter.db.tables import audit_event
 from adapter.governance import settle
+from adapter.work import Lane, WorkLoop
 from tests.web.conftest import Browser, picture
 
 
@@ -40,6 +45,20 @@ def test_a_refusal_says_in_its_outcome_what_to_do(clinician: Browser) -> None:
     (issue,) = clinician.capture(b"no photo").json()["issue"]
     assert "photo" in issue["details"]["text"]
     assert "expression" not in issue
+
+
+def test_a_view_that_cannot_be_made_says_so_instead_of_asking_for_patience(bridge: Bridge, clinician: Browser) -> None:
+    picture_data = io.BytesIO()
+    Image.effect_noise((256, 256), 90).save(picture_data, "TIFF", compression="tiff_lzw")
+    damaged = bytearray(picture_data.getvalue())
+    damaged[9000:13000] = b"\xff" * 4000
+    answer = clinician.capture(bytes(damaged), **{"Content-Type": "image/tiff"})
+    address = answer.headers["location"]
+    assert "ask again" in clinician.get(f"{address}/thumbnail").text
+    lanes = {"render": Lane(partial(render_photo, bridge))}
+    WorkLoop(bridge.db, lanes, now=bridge.now).run_until_idle()
+    assert "cannot be decoded" in clinician.get(f"{address}/thumbnail").text
+    assert clinician.get(f"{address}/clean").status_code == 200
 
 
 def test_a_wrong_digest_is_refused(clinician: Browser) -> None:
