@@ -79,7 +79,8 @@ def show(rows: list[dict[str, Any]], columns: list[str], *, as_json: bool, empty
     if not rows:
         out.print(empty, markup=False)
         return
-    table = Table(*(Column(column, overflow="fold") for column in columns))  # no id or address is cut off
+    # No address is cut off, and an id stays in one piece: it is what the next command is given.
+    table = Table(*(Column(column, overflow="fold", no_wrap=column == "id") for column in columns))
     for row in rows:
         table.add_row(*("" if row.get(column) is None else escape(str(row[column])) for column in columns))
     out.print(table)

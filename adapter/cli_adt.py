@@ -100,7 +100,7 @@ def adt_changes(as_json: Json = False) -> None:
 
     with beside_service() as bridge, bridge.db.snapshot() as tx:
         rows = [dict(row._mapping) for row in changes(tx, limit=1000)]
-    columns = ["id", "kind", "source", "target", "adt_message_id", "changed_at"]
+    columns = ["id", "kind", "source", "target", "changed_at"]
     show(rows, columns, as_json=as_json, empty="nothing has changed its patient")
 
 
