@@ -86,6 +86,14 @@ def show(rows: list[dict[str, Any]], columns: list[str], *, as_json: bool, empty
     out.print(table)
 
 
+def say(sentence: str, *, as_json: bool, **facts: Any) -> None:
+    """What was done: a sentence for people, its facts for scripts, in the form of `show`."""
+    if as_json:
+        show([facts], [], as_json=True, empty="")
+    else:
+        out.print(sentence, highlight=False, markup=False, soft_wrap=True)
+
+
 @cli.callback(invoke_without_command=True)
 def _version(show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if show_version:
@@ -152,18 +160,18 @@ db = group("db", "The database: upgrade, check.")
 
 
 @db.command("upgrade")
-def db_upgrade() -> None:
+def db_upgrade(as_json: Json = False) -> None:
     """Bring the schema to this version. Stop services first. Example: dermbridge db upgrade"""
     from adapter.db.schema import head, upgrade
 
     bridge = open_bridge(load_settings())
     upgrade(bridge.db)
     bridge.close()
-    out.print(f"the schema is at revision {head()}")
+    say(f"the schema is at revision {head()}", as_json=as_json, revision=head())
 
 
 @db.command("check")
-def db_check() -> None:
+def db_check(as_json: Json = False) -> None:
     """Say whether the schema fits this version; exit 2 and the command to run when it does not."""
     from adapter.db.schema import check_schema, head
 
@@ -172,7 +180,7 @@ def db_check() -> None:
         check_schema(bridge.db)
     finally:
         bridge.close()
-    out.print(f"the schema is at revision {head()}, as it should be")
+    say(f"the schema is at revision {head()}, as it should be", as_json=as_json, revision=head())
 
 
 # --- tokens ---------------------------------------------------------------------------------------------------------
@@ -185,6 +193,7 @@ def token_issue(
     name: Annotated[str, typer.Option(help="Who will use it.")],
     scope: Annotated[str, typer.Option(help="SMART scopes, e.g. 'system/Media.cr'.")],
     days: Annotated[int | None, typer.Option(help="Lifetime; for ever when left out.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Print a new token; it cannot be shown again.
 
@@ -198,6 +207,9 @@ def token_issue(
         lifetime = timedelta(days=days) if days else None
         token_id, secret = issue_token(tx, name=name, scope=scope, at=bridge.now(), lifetime=lifetime)
         audit(tx, bridge, "user-changed", SYSTEM, detail=f"token {token_id} issued to {name} with {scope}")
+    if as_json:
+        show([{"id": token_id, "name": name, "scope": scope, "token": secret}], [], as_json=True, empty="")
+        return
     err.print(f"token {token_id} for {name}; revoke it with: dermbridge token revoke {token_id}", highlight=False)
     sys.stdout.write(secret + "\n")
 
@@ -214,7 +226,7 @@ def token_list(as_json: Json = False) -> None:
 
 
 @token.command("revoke")
-def token_revoke(token_id: str) -> None:
+def token_revoke(token_id: str, as_json: Json = False) -> None:
     """Make a token useless at once. Example: dermbridge token revoke 0193…"""
     from adapter.access import SYSTEM
     from adapter.access.tokens import revoke_token
@@ -223,7 +235,7 @@ def token_revoke(token_id: str) -> None:
     with beside_service() as bridge, bridge.db.transaction() as tx:
         revoke_token(tx, token_id, at=bridge.now())
         audit(tx, bridge, "user-changed", SYSTEM, detail=f"token {token_id} revoked")
-    out.print(f"token {token_id} is revoked")
+    say(f"token {token_id} is revoked", as_json=as_json, id=token_id)
 
 
 # --- captures -------------------------------------------------------------------------------------------------------
@@ -336,4 +348,4 @@ def scrub(as_json: Json = False) -> None:
     raise typer.Exit(int(bool(rows)))
 
 
-from adapter import cli_adt, cli_audit, cli_connectors, cli_measure, cli_sandbox  # noqa: E402, F401  (each adds its groups to the command)
+from adapter import cli_adt, cli_audit, cli_connectors, cli_measure, cli_pull, cli_sandbox  # noqa: E402, F401  (each adds its groups to the command)

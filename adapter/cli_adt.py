@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from adapter.cli import Json, beside_service, group, out, show
+from adapter.cli import Json, beside_service, group, out, say, show
 from adapter.settings import load_settings
 
 adt = group("adt", "HL7 v2 ADT: send, queue, replay, unmerge.")
@@ -21,6 +21,7 @@ def adt_send(
     ca: Annotated[Path | None, typer.Option(help="PEM; TLS, with a receiver whose certificate it signed.")] = None,
     certificate: Annotated[Path | None, typer.Option(help="PEM; ours, for mutual TLS.")] = None,
     key: Annotated[Path | None, typer.Option(help="PEM; where it is not in the certificate's file.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Send messages over MLLP and print each acknowledgement; exit 1 when one was refused.
 
@@ -36,13 +37,14 @@ def adt_send(
     own = load_settings()
     receiver = (host or own.mllp_host, port or own.mllp_port)
     answers = send(*receiver, [block for _, block in blocks], ssl=client_tls(ca, certificate, key))
-    refused = 0
-    for (name, _), answer in zip(blocks, answers, strict=True):
-        codes = acknowledged(answer)
-        refused += not codes or any(not line.startswith(("MSA|AA", "MSA|CA")) for line in codes)
-        for line in codes or ["no MSA"]:
-            out.print(f"{name}: {line}", highlight=False, markup=False)
-    raise typer.Exit(int(bool(refused)))
+    rows = [{"file": name, "msa": acknowledged(answer)} for (name, _), answer in zip(blocks, answers, strict=True)]
+    for row in [] if as_json else rows:
+        for line in row["msa"] or ["no MSA"]:
+            out.print(f"{row['file']}: {line}", highlight=False, markup=False)
+    if as_json:
+        show(rows, [], as_json=True, empty="")
+    taken = ("MSA|AA", "MSA|CA")
+    raise typer.Exit(int(any(not row["msa"] or any(not one.startswith(taken) for one in row["msa"]) for row in rows)))
 
 
 @adt.command("queue")
@@ -62,6 +64,7 @@ def adt_queue(as_json: Json = False) -> None:
 def adt_replay(
     message_ids: Annotated[list[str] | None, typer.Argument(help="Ids in `dermbridge adt queue`.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every queued message, in its order.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Apply queued messages again, after their cause was mended; exit 2 when none is named.
 
@@ -76,11 +79,15 @@ def adt_replay(
         for message_id in message_ids or ():
             replay(tx, bridge, message_id)
         count = replay_all(tx, bridge) if everything else len(message_ids or ())
-    out.print(f"{count} messages are in line again")
+    say(f"{count} messages are in line again", as_json=as_json, messages=count)
 
 
 @adt.command("dismiss")
-def adt_dismiss(message_id: str, because: Annotated[str, typer.Option(help="Why it needs not be applied.")]) -> None:
+def adt_dismiss(
+    message_id: str,
+    because: Annotated[str, typer.Option(help="Why it needs not be applied.")],
+    as_json: Json = False,
+) -> None:
     """Take a queued message out of the line; what waited behind it goes on.
 
     Example: dermbridge adt dismiss 0193… --because 'merged by hand'
@@ -90,7 +97,7 @@ def adt_dismiss(message_id: str, because: Annotated[str, typer.Option(help="Why 
 
     with beside_service() as bridge, bridge.db.transaction() as tx:
         dismiss(tx, bridge, SYSTEM, message_id, because=because)
-    out.print(f"message {message_id} is dismissed")
+    say(f"message {message_id} is dismissed", as_json=as_json, id=message_id)
 
 
 @adt.command("changes")
@@ -105,18 +112,20 @@ def adt_changes(as_json: Json = False) -> None:
 
 
 @adt.command("undo")
-def adt_undo(change: Annotated[str, typer.Argument(help="Its id in `dermbridge adt changes`.")]) -> None:
+def adt_undo(
+    change: Annotated[str, typer.Argument(help="Its id in `dermbridge adt changes`.")], as_json: Json = False
+) -> None:
     """Undo a merge, move or deletion exactly. Example: dermbridge adt undo 0193…"""
     from adapter.access import SYSTEM
     from adapter.identity import undo_change
 
     with beside_service() as bridge, bridge.db.transaction() as tx:
         undo_change(tx, bridge, SYSTEM, change)
-    out.print(f"change {change} is undone")
+    say(f"change {change} is undone", as_json=as_json, change=change)
 
 
 @adt.command("merge")
-def adt_merge(source: str, target: str) -> None:
+def adt_merge(source: str, target: str, as_json: Json = False) -> None:
     """Merge a patient into another by hand, after both charts were compared.
 
     Example: dermbridge adt merge SOURCE-ID TARGET-ID
@@ -126,17 +135,16 @@ def adt_merge(source: str, target: str) -> None:
 
     with beside_service() as bridge, bridge.db.transaction() as tx:
         change = merge_patients(tx, bridge, SYSTEM, source, target)
-    out.print(
-        f"done as change {change}; undo it with: dermbridge adt undo {change}" if change else "it was done before"
-    )
+    done = f"done as change {change}; undo it with: dermbridge adt undo {change}"
+    say(done if change else "it was done before", as_json=as_json, change=change)
 
 
 @adt.command("unmerge")
-def adt_unmerge(source: str, target: str) -> None:
+def adt_unmerge(source: str, target: str, as_json: Json = False) -> None:
     """Undo a merge exactly: what it moved goes back. Example: dermbridge adt unmerge SOURCE-ID TARGET-ID"""
     from adapter.access import SYSTEM
     from adapter.identity import unmerge_patients
 
     with beside_service() as bridge, bridge.db.transaction() as tx:
         unmerge_patients(tx, bridge, SYSTEM, source, target)
-    out.print(f"Patient/{source} is a record of its own again")
+    say(f"Patient/{source} is a record of its own again", as_json=as_json, patient=source)

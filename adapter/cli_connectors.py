@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
+import orjson
 import typer
 
-from adapter.bridge import Bridge
-from adapter.cli import Json, beside_service, err, group, out, show
-from adapter.errors import BadInput, NotFound
+from adapter.cli import Json, beside_service, err, group, out, say, show
 from adapter.settings import load_settings
 
 connectors = group("connectors", "Destinations: EHRs and archives, connected by profiles, tried and looked after.")
+Name = Annotated[str, typer.Argument(help="The destination.")]
+Photo = Annotated[str, typer.Argument(help="The photo's id.")]
 Born = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Birth date, as 1961-03-12.")]
+
+
+def day(born: datetime | None) -> str:
+    """As FHIR writes it; empty when none was given."""
+    return born.date().isoformat() if born else ""
 
 
 @connectors.command("list")
@@ -33,13 +39,15 @@ def connectors_new(
     name: Annotated[str, typer.Argument(help="The destination's name: lower case, digits, hyphens.")],
     like: Annotated[str, typer.Option(help="The shipped profile to start from.")],
     folder: Annotated[Path, typer.Option(help="Where to put it.")] = Path("config/connectors"),
+    as_json: Json = False,
 ) -> None:
     """Copy a commented starter profile to fill in. Example: dermbridge connectors new main-ehr --like epic"""
     from adapter.delivery.rehearsal import new_profile
 
     file = new_profile(name, like, folder)
-    out.print(f"wrote {file}: replace every set-me, then add to the settings:\n", highlight=False)
-    sys.stdout.write(f'[[destinations]]\nname = "{name}"\nbased_on = "{file}"\n')
+    settings = f'[[destinations]]\nname = "{name}"\nbased_on = "{file}"'
+    told = f"wrote {file}: replace every set-me, then add to the settings:\n\n{settings}"
+    say(told, as_json=as_json, file=str(file), settings=settings)
 
 
 @connectors.command("check")
@@ -65,154 +73,6 @@ def connectors_check(
         in_order = sum(row["verdict"] == "ok" for row in rows)
         out.print(f"{in_order} of {len(rows)} in order" + ("" if everything else "; --all shows them"), highlight=False)
     raise typer.Exit(int(any(row["verdict"] == "error" for row in rows)))
-
-
-@connectors.command("look-up")
-def connectors_look_up(
-    name: Annotated[str, typer.Argument(help="A destination whose profile has patient_lookup.ways.")],
-    identifier: Annotated[str, typer.Option(help="'SYSTEM|VALUE'")] = "",
-    family: Annotated[str, typer.Option(help="Family name.")] = "",
-    given: Annotated[str, typer.Option(help="Given name.")] = "",
-    born: Born = None,
-    gender: Annotated[str, typer.Option(help="male, female, other or unknown.")] = "",
-    at: Annotated[datetime | None, typer.Option(help="A time (UTC), for the visit that covers it.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Ask a destination who a patient is, as a photo that waits would be asked about; the audit log keeps the question.
-
-    Example: dermbridge connectors look-up main-ehr --identifier 'urn:oid:2.16.840.1.113883.19.5|4711'
-    """
-    from adapter.delivery.patient_lookup import look_up
-
-    if not (identifier or family or given or born):
-        raise BadInput("say who: --identifier, or what is known of --family, --given, --born, --gender")
-    system, separator, value = identifier.rpartition("|")
-    if identifier and not (separator and value):
-        raise BadInput("give the identifier as 'SYSTEM|VALUE'")
-    sought = {"system": system, "value": value, "family": family, "given": given, "birthDate": _day(born)}
-    sought["gender"] = gender
-    with beside_service() as bridge:
-        found = look_up(bridge, name, sought, at.replace(tzinfo=UTC) if at else None)
-    rows = [
-        {
-            "way": one.way,
-            "grade": one.grade,
-            "id": one.patient["id"],
-            "identifiers": [
-                f"{each.get('system', '')}|{each.get('value', '')}" for each in one.patient.get("identifier", ())
-            ],
-            "family": [each["family"] for each in one.patient.get("name", ()) if "family" in each],
-            "born": one.patient.get("birthDate", ""),
-            "visit": one.visit["id"] if one.visit else "",
-        }
-        for one in found.matches
-    ]
-    columns = ["way", "grade", "id", "identifiers", "family", "born", "visit"]
-    show(rows, columns, as_json=as_json, empty="several fit, none is named" if found.several else "nobody fits")
-    for way in found.not_offered:
-        err.print(f"{way} is not offered there: take it out of patient_lookup.ways", highlight=False)
-    if found.several and rows:
-        err.print("more fit than are shown", highlight=False)
-
-
-def _day(born: datetime | None) -> str:
-    return born.date().isoformat() if born else ""
-
-
-Whose = Annotated[str, typer.Option("--patient", help="'SYSTEM|VALUE', or Patient/id of this installation.")]
-
-
-@connectors.command("photos")
-def connectors_photos(
-    name: Annotated[str, typer.Argument(help="A destination whose profile says how photos are found.")],
-    patient: Whose,
-    as_json: Json = False,
-) -> None:
-    """List the photos a destination holds of a patient; nothing is copied. The audit log keeps the question.
-
-    Example: dermbridge connectors photos main-ehr --patient 'urn:oid:2.16.840.1.113883.19.5|4711'
-    """
-    from contextlib import closing
-
-    from adapter.access import SYSTEM
-    from adapter.capture.photos_elsewhere import photos_elsewhere, try_photos
-    from adapter.delivery import Destinations
-
-    with beside_service() as bridge, closing(Destinations(bridge)) as destinations:
-        destinations.photos(name)
-        patient_id = _find_patient(bridge, patient)
-        if patient_id is None:
-            system, _, value = patient.rpartition("|")
-            record = try_photos(bridge, destinations, name, system, value)
-            err.print("this patient is not registered here: nothing is compared, and nothing can be copied")
-        else:
-            records = photos_elsewhere(bridge, destinations, SYSTEM, patient_id, only=name)
-            if not records:
-                raise NotFound(f"destination {name!r} is not asked for photos; see [photos] of its profile")
-            record = records[0]
-    rows = [
-        {
-            "id": one.found.id,
-            "taken": one.found.created,
-            "type": one.found.content_type,
-            "kind": one.found.kind,
-            "title": one.found.title,
-            "bytes": one.found.size,
-            "device": one.found.device or one.found.modality,
-            "site": one.found.site_text or one.found.body_site,
-            "here": f"Media/{one.media_id}" if one.media_id else None,
-            "ours": one.is_ours,
-            "obstacle": one.found.obstacle,
-        }
-        for one in record.photos
-    ]
-    columns = ["id", "taken", "type", "title", "here", "obstacle"]
-    show(rows, columns, as_json=as_json, empty="no photos there")
-    notes = [*record.problems, "there are more than are shown" if record.more else ""]
-    notes.append(f"{record.refused} found for this patient are another's, or cannot be read" if record.refused else "")
-    for note in filter(None, notes):
-        err.print(note, highlight=False, markup=False)
-    raise typer.Exit(int(bool(record.problems) and not rows))
-
-
-@connectors.command("pull")
-def connectors_pull(
-    name: Annotated[str, typer.Argument(help="The destination.")],
-    photo: Annotated[str, typer.Argument(help="The photo's id there, as `connectors photos` lists it.")],
-    patient: Whose,
-    as_json: Json = False,
-) -> None:
-    """Copy one photo here, to stand beside ours: read only, never delivered, destroyed after `external_photo_days`.
-
-    Example: dermbridge connectors pull main-ehr Media/17 --patient Patient/0193…
-    """
-    from contextlib import closing
-
-    from adapter.access import SYSTEM
-    from adapter.capture.external import pull_photo
-    from adapter.delivery import Destinations
-
-    with beside_service() as bridge, closing(Destinations(bridge)) as destinations:
-        patient_id = _find_patient(bridge, patient)
-        if patient_id is None:
-            raise NotFound("this patient is not registered here; a photo is copied for a known patient only")
-        pulled = pull_photo(bridge, destinations, SYSTEM, patient_id, name, photo)
-    row = {"media": f"Media/{pulled.media_id}", "how": pulled.how}
-    show([row], ["media", "how"], as_json=as_json, empty="")
-
-
-def _find_patient(bridge: Bridge, given: str) -> str | None:
-    """The id of a patient named by `Patient/id` or identifier; None when nobody here bears it. Raises BadInput."""
-    from adapter.identity import find_patient
-
-    if given.startswith("Patient/"):
-        return given.removeprefix("Patient/")
-    system, separator, value = given.rpartition("|")
-    if not separator or not system or not value:
-        raise BadInput("name the patient as 'SYSTEM|VALUE' or as Patient/id")
-    with bridge.db.snapshot() as tx:
-        found = find_patient(tx, system, value)
-    return found.id if found else None
 
 
 @connectors.command("dry-run")
@@ -242,7 +102,7 @@ def connectors_dry_run(
 
 @connectors.command("try")
 def connectors_try(
-    name: str,
+    name: Name,
     patient: Annotated[str, typer.Option(help="A test patient's record number, or 'SYSTEM|VALUE'.")],
     born: Born = None,
     visit: Annotated[str, typer.Option(help="A visit number of that patient, or 'SYSTEM|VALUE'.")] = "",
@@ -259,7 +119,7 @@ def connectors_try(
     columns = ["subject", "verdict", "detail", "remedy"]
     with beside_service() as bridge:
         steps = list(
-            try_destination(bridge, name, patient=patient, born=_day(born), visit=visit, photo=photo, keep=keep)
+            try_destination(bridge, name, patient=patient, born=day(born), visit=visit, photo=photo, keep=keep)
         )
     rows = [{column: getattr(each, column) for column in columns} for each in steps]
     show(rows, columns, as_json=as_json, empty="")
@@ -270,6 +130,7 @@ def connectors_try(
 def connectors_secret(
     name: Annotated[str, typer.Argument(help="As the profile names it: auth.secret, auth.next_secret, ...")],
     new_key: Annotated[str, typer.Option(help="rsa or ec: make a private key instead of asking for a secret.")] = "",
+    as_json: Json = False,
 ) -> None:
     """Keep a secret that profiles name, typed or piped in; or make the key by which an EHR knows us.
 
@@ -279,28 +140,30 @@ def connectors_secret(
 
     text = "" if new_key else typer.prompt(name, hide_input=True) if sys.stdin.isatty() else sys.stdin.read()
     file, public = keep_secret(load_settings(), name, text.strip(), new_key=new_key)
-    out.print(f"kept in {file}", highlight=False)
-    if public:
+    say(f"kept in {file}", as_json=as_json, file=str(file), public=orjson.loads(public) if public else None)
+    if public and not as_json:
         err.print("its public part, which /.well-known/jwks.json publishes once a destination names the key:")
         sys.stdout.write(public + "\n")
 
 
 @connectors.command("send")
-def connectors_send(media: Annotated[str, typer.Argument(help="The photo's id.")], name: str) -> None:
+def connectors_send(media: Photo, name: Name, as_json: Json = False) -> None:
     """Put one photo in line for one destination. Example: dermbridge connectors send 0193… main-ehr"""
     from adapter.delivery.rehearsal import send_one
 
     with beside_service() as bridge, bridge.db.transaction() as tx:
         delivery_id = send_one(tx, bridge, media, name)
-    out.print(f"delivery {delivery_id} is in line; the service or `dermbridge worker` sends it", highlight=False)
+    told = f"delivery {delivery_id} is in line; the service or `dermbridge worker` sends it"
+    say(told, as_json=as_json, delivery=delivery_id)
 
 
 @connectors.command("looked")
 def connectors_looked(
-    media: Annotated[str, typer.Argument(help="The photo's id.")],
-    name: str,
+    media: Photo,
+    name: Name,
     there: Annotated[bool, typer.Option("--there/--not-there", help="Not there: it is sent again.")],
     because: Annotated[str, typer.Option(help="What you saw; it stands in the audit log with your name.")],
+    as_json: Json = False,
 ) -> None:
     """Say what you found at a destination that cannot be asked, after an answer was lost.
 
@@ -314,16 +177,18 @@ def connectors_looked(
     with beside_service() as bridge, bridge.db.transaction() as tx:
         found = find_blind(tx, media, name)
         tell_looked(tx, bridge, SYSTEM, found, there=there, because=because, by=f"{getuser()} (command line)")
-    out.print("it counts as arrived" if there else "it is in line again", highlight=False)
+    told = "it counts as arrived" if there else "it is in line again"
+    say(told, as_json=as_json, delivery=found, there=there)
 
 
 @connectors.command("replay")
 def connectors_replay(
-    name: str,
+    name: Name,
     since: Annotated[
         str, typer.Option(help="Also what it accepted from then on: 09:00 (today) or 2026-11-23T09:00, our time zone.")
     ] = "",
     until: Annotated[str, typer.Option(help="Until when, with --since.")] = "",
+    as_json: Json = False,
 ) -> None:
     """Put every failed delivery of a destination in line again, after its cause was mended.
 
@@ -342,12 +207,14 @@ def connectors_replay(
             with bridge.db.transaction() as tx:
                 count = replay(tx, bridge, SYSTEM, name, since=first, until=last)
             total += count
-    out.print(f"{total} deliveries are in line again", highlight=False)
+    say(f"{total} deliveries are in line again", as_json=as_json, deliveries=total)
 
 
 @connectors.command("stop")
 def connectors_stop(
-    name: str, because: Annotated[str, typer.Option(help="Shown with everything that waits.")] = "by command line"
+    name: Name,
+    because: Annotated[str, typer.Option(help="Shown with everything that waits.")] = "by command line",
+    as_json: Json = False,
 ) -> None:
     """Send nothing more to a destination until `resume`, as while the EHR is down; everything waits in order.
 
@@ -358,18 +225,19 @@ def connectors_stop(
 
     with beside_service() as bridge, bridge.db.transaction() as tx:
         stop_destination(tx, bridge, SYSTEM, name, because=because)
-    out.print(f"nothing more goes to {name} until `dermbridge connectors resume {name}`", highlight=False)
+    told = f"nothing more goes to {name} until `dermbridge connectors resume {name}`"
+    say(told, as_json=as_json, destination=name, stopped=because)
 
 
 @connectors.command("resume")
-def connectors_resume(name: str) -> None:
+def connectors_resume(name: Name, as_json: Json = False) -> None:
     """Go on with a destination that was stopped, oldest first. Example: dermbridge connectors resume main-ehr"""
     from adapter.access.actor import SYSTEM
     from adapter.delivery.backlog import resume_destination
 
     with beside_service() as bridge, bridge.db.transaction() as tx:
         count = resume_destination(tx, bridge, SYSTEM, name)
-    out.print(f"{name} goes on; {count} deliveries wait for it", highlight=False)
+    say(f"{name} goes on; {count} deliveries wait for it", as_json=as_json, destination=name, deliveries=count)
 
 
 @connectors.command("explain")

@@ -2,12 +2,15 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from adapter.bridge import open_bridge
-from adapter.cli import main, show
+from adapter.cli import cli, main, show
 from adapter.errors import Misconfigured
 from adapter.settings import load_settings
 
@@ -66,3 +69,23 @@ def test_tokens_in_force_are_listed_without_their_secret(
     assert secret not in listed
     said("revoke", row["id"])
     assert json.loads(said("list", "--json")) == []
+
+
+# What runs until it is stopped, writes a file that was named, or speaks to scripts as it is.
+TOLD_AS_THEY_ARE = {
+    *("serve", "worker", "mllp", "demo", "sandbox ehr"),
+    *("card", "audit export", "audit head", "connectors schema"),
+}
+
+
+def test_every_command_tells_scripts_what_it_found_or_did() -> None:
+    silent = {name for name, options in options_of(typer.main.get_command(cli)) if "--json" not in options}
+    assert silent == TOLD_AS_THEY_ARE
+
+
+def options_of(command: Any, *path: str) -> Iterator[tuple[str, set[str]]]:
+    below = getattr(command, "commands", {})
+    for name, each in below.items():
+        yield from options_of(each, *path, name)
+    if not below:
+        yield " ".join(path), {option for parameter in command.params for option in parameter.opts}

@@ -128,6 +128,16 @@ def test_a_destination_is_stopped_for_maintenance_and_goes_on(site: Path) -> Non
     assert answer("list")[0]["state"] == "no outages"
 
 
+def test_what_was_done_is_told_to_scripts_as_well(site: Path) -> None:
+    assert answer("stop", "shelf", "--because", "upgrade") == [{"destination": "shelf", "stopped": "upgrade"}]
+    assert answer("resume", "shelf") == [{"destination": "shelf", "deliveries": 0}]
+    assert answer("replay", "shelf") == [{"deliveries": 0}]
+    (made,) = answer("new", "mine", "--like", "epic")
+    assert made["file"] == "config/connectors/mine.toml" and 'name = "mine"' in made["settings"]
+    (kept,) = answer("secret", "mine.pem", "--new-key", "ec")
+    assert kept["public"]["keys"][0]["kty"] == "EC"
+
+
 def test_what_a_set_back_ehr_lost_is_replayed_since_a_time_of_day(site: Path) -> None:
     assert "0 deliveries" in run("replay", "shelf", "--since", "00:00", "--until", "2999-01-01T00:00")
     for told, *words in (

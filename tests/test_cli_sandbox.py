@@ -144,7 +144,7 @@ def test_a_login_page_in_the_vendors_stead_is_no_answer(halden: Halden, path: st
     vendor, connector, parcel = halden
     connector.send(parcel)
     vendor.faults = [Fault("refuse", "GET", path, refusal=Refusal(status=200, body="<html>Sign in</html>"))]
-    with pytest.raises(DeliveryError, match="brought no JSON") as error:
+    with pytest.raises(DeliveryError, match="neither lists anything") as error:
         connector.send(parcel)
     assert error.value.retry is Retry.LATER and len(vendor.filed()) == 1
 
