@@ -16,6 +16,8 @@ from adapter.sandbox.vendors.engine import Document, Request, Response, at, refu
 if TYPE_CHECKING:
     from adapter.sandbox.vendors.engine import Vendor
 
+_BIRTH_DATE = re.compile(r'"[^"]*<(?:year|month|day)>[^"]*"')  # as a template has it
+
 
 def respond(vendor: Vendor, request: Request) -> Response:
     """The first route that fits answers; what was put under a signed address is read there by anybody."""
@@ -40,8 +42,9 @@ def _act(vendor: Vendor, route: RestRoute, request: Request, known: dict[str, An
             return Response(
                 route.status, _filled(route.item or "[]", known).encode(), {"Content-Type": "application/json"}
             )
-        year, month, day = (vendor.patients[mrn] or "--").split("-")
-        return _said(route, known | {"mrn": mrn, "year": year, "month": month, "day": day})
+        if not (born := vendor.patients[mrn]):
+            route = route.model_copy(update={"answer": _BIRTH_DATE.sub('""', route.answer)})
+        return _said(route, known | {"mrn": mrn} | dict(zip(("year", "month", "day"), born.split("-"), strict=False)))
     if route.does == "say":
         return _said(route, known | {"address": vendor.address, "id": vendor.new_id()})
     if route.does == "keep-bytes":
