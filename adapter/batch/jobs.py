@@ -266,7 +266,7 @@ def _standing(row: Row[Any], counts: dict[tuple[str, str], int]) -> dict[str, An
         "finished": row.state in ("finished", "undone"),
         "created_at": row.created_at,
         "finished_at": row.finished_at,
-        "can_undo": row.state == "finished" and OPERATIONS[row.operation].can_undo and count["done"] > 0,
+        "can_undo": row.state == "finished" and OPERATIONS[row.operation].undo is not None and count["done"] > 0,
     }
 
 

@@ -51,7 +51,3 @@ class Operation:
     undo: Callable[[Connection, Bridge, Actor, str, Change], Any] | None = None
     needs_second_person: Callable[[Connection, Bridge, Sequence[str]], bool] | None = None
     ahead: Callable[[Bridge, Actor, str, Parameters], None] | None = None
-
-    @property
-    def can_undo(self) -> bool:
-        return self.undo is not None

@@ -112,7 +112,7 @@ def replace_media(
     return Change(summary, media.version_id, stored.version_id)
 
 
-def undo_change(tx: Connection, bridge: Bridge, actor: Actor, media_id: str, change: Change) -> Change:
+def _undo_assign(tx: Connection, bridge: Bridge, actor: Actor, media_id: str, change: Change) -> Change:
     """Put the earlier content back as a new version. Raises Conflict when the photo was changed since."""
     media = photo_in_reach(tx, actor, media_id)
     if media.version_id != change.after:
@@ -166,7 +166,7 @@ def _latest_deliveries(tx: Connection, media: Stored) -> list[Row[Any]]:
 
 
 OPERATIONS: dict[str, Operation] = {
-    "assign": Operation("u", _check_assign, _plan_assign, _assign, undo_change),
+    "assign": Operation("u", _check_assign, _plan_assign, _assign, _undo_assign),
     "redeliver": Operation("u", _check_nothing, _plan_redeliver, _redeliver),
     "compare": Operation("r", check_priors, plan_comparison, tell_comparison, ahead=ask_engine),
     "refile": Operation("u", check_refiling, plan_move, refile_photo, undo_refiling, needs_second_person),

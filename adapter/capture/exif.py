@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta
 
 from adapter.capture.ifd import BadDirectory, Directory, TagReader
 
@@ -51,13 +51,6 @@ class ExifFacts:
     make: str = ""
     model: str = ""
     kinds: tuple[str, ...] = ()
-
-    @property
-    def taken_at(self) -> datetime | None:
-        """In UTC; None when the camera did not say its offset (then only `taken_at_local` is known)."""
-        if self.taken_at_local is None or self.utc_offset is None:
-            return None
-        return self.taken_at_local.replace(tzinfo=timezone(self.utc_offset)).astimezone(UTC)
 
     @property
     def device(self) -> str | None:

@@ -68,45 +68,35 @@ def _add_new(dialect: str) -> Any:
 def enqueue(tx: Connection, *items: Work, at: datetime, due_at: datetime | None = None) -> None:
     """Add work in the caller's transaction. The same idempotency key again adds nothing while it is unfinished."""
     for item in items:
-        row = {
-            "kind": item.kind,
-            "destination": item.destination,
-            "idempotency_key": item.idempotency_key,
-            "state": "waiting",
-            "due_at": due_at or at,
-            "payload": orjson.dumps(item.payload).decode(),
-            "created_at": at,
-        }
-        work_id = tx.execute(_add_new(tx.dialect.name), row).scalar_one_or_none()
+        work_id = tx.execute(_add_new(tx.dialect.name), _row(item, at, due_at or at)).scalar_one_or_none()
         if work_id is not None and item.order_keys:
-            keys = [{"order_key": key[:200], "work_id": work_id} for key in dict.fromkeys(item.order_keys)]
-            tx.execute(insert(work_key), keys)
+            tx.execute(insert(work_key), _keys(item, work_id))
 
 
 def enqueue_all(tx: Connection, items: Sequence[Work], *, at: datetime) -> None:
     """Add many at once, in order. The caller vouches that their idempotency keys are new."""
     if not items:
         return
-    rows = [
-        {
-            "kind": item.kind,
-            "destination": item.destination,
-            "idempotency_key": item.idempotency_key,
-            "state": "waiting",
-            "due_at": at,
-            "payload": orjson.dumps(item.payload).decode(),
-            "created_at": at,
-        }
-        for item in items
-    ]
+    rows = [_row(item, at, at) for item in items]
     ids = tx.execute(insert(work).returning(work.c.id, sort_by_parameter_order=True), rows).scalars().all()
-    keys = [
-        {"order_key": key[:200], "work_id": work_id}
-        for item, work_id in zip(items, ids, strict=True)
-        for key in dict.fromkeys(item.order_keys)
-    ]
-    if keys:
+    if keys := [key for item, work_id in zip(items, ids, strict=True) for key in _keys(item, work_id)]:
         tx.execute(insert(work_key), keys)
+
+
+def _row(item: Work, at: datetime, due_at: datetime) -> dict[str, Any]:
+    return {
+        "kind": item.kind,
+        "destination": item.destination,
+        "idempotency_key": item.idempotency_key,
+        "state": "waiting",
+        "due_at": due_at,
+        "payload": orjson.dumps(item.payload).decode(),
+        "created_at": at,
+    }
+
+
+def _keys(item: Work, work_id: int) -> list[dict[str, Any]]:
+    return [{"order_key": key[:200], "work_id": work_id} for key in dict.fromkeys(item.order_keys)]
 
 
 def due_lines(db: Database, kinds: Iterable[str], *, now: datetime) -> list[tuple[str, str]]:

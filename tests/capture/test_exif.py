@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -20,22 +20,22 @@ def block(tags: dict[int, object], private: dict[int, object] | None = None) -> 
     return written.tobytes().removeprefix(b"Exif\0\0")
 
 
-def test_the_moment_is_aware_when_the_camera_says_its_offset():
+def test_the_moment_comes_with_the_offset_the_camera_says():
     facts = exif.read(block({}, {0x9003: "2026:11:20 09:30:00", 0x9291: "25", 0x9011: "-03:30"}))
     assert facts.taken_at_local == datetime(2026, 11, 20, 9, 30, 0, 250000)  # noqa: DTZ001 - naive by nature
     assert facts.utc_offset == timedelta(hours=-3, minutes=-30)
-    assert facts.taken_at == datetime(2026, 11, 20, 13, 0, 0, 250000, tzinfo=UTC)
 
 
 def test_the_moment_stays_local_without_an_offset():
     facts = exif.read(block({}, {0x9003: "2026:11:20 09:30:00"}))
     assert facts.taken_at_local == datetime(2026, 11, 20, 9, 30)  # noqa: DTZ001 - naive by nature
-    assert facts.taken_at is None
+    assert facts.utc_offset is None
 
 
 def test_the_digitized_moment_stands_in_for_a_missing_original():
     facts = exif.read(block({}, {0x9003: "    :  :     :  :  ", 0x9004: "2025:01:02 03:04:05", 0x9012: "+00:00"}))
-    assert facts.taken_at == datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert facts.taken_at_local == datetime(2025, 1, 2, 3, 4, 5)  # noqa: DTZ001 - naive by nature
+    assert facts.utc_offset == timedelta(0)
 
 
 @pytest.mark.parametrize("offset", ["", "CEST", "+25:00", "   :  ", "+2"])

@@ -170,6 +170,8 @@ def test_the_same_photo_of_another_patient_is_another_photo(bridge: Bridge) -> N
         ({"patient": "Patient/asa", "sensitivity": ["consent-pending"]}, BadInput),
         ({"patient": "Patient/asa", "note": "a\0b"}, BadInput),
         ({"patient": {"system": MRN, "value": "47\x0011"}}, BadInput),
+        ({"patient": {"system": MRN, "value": " "}}, BadInput),
+        ({"patient": {"system": MRN, "value": "mrn-asa", "birthDate": "1968-13-45"}}, BadInput),
         ({"patient": "Patient/asa", "taken_at": "20240131"}, BadInput),
         ({"patient": "Patient/asa", "taken_at": 5}, BadInput),
         ({"patient": "Patient/asa", "taken_at": "0001-01-01T00:00:00+14:00"}, BadInput),
@@ -183,6 +185,11 @@ def test_wrong_metadata_is_refused_and_nothing_is_kept(
     with pytest.raises(error):
         _send(bridge, **change)
     assert _count(bridge, capture) == 0
+
+
+def test_blanks_around_a_scanned_number_are_not_part_of_it(bridge: Bridge) -> None:
+    _patient(bridge)
+    assert _send(bridge, patient={"system": MRN, "value": " mrn-asa\n"}).body["identity"] == "bound"
 
 
 def test_damage_on_the_way_and_too_much_are_refused(bridge: Bridge) -> None:
