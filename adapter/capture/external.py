@@ -67,7 +67,7 @@ def pull_photo(
         patient = patient_in_use(tx, actor, patient_id, letter="r")
         decision = consent.decide(tx, bridge, patient.id)
     if not decision.permit:
-        raise Unprocessable(f"{decision.because}; no photo of this patient may be copied here")
+        raise Unprocessable(f"{decision.because} No photo of this patient may be copied here")
     try:
         fetched = delivery.fetch_photo(bridge, destinations, destination, patient.resource, photo_id)
     except (WrongPatient, Gone) as error:

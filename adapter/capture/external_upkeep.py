@@ -111,8 +111,7 @@ def forget_external(tx: Connection, bridge: Bridge, actor: Actor, media: Stored,
     `dermbridge scrub`."""
     at, patient_id = bridge.now(), patient_of(media.resource)
     bridge.db.lock(tx, f"patient:{patient_id}")
-    current = find(tx, "Media", media.id)
-    if current is None:
+    if (current := find(tx, "Media", media.id)) is None:
         return
     media = current
     if torn:

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, case, exists, func, literal, or_, select, update
 
-from adapter.access import SYSTEM, Actor
+from adapter.access import Actor
 from adapter.bridge import Bridge
 from adapter.db.tables import adt_message, work, work_key
 from adapter.errors import Conflict, NotFound
@@ -90,7 +90,7 @@ def dismiss(tx: Connection, bridge: Bridge, actor: Actor, message_id: str, *, be
         raise Conflict("this message is being applied at the moment; look again")
     values = {"state": "dismissed", "reason": because, "remedy": None}
     tx.execute(update(adt_message).where(adt_message.c.id == message_id).values(**values))
-    audit(tx, bridge, "adt-applied", actor or SYSTEM, outcome="4", detail=f"dismissed: {because}")
+    audit(tx, bridge, "adt-applied", actor, outcome="4", detail=f"dismissed: {because}")
 
 
 def _get_waiting(tx: Connection, message_id: str, what: str) -> None:

@@ -18,7 +18,6 @@ from adapter.settings import Settings
 from adapter.work import Work, enqueue_all
 
 _REMEDY = "the sender was told; it must correct the message and send it again"
-_IN_CLAUSE = 500
 
 
 def receive_messages(bridge: Bridge, raws: Sequence[bytes], peer: str) -> list[bytes]:
@@ -83,8 +82,7 @@ def _known(tx: Connection, arrivals: Iterable[Arrival]) -> _Known:
     columns = adt_message.c
     known: _Known = {}
     for sender, control_ids in by_sender.items():
-        for start in range(0, len(control_ids), _IN_CLAUSE):
-            some = control_ids[start : start + _IN_CLAUSE]
+        for some in batches(control_ids):
             kept = columns.fingerprint, columns.ack, columns.id, columns.state == "refused"
             statement = select(columns.control_id, *kept).where(columns.sender == sender, columns.control_id.in_(some))
             known |= {(sender, row.control_id): _Kept(*row[1:]) for row in tx.execute(statement)}
