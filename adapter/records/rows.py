@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Table, bindparam, select, update
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.exc import IntegrityError
 
+from adapter.db.engine import batches
 from adapter.db.inserting import insert_rows
 from adapter.db.tables import audit_tail, resource_history, search_index
 from adapter.errors import Conflict, Gone, NotFound, Overtaken, PreconditionFailed
@@ -171,10 +172,8 @@ def find(tx: Connection, resource_type: str, resource_id: str) -> Stored | None:
 
 
 def find_all(tx: Connection, resource_type: str, ids: Iterable[str]) -> dict[str, Stored]:
-    """The current versions of those of at most `engine.BATCH` ids that are there, by id: one statement for all."""
-    if not (asked := list(ids)):
-        return {}
-    rows = tx.execute(_by_ids(resource_type), {"ids": asked})
+    """The current versions of those that are there, by id: a statement for each `engine.BATCH` of them."""
+    rows = (row for some in batches(ids) for row in tx.execute(_by_ids(resource_type), {"ids": some}))
     return {row.id: _stored(resource_type, row) for row in rows}
 
 

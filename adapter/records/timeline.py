@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Subquery, case, func, sel
 from adapter.db.tables import Instant, delivery, encounter, media, search_index
 from adapter.errors import BadInput
 from adapter.records.paging import Cursor, SortKey, fetch, place_of
-from adapter.records.rows import Stored, find_where
+from adapter.records.rows import Stored, find_all, find_where
 from adapter.records.search_parameters import TABLES
 
 BY_GROUP = {"visit": ("-visit_at", "-taken_at", "-id"), "site": ("site", "-taken_at", "-id")}
@@ -53,7 +53,7 @@ def photos_of(
         statement = statement.where(placed.c.site == site)
     cursor = _open_cursor(after, order) if after else None
     rows, more = fetch(tx, statement, order, cursor, count=count)
-    photos = by_id(tx, "Media", [row.id for row in rows])
+    photos = find_all(tx, "Media", [row.id for row in rows])
     return PhotoPage([photos[row.id] for row in rows], _cursor_token(rows[-1], order) if more else None)
 
 
@@ -84,11 +84,6 @@ def deliveries_by_media(tx: Connection, media_ids: Sequence[str]) -> dict[str, l
     for (media_id, _), row in sorted(latest.items()):
         found[media_id].append(row)
     return found
-
-
-def by_id(tx: Connection, resource_type: str, ids: Sequence[str]) -> dict[str, Stored]:
-    """The current resources among `ids`, in one query."""
-    return {one.id: one for one in find_where(tx, resource_type, TABLES[resource_type].c.id.in_(ids))} if ids else {}
 
 
 def records_about(tx: Connection, resource_type: str, param: str, reference: str, *, limit: int) -> list[Stored]:

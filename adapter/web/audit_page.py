@@ -18,8 +18,7 @@ from adapter.access import check_right
 from adapter.bridge import Bridge
 from adapter.errors import BadInput
 from adapter.governance.log import Entry, Question, all_events, find_events, find_patient_ids
-from adapter.records import Stored
-from adapter.records.timeline import by_id
+from adapter.records import Stored, find_all
 from adapter.web.gate import actor_of
 from adapter.web.pages import Web
 from adapter.web.patient_card import patient_name
@@ -37,7 +36,7 @@ def audit_page(web: Web, request: Request) -> Response:
     with bridge.db.snapshot() as tx:
         question = _question(tx, bridge, asked)
         entries, following = find_events(tx, question, before=request.query_params.get("page"))
-        patients = by_id(tx, "Patient", [one.patient_id for one in entries if one.patient_id])
+        patients = find_all(tx, "Patient", [one.patient_id for one in entries if one.patient_id])
     _note(bridge, request, question)
     return web.render(
         request,

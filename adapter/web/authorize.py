@@ -28,9 +28,8 @@ from adapter.access.relationship import can_open_charts, patients_treated
 from adapter.access.sessions import NOBODY, Session
 from adapter.bridge import Bridge
 from adapter.errors import BadInput, Forbidden, NotFound
-from adapter.records import Stored, create_all, find
+from adapter.records import Stored, create_all, find, find_all
 from adapter.records.patient_lookup import find_patients, recent_patients
-from adapter.records.timeline import by_id
 from adapter.settings import Client
 from adapter.web.bodies import Form, parse_query
 from adapter.web.gate import actor_of, get_patient, session_of
@@ -238,14 +237,14 @@ def _patients(bridge: Bridge, asked: _Asked, search: str) -> list[Stored]:
     governance.settle(bridge)
     with bridge.db.snapshot() as tx:
         if asked.opened_in:
-            return list(by_id(tx, "Patient", [asked.opened_in]).values())
+            return list(find_all(tx, "Patient", [asked.opened_in]).values())
         if can_open_charts(actor):
             ids += patients_treated(tx, bridge, actor, limit=LISTED)
         if actor.patient_id is None and has_right(actor, "launch-any-patient"):
             if search:
                 return find_patients(tx, search, limit=LISTED)
             ids += recent_patients(tx, actor.id, limit=LISTED)
-        known = by_id(tx, "Patient", list(dict.fromkeys(ids)))
+        known = find_all(tx, "Patient", dict.fromkeys(ids))
     return [known[one] for one in dict.fromkeys(ids) if one in known]
 
 

@@ -8,8 +8,8 @@ from starlette.responses import Response
 from adapter import governance
 from adapter.access.relationship import RELATIONSHIPS, can_open_charts, open_chart, patients_treated
 from adapter.errors import Forbidden
+from adapter.records import find_all
 from adapter.records.patient_lookup import photo_counts
-from adapter.records.timeline import by_id
 from adapter.web.bodies import Form
 from adapter.web.gate import actor_of, session_of
 from adapter.web.pages import Web, see_other
@@ -25,7 +25,7 @@ def charts(web: Web, request: Request) -> Response:
         raise Forbidden("this is for staff who signed in outside the EHR; open patients in the EHR, or search for them")
     with bridge.db.snapshot() as tx:
         treated = patients_treated(tx, bridge, actor, limit=LISTED)
-        known = by_id(tx, "Patient", list(treated))
+        known = find_all(tx, "Patient", treated)
         counts = photo_counts(tx, list(known))
     references = [one.version_reference for one in known.values()]
     with bridge.db.transaction() as tx:

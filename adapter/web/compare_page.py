@@ -20,9 +20,8 @@ from adapter.compare.priors import Prior, candidates, explain, find_prior
 from adapter.compare.reopening import get_photo
 from adapter.compare.saved import MOST
 from adapter.errors import BadInput, Unprocessable
-from adapter.records import Stored, find
+from adapter.records import Stored, find, find_all
 from adapter.records.confinement import patient_of
-from adapter.records.timeline import by_id
 from adapter.web.bodies import Form
 from adapter.web.elsewhere_link import elsewhere_href
 from adapter.web.gate import actor_of
@@ -54,7 +53,7 @@ def show_photos(web: Web, request: Request, ids: list[str], saved: dict[str, Any
         if request.query_params.get("order") == "taken":
             photos.sort(key=lambda one: taken_at(one.resource, zone) or datetime.min.replace(tzinfo=UTC))
         others = candidates(tx, photos[-1], only=sensitivity(actor, "Media"))
-        visits = by_id(tx, "Encounter", [visit for one in photos if (visit := encounter_of(one.resource))])
+        visits = find_all(tx, "Encounter", [visit for one in photos if (visit := encounter_of(one.resource))])
     warm_up(patient_id)
     with bridge.db.transaction() as tx:
         references = [one.version_reference for one in photos]

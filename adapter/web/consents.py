@@ -15,11 +15,11 @@ from adapter.bridge import Bridge
 from adapter.consent import seal_evidence
 from adapter.db.tables import consent as consent_table
 from adapter.errors import BadInput, NotFound
-from adapter.records import Resource, Stored, find_by_identifier, find_where, get
+from adapter.records import Resource, Stored, find_all, find_by_identifier, find_where, get
 from adapter.records.binaries import get_binary, open_binary
 from adapter.records.confinement import same_patients
 from adapter.records.delivery_list import page_of_deliveries
-from adapter.records.timeline import by_id, records_about
+from adapter.records.timeline import records_about
 from adapter.web.bodies import Form
 from adapter.web.gate import actor_of, get_patient
 from adapter.web.pages import Web, see_other
@@ -194,7 +194,7 @@ def _withdrawn(tx: Connection, bridge: Bridge, stored: Stored, patient_id: str) 
     )
     denials = find_by_identifier(tx, "Consent", FORM_IDENTIFIER, f"withdrawal.{stored.id}")
     copies = consent.copies(tx, patient_id)
-    photos = by_id(tx, "Media", list(dict.fromkeys(one.media_id for one in copies)))
+    photos = find_all(tx, "Media", dict.fromkeys(one.media_id for one in copies))
     return {
         "at": _time(bridge, _extension(stored.resource, WITHDRAWAL)["valueDateTime"]),
         "reason": next((one["text"] for one in told.get("reason", []) if "coding" not in one), None),

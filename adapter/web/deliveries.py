@@ -18,10 +18,9 @@ from adapter.delivery import DeliveryState, hold, needs_a_look, send_again, tell
 from adapter.delivery.circuit import circuits
 from adapter.delivery.outbox import destination_names, get_delivery
 from adapter.errors import BadInput
-from adapter.records import Stored
+from adapter.records import Stored, find_all
 from adapter.records.confinement import same_patients
 from adapter.records.delivery_list import next_tries, page_of_deliveries, sends_of
-from adapter.records.timeline import by_id
 from adapter.web.bodies import Form
 from adapter.web.clock import local, period
 from adapter.web.destination_cards import cards, list_href
@@ -63,8 +62,8 @@ def deliveries(web: Web, request: Request) -> Response:
         )
         ids = [row.id for row in rows]
         tries, due = sends_of(tx, ids), _next_tries(tx, rows)
-        photos = by_id(tx, "Media", [row.media_id for row in rows])
-        patients = by_id(tx, "Patient", [row.patient for row in rows if row.patient])
+        photos = find_all(tx, "Media", [row.media_id for row in rows])
+        patients = find_all(tx, "Patient", [row.patient for row in rows if row.patient])
         shown_cards = cards(tx, bridge, bridge.now() - CONFIRMED_WITHIN, destination) if within is None else []
     search = f"delivery?{urlencode({'destination': destination or '', 'state': state or ''})}"
     shown = [one.version_reference for one in photos.values()]

@@ -8,8 +8,8 @@ from starlette.responses import RedirectResponse, Response
 from adapter import governance
 from adapter.access import can, check_right, check_scope, has_right
 from adapter.access.sessions import NOBODY
+from adapter.records import find_all
 from adapter.records.patient_lookup import find_patients, photo_counts, recent_patients
-from adapter.records.timeline import by_id
 from adapter.web.gate import actor_of
 from adapter.web.pages import Web
 from adapter.web.patient_card import patient_card
@@ -35,7 +35,7 @@ def home(web: Web, request: Request) -> Response:
             found = find_patients(tx, query, limit=LISTED + 1)
         else:
             recent = recent_patients(tx, actor.id, limit=LISTED)
-            known = by_id(tx, "Patient", recent)
+            known = find_all(tx, "Patient", recent)
             found = [known[one] for one in recent if one in known]
         counts = photo_counts(tx, [one.id for one in found])
     references = [one.version_reference for one in found[:LISTED]]

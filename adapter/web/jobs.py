@@ -16,9 +16,8 @@ from adapter.batch.export import export_zip
 from adapter.batch.jobs import job_status
 from adapter.bridge import Bridge
 from adapter.errors import BadInput
-from adapter.records import Stored, find
+from adapter.records import Stored, find, find_all
 from adapter.records.confinement import patient_of, same_patients
-from adapter.records.timeline import by_id
 from adapter.web.bodies import Form
 from adapter.web.gate import actor_of, get_patient
 from adapter.web.pages import Web, see_other
@@ -67,7 +66,7 @@ def jobs_page(web: Web, request: Request) -> Response:
         rows, following = batch.jobs_of(tx, actor, before=request.query_params.get("page"))
         within = same_patients(tx, {actor.patient_id}) if actor.patient_id else None
         shown = [row for row in rows if within is None or row["patient"] in within]
-        patients = by_id(tx, "Patient", [row["patient"] for row in shown if row["patient"]])
+        patients = find_all(tx, "Patient", [row["patient"] for row in shown if row["patient"]])
     references = [one.version_reference for one in patients.values()]
     governance.audit_look(bridge, actor, patient_id=actor.patient_id, references=references, query="jobs")
     return web.render(
@@ -84,7 +83,7 @@ def job_page(web: Web, request: Request) -> Response:
     with bridge.db.snapshot() as tx:
         status = _get_job(tx, actor, request.path_params["id"])
         patient = find(tx, "Patient", status["patient"]) if status["patient"] else None
-        photos = _in_reach(tx, actor, by_id(tx, "Media", [item["target"] for item in status["items"]]))
+        photos = _in_reach(tx, actor, find_all(tx, "Media", [item["target"] for item in status["items"]]))
         lines = _planned(batch.tally(tx, status["id"])) if status["state"] in PLANNED else _told(status)
         items = most_changed_first(tx, status) if status["operation"] == "compare" else status["items"]
         about = _about(tx, status)
@@ -251,7 +250,7 @@ def _get_job(tx: Connection, actor: Actor, job_id: str) -> dict[str, Any]:
 
 def _check_all_of(tx: Connection, patient: Stored, media_ids: list[str]) -> None:
     """Raises BadInput unless every photo is this patient's: a selection never reaches across patients."""
-    known = by_id(tx, "Media", media_ids)
+    known = find_all(tx, "Media", media_ids)
     if any(one not in known or patient_of(known[one].resource) != patient.id for one in media_ids):
         raise BadInput("some of these photos are not of this patient any more; open the patient again")
 

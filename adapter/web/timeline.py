@@ -16,8 +16,8 @@ from adapter.access.reach import sensitivity
 from adapter.compare.reopening import comparisons_of
 from adapter.db.tables import encounter
 from adapter.errors import BadInput
-from adapter.records import Stored, find_where
-from adapter.records.timeline import BY_GROUP, by_id, count_by_site, deliveries_by_media, photos_of
+from adapter.records import Stored, find_all, find_where
+from adapter.records.timeline import BY_GROUP, count_by_site, deliveries_by_media, photos_of
 from adapter.web.elsewhere_link import elsewhere_href
 from adapter.web.gate import actor_of, get_patient
 from adapter.web.handoff import handoff_of
@@ -58,7 +58,7 @@ def timeline(web: Web, request: Request) -> Response:
         sites = count_by_site(tx, patient.id, only=only)
         restricted = sum(n for _, n in count_by_site(tx, patient.id)) - sum(n for _, n in sites) if only else 0
         sent = deliveries_by_media(tx, [one.id for one in page.photos])
-        known = by_id(tx, "Encounter", [e for one in page.photos if (e := encounter_of(one.resource))])
+        known = find_all(tx, "Encounter", [e for one in page.photos if (e := encounter_of(one.resource))])
         offered = visits_of(tx, patient.id)
         comparisons = comparisons_of(tx, actor, patient_id=patient.id) if can(actor, "s", "Observation") else []
     shown = [one.version_reference for one in (*page.photos, *comparisons)]
