@@ -62,7 +62,7 @@ class Hl7v2:
     ) -> None:
         del secrets  # a certificate is a file of its own
         self._profile = profile
-        self._told = _message_profile(profile)
+        self._layout = _message_profile(profile)
         self._now = now
         self._pace = Pace(profile.limits, now=now, tally=tallies(profile.route_names[0]), zone=profile.timezone)
         self._one_at_a_time = threading.Lock()
@@ -146,7 +146,7 @@ class Hl7v2:
             withdrawn=withdraws,
         )
         try:
-            return photo_message(facts, self._told)
+            return photo_message(facts, self._layout)
         except UnicodeEncodeError as error:
             raise DeliveryError(
                 "The message holds a character that is not in the receiver's character set.",

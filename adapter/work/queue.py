@@ -238,7 +238,7 @@ def finish_all(tx: Connection, items: Sequence[Work]) -> None:
     """`finish` for many."""
     if not finish_held(tx, items):
         told = ", ".join(f"{item.id} ({item.kind})" for item in items[:3])
-        raise LeaseLost(f"work {told} or what is done with it was taken over; its effect here is rolled back")
+        raise LeaseLost(f"some of work {told} was taken over; its effect here is rolled back")
 
 
 def finish_held(tx: Connection, items: Sequence[Work]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -9,9 +10,14 @@ import pytest
 from adapter.sandbox.vendors import Fault
 from adapter.sandbox.vendors.behaviour import Refusal
 from connectors.answers import Answer
+from connectors.contract import RouteRefused
+from connectors.in_order import InOrder
+from connectors.kinds import EhrProfile
+from connectors.profile import build_profile
 from connectors.rest import listed
 from connectors.rest_knobs import Lookup
-from tests.connectors.vendor_site import Open, fault, in_chart
+from tests.connectors.test_contract import parcel
+from tests.connectors.vendor_site import Open, Played, fault, in_chart
 
 PAGE = Refusal(status=404, body="<html><title>Not found</title></html>")
 BY_NUMBER = {"path": "persons?mrn={identifier}", "id": "key"}
@@ -37,6 +43,16 @@ def test_a_look_that_finds_no_such_page_is_no_absence(opened: Open, name: str) -
     assert site.numbers() == ["1001"]
     site.again()
     assert (site.rows()[0].state, site.numbers()) == (in_chart(name), ["1001"])
+
+
+def test_an_ehr_none_of_whose_routes_answers_is_asked_again(played: Played) -> None:
+    running, _ = played("medplum")
+    alone = build_profile(running.destination("x", timeouts={"attempts": 1}), source="x")
+    with closing(InOrder(EhrProfile.model_construct(routes=(alone,)), str)) as connector:
+        assert connector.find(parcel()) is None
+        running.vendor.faults = [Fault("refuse", *asked, refusal=PAGE) for asked in LOOKS["medplum"]]
+        with pytest.raises(RouteRefused):
+            connector.find(parcel())
 
 
 @pytest.mark.parametrize(
