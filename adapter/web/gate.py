@@ -23,6 +23,17 @@ def actor_of(request: Request) -> Actor:
     return cast(Actor, actor)
 
 
+def settler_of(request: Request) -> Actor:
+    """Who may settle what has no patient yet: with the worklist, and in no chart, where nobody else may be heard of.
+
+    Raises NotAuthenticated, Forbidden, NotFound.
+    """
+    actor = actor_of(request)
+    check_right(actor, "worklist")
+    check_patient(actor, None)
+    return actor
+
+
 def session_of(request: Request) -> Session | None:
     return cast(Session | None, getattr(request.state, "session", None))
 

@@ -10,10 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from adapter import governance
-from adapter.access import can, check_right
+from adapter.access import can
 from adapter.batch.import_runs import LEFTOVERS, VERDICTS, files_of, get_run, page_of_runs
 from adapter.errors import BadInput
-from adapter.web.gate import actor_of
+from adapter.web.gate import settler_of
 from adapter.web.pages import Web
 
 WORDINGS = {
@@ -27,8 +27,7 @@ WORDINGS = {
 
 def imports(web: Web, request: Request) -> Response:
     """GET /imports?page=..; needs the right to the worklist, since leftovers end there."""
-    actor = actor_of(request)
-    check_right(actor, "worklist")
+    settler_of(request)
     with web.bridge.db.snapshot() as tx:
         runs, following = page_of_runs(tx, before=request.query_params.get("page"))
     return web.render(
@@ -42,8 +41,7 @@ def imports(web: Web, request: Request) -> Response:
 
 def import_run(web: Web, request: Request) -> Response:
     """GET /imports/{id}?verdict=..&after=..: every file with what became of it."""
-    bridge, actor, query = web.bridge, actor_of(request), request.query_params
-    check_right(actor, "worklist")
+    bridge, actor, query = web.bridge, settler_of(request), request.query_params
     verdict, after, href = query.get("verdict") or None, query.get("after", "-1"), request.url.path
     if verdict not in (None, *VERDICTS) or not after.removeprefix("-").isdecimal():
         raise BadInput(f"files are shown by verdict: {', '.join(VERDICTS)}")

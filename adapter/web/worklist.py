@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from adapter import batch, governance, identity
-from adapter.access import Actor, can, check_patient, check_right, check_scope
+from adapter.access import Actor, can, check_right, check_scope
 from adapter.access.policy import can_see
 from adapter.bridge import Bridge
 from adapter.delivery import Destinations, ask_destination
@@ -23,7 +23,7 @@ from adapter.errors import BadInput, NotFound
 from adapter.identity.unmatched import COUNTED, STATES, count_unmatched, unmatched_photos
 from adapter.records import Stored
 from adapter.web.bodies import Form
-from adapter.web.gate import actor_of, get_photo
+from adapter.web.gate import actor_of, get_photo, settler_of
 from adapter.web.pages import Web, see_other
 from adapter.web.worklist_items import job_detail, job_entry, message_detail, message_entry, photo_detail, photo_entry
 from mappings.wrong_patient import state_of
@@ -42,9 +42,7 @@ LABELS = {
 
 def worklist(web: Web, request: Request) -> Response:
     """?kind=..&after=..&open=..&q=.. ; `open` is the id of what is shown beside the list, `q` looks for a patient."""
-    bridge, actor, query = web.bridge, actor_of(request), request.query_params
-    check_right(actor, "worklist")
-    check_patient(actor, None)  # what belongs to nobody yet is not for a session confined to one chart
+    bridge, actor, query = web.bridge, settler_of(request), request.query_params
     kind, after = query.get("kind") or None, query.get("after") or None
     if kind is not None and kind not in LABELS:
         raise BadInput(f"the worklist holds {', '.join(LABELS)}")
@@ -118,7 +116,7 @@ def ask(web: Web, request: Request, form: Form) -> Response:
 
 def replay(web: Web, request: Request, form: Form) -> Response:
     """POST /worklist/adt/{id}/replay: apply a message again, after what it lacked was put right."""
-    bridge, actor, message_id = web.bridge, _operator(request), request.path_params["id"]
+    bridge, actor, message_id = web.bridge, settler_of(request), request.path_params["id"]
     with bridge.db.transaction() as tx:
         identity.replay(tx, bridge, message_id)
         governance.audit(tx, bridge, "update", actor, detail=f"ADT message {message_id} applied again")
@@ -127,19 +125,12 @@ def replay(web: Web, request: Request, form: Form) -> Response:
 
 def dismiss(web: Web, request: Request, form: Form) -> Response:
     """POST /worklist/adt/{id}/dismiss: it was settled otherwise, as `because` says; those behind it go on."""
-    bridge, actor, message_id = web.bridge, _operator(request), request.path_params["id"]
+    bridge, actor, message_id = web.bridge, settler_of(request), request.path_params["id"]
     if not form.get("because"):
         raise BadInput("say how it was settled, without naming the patient; it is kept with the message")
     with bridge.db.transaction() as tx:
         identity.dismiss(tx, bridge, actor, message_id, because=form.get("because")[:200])
     return see_other(_href({"kind": form.get("kind") or None}), "dismissed")
-
-
-def _operator(request: Request) -> Actor:
-    actor = actor_of(request)
-    check_right(actor, "worklist")
-    check_patient(actor, None)
-    return actor
 
 
 # --- the list -------------------------------------------------------------------------------------------------------

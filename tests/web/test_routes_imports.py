@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from adapter.access import SYSTEM
 from adapter.batch.drive import read_rules, run_import
+from adapter.batch.import_runs import page_of_runs
 from adapter.bridge import Bridge
 from tests.web.conftest import SYSTEM as MRN
-from tests.web.conftest import Browser, picture
+from tests.web.conftest import Browser, picture, sign_in
 
 
 @pytest.fixture
@@ -56,5 +58,12 @@ def test_an_import_that_was_cut_off_says_so(bridge: Bridge, administrator: Brows
     assert "under way or cut off" in page
 
 
-def test_imports_are_closed_to_a_confined_session(clinician: Browser) -> None:
-    assert clinician.get("/imports").status_code == 403
+@pytest.mark.parametrize(("role", "status"), [("clinician", 403), ("photographer", 404)])
+def test_imports_name_everybodys_files_and_are_closed_to_a_session_in_one_chart(
+    bridge: Bridge, app: Any, drive: Path, role: str, status: int
+) -> None:
+    run_import(bridge, SYSTEM, drive, read_rules(drive.parent / "rules.csv"), lambda _item: None)
+    with bridge.db.snapshot() as tx:
+        ((run, _),), _ = page_of_runs(tx)
+    browser = sign_in(bridge, app, role, "p1")
+    assert [browser.get(path).status_code for path in ("/imports", f"/imports/{run.id}")] == [status, status]
