@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection
 
 from adapter import delivery, governance
 from adapter.access import SYSTEM, Actor, check_whose
@@ -18,6 +16,7 @@ from adapter.errors import BadInput, Conflict, Unprocessable
 from adapter.measure.measuring import follow_photo
 from adapter.records import Resource, Stored, create, find, get, new_id, update_resource
 from adapter.records.confinement import patient_of
+from adapter.records.timeline import deliveries_by_media
 from mappings.body_sites import BODY_SITES, SNOMED_LATERALITY, UnknownBodySite, get_body_site
 from mappings.canonical_resources import codes_of
 from mappings.capture_to_media import assign
@@ -136,7 +135,7 @@ def _check_nothing(_bridge: Bridge, parameters: Parameters) -> None:
 def _plan_redeliver(tx: Connection, bridge: Bridge, actor: Actor, media_id: str, _parameters: Parameters) -> Plan:
     media = photo_in_reach(tx, actor, media_id)
     check_ours(media.resource)
-    latest = _latest_deliveries(tx, media)
+    latest = deliveries_by_media(tx, [media.id])[media.id]
     if not delivery.is_bound(media.resource):
         return Plan("whose photo it is must be settled first", skips=True)
     names = [row.destination for row in latest if row.state in _SENDABLE_AGAIN]
@@ -149,20 +148,12 @@ def _plan_redeliver(tx: Connection, bridge: Bridge, actor: Actor, media_id: str,
 
 def _redeliver(tx: Connection, bridge: Bridge, actor: Actor, media_id: str, _parameters: Parameters) -> Change:
     media = photo_in_reach(tx, actor, media_id)
-    latest = _latest_deliveries(tx, media)
+    latest = deliveries_by_media(tx, [media.id])[media.id]
     again = [row for row in latest if row.state in _SENDABLE_AGAIN]
     for row in again:
         delivery.send_again(tx, bridge, row.id)
     sent = len(again) if latest else len(delivery.deliver_media(tx, bridge, media))
     return Change(f"in line for {sent} destinations" if sent != 1 else "in line for one destination")
-
-
-def _latest_deliveries(tx: Connection, media: Stored) -> list[Row[Any]]:
-    """The newest one to each destination."""
-    latest: dict[str, Row[Any]] = {}
-    for row in delivery.deliveries_of(tx, media.id):
-        latest.setdefault(row.destination, row)
-    return list(latest.values())
 
 
 OPERATIONS: dict[str, Operation] = {
