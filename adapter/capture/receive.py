@@ -25,7 +25,7 @@ from adapter.capture.clean_copy import CleanCopy, clean_copy
 from adapter.capture.inspection import Inspection, inspect
 from adapter.capture.metadata import Metadata, PatientIdentifier, read_metadata
 from adapter.capture.repeats import Fingerprint, find_before, fingerprint
-from adapter.db.inserting import insert_rows
+from adapter.db.many_rows import insert_rows
 from adapter.db.tables import capture
 from adapter.errors import BadInput, Conflict, NotFound, TooLarge, Unavailable, Unprocessable
 from adapter.identity import Whose

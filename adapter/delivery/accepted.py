@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row
 
 from adapter import governance
 from adapter.access.actor import SYSTEM
-from adapter.db.inserting import insert_rows
+from adapter.db.many_rows import insert_rows
 from adapter.db.tables import delivery_attempt
 from adapter.delivery.attempt import Arrived, Attempt
 from adapter.delivery.orders import may_not_stay

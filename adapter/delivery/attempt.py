@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 
 from adapter.bridge import Bridge
-from adapter.db.inserting import insert_rows
+from adapter.db.many_rows import insert_rows
 from adapter.db.tables import delivery_attempt
 from adapter.delivery.circuit import LEFT_ALONE, note_answer
 from adapter.delivery.orders import Order

@@ -26,7 +26,7 @@ from sqlalchemy import Row
 from adapter import governance
 from adapter.access.actor import SYSTEM
 from adapter.bridge import Bridge
-from adapter.db.inserting import insert_rows
+from adapter.db.many_rows import insert_rows
 from adapter.db.tables import delivery_attempt
 from adapter.delivery.accepted import NOT_READ_BACK, accept
 from adapter.delivery.attempt import Arrived, Attempt

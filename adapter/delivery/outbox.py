@@ -23,7 +23,7 @@ from sqlalchemy import Connection, Row, and_, bindparam, case, func, insert, lit
 
 from adapter.bridge import Bridge
 from adapter.db.engine import batches
-from adapter.db.inserting import change_rows
+from adapter.db.many_rows import change_rows
 from adapter.db.tables import circuit, delivery
 from adapter.delivery.circuit import LEFT_ALONE, STOPPED
 from adapter.delivery.destinations import known_profiles

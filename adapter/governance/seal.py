@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import Connection, bindparam, delete, func, insert, select
 
 from adapter.bridge import Bridge
-from adapter.db.inserting import insert_rows
+from adapter.db.many_rows import insert_rows
 from adapter.db.tables import audit_head, audit_leaf, audit_node, audit_tail
 from adapter.errors import DermBridgeError
 from adapter.governance.feeds import put_in_line

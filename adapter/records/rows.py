@@ -20,7 +20,7 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy.exc import IntegrityError
 
 from adapter.db.engine import batches
-from adapter.db.inserting import insert_rows
+from adapter.db.many_rows import insert_rows
 from adapter.db.tables import audit_tail, resource_history, search_index
 from adapter.errors import Conflict, Gone, NotFound, Overtaken, PreconditionFailed
 from adapter.records.extraction import Resource, token_value

@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, select, update
 
 from adapter.db.engine import batches
-from adapter.db.inserting import insert_rows
+from adapter.db.many_rows import insert_rows
 from adapter.db.tables import blob, patient_key
 from adapter.errors import NotFound, Unavailable
 from adapter.records.blob_store import BlobStore, StoredBlob

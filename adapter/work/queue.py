@@ -34,7 +34,7 @@ from sqlalchemy import (
 )
 
 from adapter.db.engine import Database, insert_or
-from adapter.db.inserting import change_rows
+from adapter.db.many_rows import change_rows
 from adapter.db.tables import work, work_key
 from adapter.errors import DermBridgeError
 

@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, literal, select, update
 from sqlalchemy.exc import IntegrityError
 
 from adapter.bridge import Bridge
-from adapter.db.inserting import change_rows, insert_rows
+from adapter.db.many_rows import change_rows, insert_rows
 from adapter.db.tables import audit_event, audit_tail, search_index
 
 AT = datetime(2026, 11, 23, 9, 30, 1, 234567, tzinfo=UTC)
