@@ -178,6 +178,7 @@ NOT_KEPT = (
     "/comparisons/",
     "/photos/m1/",
 )  # the records of this test have no such part
+BEYOND_CHARTS = ("/admin", "/audit")  # the installation, and whom a privacy officer must be able to ask about
 MANY = ("/fhir", "/fhir/{path:path}")  # every interaction of these has a test of its own below
 
 
@@ -331,6 +332,17 @@ def test_a_session_in_another_patients_chart_is_refused(site: Site) -> None:
         lambda _, row: row.somebody_elses,
     )
     assert refused == {}
+
+
+def test_whoever_has_the_right_is_refused_too_when_launched_in_another_patients_chart(site: Site) -> None:
+    def asked(method: str, row: Row) -> int:
+        colleague = site.sign_in(row.who, "p2")
+        return ask(colleague.client, method, row, csrf=colleague.csrf)
+
+    def within(_method: str, row: Row) -> bool:
+        return row.somebody_elses and not row.address.startswith(BEYOND_CHARTS)
+
+    assert offenders(asked, {403, 404}, within) == {}
 
 
 def test_a_role_without_the_right_is_refused(site: Site) -> None:
