@@ -53,7 +53,7 @@ def test_profiles_and_commands_know_it(tmp_path: Path) -> None:
     several += '[[destinations.routes]]\nkind = "hand-off"\n'
     (tmp_path / "dermbridge.toml").write_text(table + several)
     settings = {"DERMBRIDGE_CONFIG": str(tmp_path / "dermbridge.toml"), "DERMBRIDGE_DATA_DIR": str(tmp_path / "data")}
-    checked = run(*COMMAND, "connectors", "check", "toy-site", "--all", folder=tmp_path, **settings)
+    checked = run(*COMMAND, "connectors", "check", "toy-site", "--all", "--json", folder=tmp_path, **settings)
     assert checked.returncode == 0 and "can be made" in checked.stdout, checked.stdout + checked.stderr
     shown = run(*COMMAND, "connectors", "dry-run", "two", folder=tmp_path, **settings)
     assert "--- toy" in shown.stdout and "--- hand-off" in shown.stdout, shown.stdout + shown.stderr

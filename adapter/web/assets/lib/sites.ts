@@ -35,11 +35,11 @@ export class SitePicker {
   ) {
     this.#search.addEventListener("input", () => this.#show());
     this.#search.addEventListener("keydown", (event) => this.#key(event));
-    this.#sheet.addEventListener("toggle", (event) => {
+    // Emptied before it is shown, not after: "toggle" comes late, and would take away what was typed already.
+    this.#sheet.addEventListener("beforetoggle", (event) => {
       if ((event as ToggleEvent).newState !== "open") return;
       this.#search.value = "";
       this.#show();
-      this.#search.focus();
     });
     this.#list.addEventListener("click", (event) => {
       const option = event.target instanceof Element ? event.target.closest<HTMLElement>(".site-option") : null;
